@@ -1,0 +1,1 @@
+//! Faults, workloads, checkers, simulation and reports.

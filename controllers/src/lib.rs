@@ -1,0 +1,1 @@
+//! One loop per kind of promise: the controllers of kube-controller-manager.

@@ -1,0 +1,1 @@
+//! What API server, scheduler, controllers and node share: objects, schema tables, patches, selectors.

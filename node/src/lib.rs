@@ -1,0 +1,1 @@
+//! One machine: kubelet, service proxy, pod network and cluster DNS.

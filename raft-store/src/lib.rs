@@ -1,0 +1,1 @@
+//! An etcd v3 store on openraft and RocksDB: server and library.

@@ -1,0 +1,1 @@
+//! Which node runs which pod: kube-scheduler's decisions from columns and bitsets.
