@@ -1,0 +1,34 @@
+# The two commands a newcomer needs are `make run` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+# One build folder, kept outside the checkout where CARGO_TARGET_DIR says so.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/quarterdeck
+
+.PHONY: help setup build run test e2e lint chaos bench audit clean-run
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what is missing on Debian or Ubuntu (compiler, clang headers, containerd, runc, CNI plugins, nftables)
+	@scripts/setup.sh
+
+build: setup ## Build the one binary
+	@. scripts/env.sh && cargo build --release -p quarterdeck
+
+run: build ## Three servers and a node on this machine, with the examples applied; Ctrl-C ends it
+	@. scripts/env.sh && exec $(BINARY) up --examples examples
+
+test: setup ## Unit, integration and end-to-end tests
+	@. scripts/env.sh && scripts/test.sh
+
+lint: ## Formatting, clippy, layering and tidy checks, licences, advisories
+	@. scripts/env.sh && scripts/lint.sh
+
+chaos: build ## The long fault-injection run
+	@. scripts/env.sh && cargo run --release -p chaos -- run
+
+bench: build ## Benchmarks beside upstream
+	@. scripts/env.sh && cargo run --release -p bench -- help
+
+clean-run: ## Remove the cluster that `make run` left in .run
+	@. scripts/env.sh && $(BINARY) up --clean

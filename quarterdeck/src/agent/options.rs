@@ -1,0 +1,41 @@
+//! The flags of `quarterdeck agent`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Runs one node: pods, service proxy, pod network and cluster DNS.
+///
+/// The first start needs a token (`quarterdeck token create` on a server); later starts use the node's own
+/// certificate. The agent reaches all servers and fails over by itself.
+#[derive(Args, Clone, Debug)]
+pub struct AgentOptions {
+    /// The token with which this machine joins.
+    #[arg(long, env = "QUARTERDECK_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The node's name; by default the machine's.
+    #[arg(long, env = "QUARTERDECK_NAME")]
+    pub name: Option<String>,
+    /// Where certificates, volumes and the runtime's state live.
+    #[arg(long, env = "QUARTERDECK_DATA_DIR", default_value = "/var/lib/quarterdeck/agent")]
+    pub data_dir: PathBuf,
+    /// The address the node is known by; by default that of the default route.
+    #[arg(long, env = "QUARTERDECK_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// A CRI v1 runtime; by default the agent starts a containerd of its own.
+    #[arg(long, env = "QUARTERDECK_CONTAINER_RUNTIME_ENDPOINT")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Labels for the node, as key=value.
+    #[arg(long = "node-label", env = "QUARTERDECK_NODE_LABEL", value_delimiter = ',')]
+    pub node_labels: Vec<String>,
+    /// Taints the node registers with, as key=value:effect.
+    #[arg(long = "node-taint", env = "QUARTERDECK_NODE_TAINT", value_delimiter = ',')]
+    pub node_taints: Vec<String>,
+    /// Where this machine's programs reach the API (a relay to whichever server is alive).
+    #[arg(long, env = "QUARTERDECK_RELAY_PORT", default_value_t = 6445)]
+    pub relay_port: u16,
+    /// Run this many nodes without a container runtime in this process, for scale tests and machines without root.
+    #[arg(long, env = "QUARTERDECK_HOLLOW_NODES")]
+    pub hollow_nodes: Option<usize>,
+}

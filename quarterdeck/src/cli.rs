@@ -1,0 +1,118 @@
+//! The command line: every role and every operation, each with the help that teaches it.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::agent::options::AgentOptions;
+use crate::failure::{Result, role};
+use crate::logging::LogFormat;
+use crate::ops::backup::{BackupOptions, RestoreOptions};
+use crate::ops::drain_server::DrainServerOptions;
+use crate::ops::kubeconfig::KubeconfigOptions;
+use crate::ops::status::StatusOptions;
+use crate::ops::token::TokenOptions;
+use crate::server::options::ServerOptions;
+use crate::up::UpOptions;
+use crate::{agent, ops, server, shutdown, up};
+
+const AFTER_HELP: &str = "\
+Try it on this machine:     quarterdeck up
+Three machines:             quarterdeck server --init                 (first)
+                            quarterdeck server --token TOKEN          (second and third)
+                            quarterdeck agent --token TOKEN           (every node)
+In place of one component:  quarterdeck store|apiserver|scheduler|controller-manager|kubelet|proxy, with its own flags
+
+server, agent and up also read --config FILE, a YAML map of flag names to values; a flag beats the environment
+(QUARTERDECK_…), which beats the file.";
+
+/// A Kubernetes control plane and node agent on its own etcd-compatible store, in one binary.
+#[derive(Parser, Debug)]
+#[command(name = "quarterdeck", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Text for people or JSON for machines; `auto` looks whether a terminal reads.
+    #[arg(long, global = true, env = "QUARTERDECK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+    /// What is logged, such as `info` or `info,raft_store=debug`.
+    #[arg(long, global = true, env = "QUARTERDECK_LOG", default_value = "info")]
+    pub log_level: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Up(UpOptions),
+    Server(Box<ServerOptions>),
+    Agent(Box<AgentOptions>),
+    Status(StatusOptions),
+    Token(TokenOptions),
+    Kubeconfig(KubeconfigOptions),
+    Backup(BackupOptions),
+    Restore(RestoreOptions),
+    DrainServer(DrainServerOptions),
+    /// The etcd v3 server, in place of etcd.
+    Store(Box<raft_store::cli::Args>),
+    /// The API server, in place of kube-apiserver.
+    Apiserver(Box<apiserver::cli::Args>),
+    /// The scheduler, in place of kube-scheduler.
+    Scheduler(Box<scheduler::cli::Args>),
+    /// The controllers, in place of kube-controller-manager.
+    ControllerManager(Box<controllers::cli::Args>),
+    /// The node agent's pod half, in place of kubelet.
+    Kubelet(Box<node::cli::KubeletArgs>),
+    /// The service proxy, in place of kube-proxy.
+    Proxy(Box<node::proxy::cli::Args>),
+    /// Print a completion script for a shell.
+    Completion { shell: clap_complete::Shell },
+}
+
+/// Parses, or prints help or a usage error and ends the process as clap does.
+pub fn parse(args: Vec<OsString>) -> Cli {
+    Cli::parse_from(args)
+}
+
+pub async fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Up(options) => up::run(options).await,
+        Command::Server(options) => server::run(*options).await,
+        Command::Agent(options) => agent::run(*options).await,
+        Command::Status(options) => ops::status::run(options).await,
+        Command::Token(options) => ops::token::run(options).await,
+        Command::Kubeconfig(options) => ops::kubeconfig::run(options).await,
+        Command::Backup(options) => ops::backup::backup(options).await,
+        Command::Restore(options) => ops::backup::restore(options).await,
+        Command::DrainServer(options) => ops::drain_server::run(options).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "quarterdeck", &mut std::io::stdout());
+            Ok(())
+        }
+        component => run_component(component).await,
+    }
+}
+
+/// The drop-ins: each crate's own flags and entry point.
+async fn run_component(command: Command) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    match command {
+        Command::Store(args) => raft_store::cli::run(*args, stop).await.map_err(|error| role("store", error)),
+        Command::Apiserver(args) => apiserver::cli::run(*args, stop).await.map_err(|error| role("apiserver", error)),
+        Command::Scheduler(args) => scheduler::cli::run(*args, stop).await.map_err(|error| role("scheduler", error)),
+        Command::ControllerManager(args) => {
+            controllers::cli::run(*args, stop).await.map_err(|error| role("controller-manager", error))
+        }
+        Command::Kubelet(args) => node::cli::run_kubelet(*args, stop).await.map_err(|error| role("kubelet", error)),
+        Command::Proxy(args) => node::proxy::cli::run(*args, stop).await.map_err(|error| role("proxy", error)),
+        other => unreachable!("dispatch handles {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

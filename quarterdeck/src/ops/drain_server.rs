@@ -1,0 +1,124 @@
+//! `quarterdeck drain-server`: takes one server out of the cluster without downtime, or says why it must stay.
+
+use clap::Args;
+use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{Member, MemberRemoveRequest, MoveLeaderRequest};
+
+use super::{Here, store};
+use crate::failure::{Failure, Result};
+use crate::server::layout::{Layout, State};
+
+/// Removes a server's member from the store: leadership moves away first, and the command refuses where the remaining
+/// members would have no quorum. Stop the server's process afterwards; its data directory is then of no more use.
+#[derive(Args, Clone, Debug)]
+pub struct DrainServerOptions {
+    #[command(flatten)]
+    here: Here,
+    /// The server to remove, as `quarterdeck status` names it.
+    name: String,
+}
+
+/// What is known of one member when the decision is made.
+#[derive(Debug, Clone, Copy)]
+struct Voter<'a> {
+    name: &'a str,
+    answers: bool,
+}
+
+/// Whether the voters that answer keep a quorum once `leaving` is gone; the error says what is missing.
+fn may_leave(voters: &[Voter<'_>], leaving: &str) -> Result<()> {
+    let staying: Vec<_> = voters.iter().filter(|voter| voter.name != leaving).collect();
+    if staying.is_empty() {
+        return Err(Failure::new(format!("{leaving} is the only server; without it there is no cluster"))
+            .mend("add another server first"));
+    }
+    let answering = staying.iter().filter(|voter| voter.answers).count();
+    let quorum = staying.len() / 2 + 1;
+    if answering < quorum {
+        let silent: Vec<&str> = staying.iter().filter(|voter| !voter.answers).map(|voter| voter.name).collect();
+        return Err(Failure::new(format!(
+            "without {leaving}, {answering} of {} servers answer, and {quorum} are needed",
+            staying.len()
+        ))
+        .mend(format!("bring back {} first", silent.join(" or "))));
+    }
+    Ok(())
+}
+
+pub async fn run(options: DrainServerOptions) -> Result<()> {
+    let (layout, state) = options.here.load()?;
+    let (members, leader, answering) = survey(&layout, &state).await?;
+    let leaving = members.iter().find(|member| member.name == options.name).ok_or_else(|| {
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        Failure::new(format!("no member is named {:?}", options.name)).mend(format!("choose from {}", names.join(", ")))
+    })?;
+    let voters: Vec<Voter<'_>> = members
+        .iter()
+        .filter(|member| !member.is_learner)
+        .map(|member| Voter { name: &member.name, answers: answering.contains(&member.id) })
+        .collect();
+    if !leaving.is_learner {
+        may_leave(&voters, &leaving.name)?;
+    }
+    if leader == leaving.id {
+        move_leader(&layout, leaving, &members, &answering).await?;
+    }
+    let stays = members
+        .iter()
+        .find(|member| member.id != leaving.id && answering.contains(&member.id))
+        .ok_or_else(|| Failure::new("no other member answers"))?;
+    let channel = store::connect(&layout, stays.client_ur_ls.first().map_or("", String::as_str)).await?;
+    ClusterClient::new(channel).member_remove(MemberRemoveRequest { id: leaving.id }).await?;
+    println!("{} is no longer a member; stop its process", leaving.name);
+    Ok(())
+}
+
+async fn survey(layout: &Layout, state: &State) -> Result<(Vec<Member>, u64, Vec<u64>)> {
+    let members = store::members(store::connect(layout, &state.reached_at.store_url).await?).await?;
+    let (mut leader, mut answering) = (0, Vec::new());
+    for member in &members {
+        let url = member.client_ur_ls.first().map_or("", String::as_str);
+        if let Ok(channel) = store::connect(layout, url).await
+            && let Ok(status) = store::member_status(channel).await
+        {
+            answering.push(member.id);
+            leader = if status.leader == 0 { leader } else { status.leader };
+        }
+    }
+    Ok((members, leader, answering))
+}
+
+async fn move_leader(layout: &Layout, leaving: &Member, members: &[Member], answering: &[u64]) -> Result<()> {
+    let target = members
+        .iter()
+        .find(|member| member.id != leaving.id && !member.is_learner && answering.contains(&member.id))
+        .ok_or_else(|| Failure::new("no other voter answers, so leadership cannot move"))?;
+    let channel = store::connect(layout, leaving.client_ur_ls.first().map_or("", String::as_str)).await?;
+    MaintenanceClient::new(channel).move_leader(MoveLeaderRequest { target_id: target.id }).await?;
+    println!("leadership moved to {}", target.name);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(answering: &[(&'static str, bool)], leaving: &str, refusal: Option<&str>) {
+        let voters: Vec<Voter<'_>> = answering.iter().map(|&(name, answers)| Voter { name, answers }).collect();
+        let got = may_leave(&voters, leaving).err().map(|failure| failure.to_string());
+        match refusal {
+            None => assert_eq!(got, None),
+            Some(part) => assert!(got.as_deref().is_some_and(|text| text.contains(part)), "{got:?}"),
+        }
+    }
+
+    #[test]
+    fn a_server_leaves_only_if_the_others_keep_a_quorum() {
+        check(&[("a", true), ("b", true), ("c", true)], "a", None);
+        check(&[("a", true), ("b", true), ("c", false)], "c", None);
+        check(&[("a", true), ("b", true), ("c", false)], "a", Some("bring back c"));
+        check(&[("a", true), ("b", true)], "b", None);
+        check(&[("a", true)], "a", Some("only server"));
+    }
+}

@@ -1,0 +1,43 @@
+//! The store of a server of this machine, reached over its etcd v3 API with this server's own client certificate.
+
+use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{Member, MemberListRequest, StatusRequest, StatusResponse};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::failure::{Failure, Result};
+use crate::pki::files::read_text;
+use crate::server::layout::Layout;
+
+/// A member that does not connect within this is taken as down; seconds.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+/// And one that does not answer a question.
+const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Opens a channel to one member.
+pub async fn connect(layout: &Layout, url: &str) -> Result<Channel> {
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read_text(&layout.pki_file("store-ca.crt"))?))
+        .identity(Identity::from_pem(
+            read_text(&layout.pki_file("apiserver-store-client.crt"))?,
+            read_text(&layout.pki_file("apiserver-store-client.key"))?,
+        ));
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .tls_config(tls)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT);
+    endpoint.connect().await.map_err(|error| {
+        Failure::new(format!("the store at {url} does not answer: {error}")).mend("start the server first")
+    })
+}
+
+/// All members, voters and learners.
+pub async fn members(channel: Channel) -> Result<Vec<Member>> {
+    let answer = ClusterClient::new(channel).member_list(MemberListRequest { linearizable: false }).await?;
+    Ok(answer.into_inner().members)
+}
+
+/// What one member says of itself.
+pub async fn member_status(channel: Channel) -> Result<StatusResponse> {
+    Ok(MaintenanceClient::new(channel).status(StatusRequest {}).await?.into_inner())
+}

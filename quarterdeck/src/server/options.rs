@@ -1,0 +1,164 @@
+//! The flags of `quarterdeck server`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::failure::{Failure, Result};
+use crate::pki::ServerIdentity;
+
+/// Runs one server: store member, API server, scheduler and controllers in one process.
+///
+/// The first server of a cluster is started with --init; it makes the certificate authority and prints the tokens with
+/// which further servers and agents join. Every other server is started with --token. Later starts need neither: the
+/// data directory remembers.
+#[derive(Args, Clone, Debug)]
+pub struct ServerOptions {
+    /// Start a new cluster here.
+    #[arg(long, env = "QUARTERDECK_INIT", conflicts_with = "token")]
+    pub init: bool,
+    /// Join the cluster that made this token (`quarterdeck token create --role server`).
+    #[arg(long, env = "QUARTERDECK_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// This server's name; unique in the cluster.
+    #[arg(long, env = "QUARTERDECK_NAME", default_value_t = default_name())]
+    pub name: String,
+    /// Where certificates, store and state live.
+    #[arg(long, env = "QUARTERDECK_DATA_DIR", default_value = "/var/lib/quarterdeck/server")]
+    pub data_dir: PathBuf,
+    /// The address other machines reach this server at. By default the address of the default route.
+    #[arg(long, env = "QUARTERDECK_ADVERTISE_ADDRESS")]
+    pub advertise_address: Option<IpAddr>,
+    /// The address to listen on; 0.0.0.0 for all.
+    #[arg(long, env = "QUARTERDECK_BIND_ADDRESS")]
+    pub bind_address: Option<IpAddr>,
+    /// Kubernetes API, over TLS.
+    #[arg(long, env = "QUARTERDECK_API_PORT", default_value_t = 6443)]
+    pub api_port: u16,
+    /// Where joining machines knock, over TLS.
+    #[arg(long, env = "QUARTERDECK_JOIN_PORT", default_value_t = 6444)]
+    pub join_port: u16,
+    /// The store's etcd v3 API, over TLS with client certificates.
+    #[arg(long, env = "QUARTERDECK_STORE_CLIENT_PORT", default_value_t = 2379)]
+    pub store_client_port: u16,
+    /// Store members among themselves, over TLS with client certificates.
+    #[arg(long, env = "QUARTERDECK_STORE_PEER_PORT", default_value_t = 2380)]
+    pub store_peer_port: u16,
+    /// Further names or addresses for the API's certificate (a load balancer's).
+    #[arg(long = "tls-san", env = "QUARTERDECK_TLS_SAN", value_delimiter = ',')]
+    pub tls_sans: Vec<String>,
+    /// Pod addresses; each node gets a part of it. The same on all servers.
+    #[arg(long, env = "QUARTERDECK_CLUSTER_CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: String,
+    /// Service addresses. The same on all servers.
+    #[arg(long, env = "QUARTERDECK_SERVICE_CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: String,
+    /// The domain of cluster DNS.
+    #[arg(long, env = "QUARTERDECK_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Store heartbeat, in milliseconds; the election time-out is ten times it.
+    #[arg(long, env = "QUARTERDECK_HEARTBEAT_INTERVAL_MS", default_value_t = 50)]
+    pub heartbeat_interval_ms: u64,
+    /// Which controllers run, as kube-controller-manager's --controllers.
+    #[arg(long, env = "QUARTERDECK_CONTROLLERS", value_delimiter = ',', default_value = "*")]
+    pub controllers: Vec<String>,
+}
+
+fn default_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "server".to_owned())
+}
+
+impl ServerOptions {
+    /// The address others use, found from the routing table when not given.
+    pub fn advertised(&self) -> Result<IpAddr> {
+        match self.advertise_address.or(self.bind_address.filter(|address| !address.is_unspecified())) {
+            Some(address) => Ok(address),
+            None => default_route_address().ok_or_else(|| {
+                Failure::new("this machine has no default route, so its address is not known")
+                    .mend("give --advertise-address")
+            }),
+        }
+    }
+
+    /// What the server listens on for `port`.
+    pub fn listen(&self, port: u16) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(self.bind_address.map_or_else(|| self.advertised(), Ok)?, port))
+    }
+
+    /// `https://ADVERTISED:PORT`
+    pub fn url(&self, port: u16) -> Result<String> {
+        Ok(format!("https://{}", SocketAddr::new(self.advertised()?, port)))
+    }
+
+    /// The names for this server's certificates.
+    pub fn identity(&self) -> Result<ServerIdentity> {
+        Ok(ServerIdentity {
+            name: self.name.clone(),
+            addresses: vec![self.advertised()?],
+            extra_names: self.tls_sans.clone(),
+            service_address: nth_address(&self.service_cidr, 1)?,
+            cluster_domain: self.cluster_domain.clone(),
+        })
+    }
+
+    /// The tenth service address, as upstream's installers choose.
+    pub fn dns_address(&self) -> Result<IpAddr> {
+        nth_address(&self.service_cidr, 10)
+    }
+}
+
+/// The source address of the default route, asked of the kernel by connecting a UDP socket (nothing is sent).
+fn default_route_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+}
+
+/// The `n`th address of the first range of a comma-separated list.
+pub fn nth_address(cidr: &str, n: u32) -> Result<IpAddr> {
+    let wrong = || Failure::new(format!("{cidr:?} is not an address range")).mend("write it like 10.96.0.0/16");
+    let first = cidr.split(',').next().unwrap_or_default().trim();
+    let (address, length) = first.split_once('/').ok_or_else(wrong)?;
+    let length: u32 = length.parse().map_err(|_| wrong())?;
+    let too_small = || Failure::new(format!("{cidr:?} has too few addresses")).mend("give at least a /24 (or /120)");
+    match address.parse().map_err(|_| wrong())? {
+        IpAddr::V4(base) if length <= 32 => {
+            if 32 - length < 5 {
+                return Err(too_small());
+            }
+            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            Ok(IpAddr::V4(((u32::from(base) & mask) + n).into()))
+        }
+        IpAddr::V6(base) if length <= 128 => {
+            if 128 - length < 5 {
+                return Err(too_small());
+            }
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            Ok(IpAddr::V6(((u128::from(base) & mask) + u128::from(n)).into()))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nth_address_of_a_range() {
+        for (cidr, n, expected) in [
+            ("10.96.0.0/16", 1, Some("10.96.0.1")),
+            ("10.96.3.7/16", 10, Some("10.96.0.10")),
+            ("10.96.0.0/16,fd00::/112", 1, Some("10.96.0.1")),
+            ("fd00::/112", 10, Some("fd00::a")),
+            ("10.96.0.0/30", 1, None),
+            ("10.96.0.0/33", 1, None),
+            ("10.96.0.0", 1, None),
+            ("x/8", 1, None),
+        ] {
+            let got = nth_address(cidr, n).ok().map(|address| address.to_string());
+            assert_eq!(got.as_deref(), expected, "{cidr}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Applies manifests and waits for what they promise, through the Kubernetes API like any client.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Client, Discovery, ResourceExt};
+use serde::Deserialize;
+
+use super::progress::Progress;
+use crate::failure::{At, Failure, Result};
+
+const FIELD_MANAGER: &str = "quarterdeck-up";
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Images are imported, containers started, probes run: well under this on any machine.
+const EXAMPLES_TIMEOUT: Duration = Duration::from_secs(120);
+const NAMESPACE: &str = "examples";
+
+/// Server-side apply of every `*.yaml` of the folder, in the order of the names.
+pub async fn apply(client: &Client, folder: &Path, progress: &mut Progress) -> Result<()> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .at("read the folder of examples", folder)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    let discovery = Discovery::new(client.clone()).run().await?;
+    let mut count = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file).at("read", file)?;
+        for document in serde_yaml_ng::Deserializer::from_str(&text) {
+            let object = DynamicObject::deserialize(document)
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+            apply_one(client, &discovery, &object)
+                .await
+                .map_err(|failure| Failure::new(format!("{}: {failure}", file.display())))?;
+            count += 1;
+        }
+    }
+    progress.step(&format!("{count} objects of {} are applied", folder.display()));
+    Ok(())
+}
+
+async fn apply_one(client: &Client, discovery: &Discovery, object: &DynamicObject) -> Result<()> {
+    let types = object.types.as_ref().ok_or_else(|| Failure::new("an object without apiVersion and kind"))?;
+    let gvk = kube::core::GroupVersionKind::try_from(types)?;
+    let (resource, _) = discovery
+        .resolve_gvk(&gvk)
+        .ok_or_else(|| Failure::new(format!("the API server does not serve {} {}", types.api_version, types.kind)))?;
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&object.name_any(), &params, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// Waits until the Deployment is available and, where real containers run, until the Service answers at its cluster
+/// address and the Job has asked it by name.
+pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    until("the Deployment `web` becomes available", EXAMPLES_TIMEOUT, async || {
+        let status = deployments.get("web").await?.status.unwrap_or_default();
+        Ok(status.replicas.is_some_and(|wanted| wanted > 0 && status.available_replicas == Some(wanted)))
+    })
+    .await?;
+    progress.step("the Deployment `web` is available");
+    if !real {
+        return Ok(());
+    }
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let address = services.get("web").await?.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
+    let target = format!("{address}:80");
+    let mut answer = String::new();
+    until("the Service `web` answers at its cluster address", EXAMPLES_TIMEOUT, async || {
+        match get(&target).await {
+            Ok(text) => {
+                answer = text;
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
+    })
+    .await?;
+    progress.step(&format!("the Service `web` answers at http://{target}: {}", first_line(&answer)));
+    let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+    until("the Job `ask` completes", EXAMPLES_TIMEOUT, async || {
+        Ok(jobs.get("ask").await?.status.and_then(|status| status.succeeded) == Some(1))
+    })
+    .await?;
+    let said = job_log(client).await?;
+    progress.step(&format!("the Job `ask` heard at http://web.{NAMESPACE}.svc.cluster.local: {}", first_line(&said)));
+    Ok(())
+}
+
+/// Waits for `expected` Ready nodes.
+pub async fn nodes_ready(client: &Client, expected: usize, limit: Duration) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    until(&format!("{expected} nodes become Ready"), limit, async || {
+        let ready = nodes.list(&ListParams::default()).await?.items.into_iter().filter(is_ready).count();
+        Ok(ready >= expected)
+    })
+    .await
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|list| list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+}
+
+async fn job_log(client: &Client) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let list = pods.list(&ListParams::default().labels("job-name=ask")).await?;
+    let done = list.items.iter().find(|pod| {
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded")
+    });
+    let pod = done.ok_or_else(|| Failure::new("the Job `ask` succeeded but its pod is gone"))?;
+    Ok(pods.logs(&pod.name_any(), &Default::default()).await?)
+}
+
+/// One HTTP GET, answered within a second or not at all.
+async fn get(target: &str) -> Result<String> {
+    let exchange = async {
+        let stream = tokio::net::TcpStream::connect(target).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = http::Request::get("/").header("host", target).body(Empty::<Bytes>::new())?;
+        let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    };
+    tokio::time::timeout(Duration::from_secs(1), exchange)
+        .await
+        .unwrap_or_else(|_| Err(Failure::new("no answer in a second")))
+}
+
+/// Asks again and again; errors of a single question are kept for the message of the time-out.
+async fn until(what: &str, limit: Duration, mut ask: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let last = match ask().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => None,
+            Err(failure) => Some(failure),
+        };
+        if Instant::now() > deadline {
+            let because = last.map(|failure| format!(" ({failure})")).unwrap_or_default();
+            return Err(Failure::new(format!("waited {} s in vain until {what}{because}", limit.as_secs())));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

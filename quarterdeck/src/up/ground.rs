@@ -1,0 +1,127 @@
+//! What this machine lets us do, and the addresses the servers get on it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::UpOptions;
+use crate::failure::{At, Failure, Result};
+
+/// The interface that carries the servers' addresses: each has its own, as on three machines.
+const INTERFACE: &str = "quarterdeck0";
+/// A range that no default of Kubernetes or of home routers uses; the servers are .1 to .5, the node is .100.
+const NETWORK: [u8; 3] = [10, 89, 223];
+const NODE_HOST: u8 = 100;
+/// Without root: loopback addresses, which need no interface.
+const LOOPBACK: [u8; 3] = [127, 89, 223];
+const HOLLOW_NODES: usize = 3;
+/// What running containers needs, and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] =
+    &[("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
+
+/// The survey's result.
+pub struct Ground {
+    pub data_dir: PathBuf,
+    pub addresses: Vec<IpAddr>,
+    pub node_address: Option<IpAddr>,
+    /// How many hollow nodes, where no real one can run or hollow ones were asked for.
+    pub hollow: Option<usize>,
+    pub server_flags: Vec<String>,
+    /// What the person should know.
+    pub remarks: Vec<String>,
+    owns_interface: bool,
+}
+
+impl Ground {
+    /// Looks; changes nothing.
+    pub fn survey(options: &UpOptions) -> Result<Self> {
+        let mut remarks = Vec::new();
+        let lack = what_lacks();
+        let hollow = match (options.hollow_nodes, lack) {
+            (Some(count), _) => Some(count.max(1)),
+            (None, None) => None,
+            (None, Some(lack)) => {
+                remarks.push(format!("{lack}: the control plane runs with {HOLLOW_NODES} hollow nodes instead"));
+                Some(HOLLOW_NODES)
+            }
+        };
+        let owns_interface = hollow.is_none();
+        let network = if owns_interface { NETWORK } else { LOOPBACK };
+        let address = |host: u8| IpAddr::V4(Ipv4Addr::new(network[0], network[1], network[2], host));
+        std::fs::create_dir_all(&options.data_dir).at("create", &options.data_dir)?;
+        let data_dir = options.data_dir.canonicalize().at("find", &options.data_dir)?;
+        Ok(Ground {
+            data_dir,
+            addresses: (1..=options.servers as u8).map(address).collect(),
+            node_address: owns_interface.then(|| address(NODE_HOST)),
+            hollow,
+            server_flags: Vec::new(),
+            remarks,
+            owns_interface,
+        })
+    }
+
+    /// Makes the interface and gives it the addresses. Doing it twice changes nothing.
+    pub fn prepare(&self) -> Result<()> {
+        if !self.owns_interface {
+            return Ok(());
+        }
+        if !Path::new("/sys/class/net").join(INTERFACE).exists() {
+            ip(&["link", "add", INTERFACE, "type", "dummy"])?;
+        }
+        ip(&["link", "set", INTERFACE, "up"])?;
+        for address in self.addresses.iter().chain(&self.node_address) {
+            ip(&["address", "replace", &format!("{address}/32"), "dev", INTERFACE])?;
+        }
+        Ok(())
+    }
+
+    /// Takes the interface away again; a failure leaves a harmless interface behind and is logged.
+    pub fn release(&self) {
+        if self.owns_interface
+            && let Err(failure) = ip(&["link", "delete", INTERFACE])
+        {
+            tracing::warn!(%failure, "the interface stays");
+        }
+    }
+
+    pub fn server_dir(&self, index: usize) -> PathBuf {
+        self.data_dir.join(format!("server-{}", index + 1))
+    }
+
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.server_dir(0).join("admin.kubeconfig")
+    }
+
+    /// Removes the data of earlier runs.
+    pub fn clean(&self) -> Result<()> {
+        if Path::new("/sys/class/net").join(INTERFACE).exists() {
+            return Err(Failure::new("a cluster of this machine still runs (the interface quarterdeck0 exists)")
+                .mend("end it with Ctrl-C, or `ip link delete quarterdeck0` if it was killed, then try again"));
+        }
+        std::fs::remove_dir_all(&self.data_dir).at("remove", &self.data_dir)
+    }
+}
+
+/// Why no container can run here, if so.
+fn what_lacks() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    PROGRAMS.iter().find(|(program, _)| !on_path(program)).map(|(program, package)| {
+        format!("`{program}` is not installed (Debian's package {package}; `make setup` installs it)")
+    })
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).exists())
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(args).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("`ip {}`: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim())))
+}
