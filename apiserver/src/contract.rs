@@ -39,6 +39,10 @@ pub struct RequestInfo {
     pub namespace: String,
     /// Empty for collections and for creations that leave the name to `generateName`.
     pub name: String,
+    /// The `fieldSelector` of list, watch and deletecollection as it stands in the query, decoded; empty otherwise.
+    pub field_selector: String,
+    /// The `labelSelector`, likewise.
+    pub label_selector: String,
 }
 
 /// Cached, consistent-enough reads for hooks, admission and authorization. Never blocks on the store for long.

@@ -1,0 +1,291 @@
+//! Claims around the write of a service: addresses first, then node ports; a failure gives back what was claimed.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use machinery::status::{FieldError, StatusError};
+use rustc_hash::FxHashSet;
+use serde_json::{Value, json};
+
+use super::addresses::{self, AddressError, belongs_to};
+use super::pools::{PoolError, PortRange, ServiceNetworks};
+use super::ports::PortClaims;
+use crate::contract::{ClusterReader, Object, RequestContext};
+use crate::kinds::json::{int, items, items_mut, set, text, texts};
+use crate::kinds::service::{self, HEADLESS};
+
+/// The allocators of this server.
+pub struct Allocators {
+    configured: ServiceNetworks,
+    families: Vec<&'static str>,
+    ports: PortClaims,
+}
+
+impl Allocators {
+    /// `networks` are those of `--service-cluster-ip-range`, the default family's first.
+    pub fn new(networks: ServiceNetworks, range: PortRange) -> Self {
+        let mut families: Vec<&'static str> = Vec::new();
+        for network in &networks.networks {
+            let family = if network.addr().is_ipv6() { "IPv6" } else { "IPv4" };
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        Allocators { configured: networks, families, ports: PortClaims::new(range) }
+    }
+
+    /// The IP families of the cluster, the default first.
+    pub fn families(&self) -> &[&'static str] {
+        &self.families
+    }
+
+    /// The networks of the flags.
+    pub fn configured(&self) -> &ServiceNetworks {
+        &self.configured
+    }
+
+    /// Claims what the service needs and does not hold yet, and writes it into the object.
+    pub async fn claim(
+        &self,
+        ctx: &RequestContext,
+        new: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), StatusError> {
+        let held_addresses = old.map(service::addresses).unwrap_or_default();
+        self.claim_addresses(ctx, new, &held_addresses).await?;
+        let held_ports = old.map(service::node_ports).unwrap_or_default();
+        let claimed = self.claim_ports(ctx, new, old, &held_ports).await;
+        if claimed.is_err() && !ctx.dry_run {
+            let fresh = service::addresses(new).into_iter().filter(|ip| !held_addresses.contains(ip));
+            for address in fresh {
+                addresses::release(ctx.cluster.as_ref(), &address).await;
+            }
+        }
+        claimed
+    }
+
+    /// Gives back what the object holds and no stored version of it does.
+    pub async fn release(&self, ctx: &RequestContext, object: &Object) {
+        if ctx.dry_run {
+            return;
+        }
+        let stored = self.stored(ctx, object).await;
+        let kept = stored.as_deref().map(service::addresses).unwrap_or_default();
+        for address in service::addresses(object).into_iter().filter(|address| !kept.contains(address)) {
+            let holder = ctx.cluster.get(addresses::GROUP, addresses::RESOURCE, "", &address).await;
+            if holder.is_none_or(|holder| belongs_to(&holder, object)) {
+                addresses::release(ctx.cluster.as_ref(), &address).await;
+            }
+        }
+        for port in service::node_ports(object) {
+            self.ports.release(port);
+        }
+    }
+
+    /// The stored service, unless this request deletes it.
+    async fn stored(&self, ctx: &RequestContext, object: &Object) -> Option<std::sync::Arc<Object>> {
+        let deletes = matches!(ctx.info.verb.as_str(), "delete" | "deletecollection")
+            || !text(object, &["metadata", "deletionTimestamp"]).is_empty();
+        if deletes {
+            return None;
+        }
+        let (namespace, name) =
+            (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
+        let stored = ctx.cluster.get("", "services", namespace, name).await?;
+        (text(&stored, &["metadata", "uid"]) == text(object, &["metadata", "uid"])).then_some(stored)
+    }
+
+    async fn claim_addresses(
+        &self,
+        ctx: &RequestContext,
+        new: &mut Object,
+        held: &[String],
+    ) -> Result<(), StatusError> {
+        let headless = texts(new, &["spec", "clusterIPs"]).next() == Some(HEADLESS);
+        if text(new, &["spec", "type"]) == "ExternalName" || headless {
+            return Ok(());
+        }
+        let networks = addresses::networks(ctx.cluster.as_ref(), &self.configured).await;
+        let families: Vec<String> = texts(new, &["spec", "ipFamilies"]).map(str::to_owned).collect();
+        let mut ips: Vec<String> = texts(new, &["spec", "clusterIPs"]).map(str::to_owned).collect();
+        ips.resize(families.len().max(ips.len()), String::new());
+        let mut claimed: Vec<String> = Vec::new();
+        for (ip, family) in ips.iter_mut().zip(&families) {
+            if held.contains(ip) {
+                continue;
+            }
+            match claim_one(ctx, &networks, new, ip, family).await {
+                Ok(address) => *ip = address,
+                Err(error) => {
+                    for address in &claimed {
+                        addresses::release(ctx.cluster.as_ref(), address).await;
+                    }
+                    return Err(address_error(new, ip, error));
+                }
+            }
+            if !ctx.dry_run {
+                claimed.push(ip.clone());
+            }
+        }
+        if let Some(first) = ips.first().filter(|first| !first.is_empty()) {
+            set(new, &["spec", "clusterIP"], first.clone());
+            set(new, &["spec", "clusterIPs"], json!(ips));
+        }
+        Ok(())
+    }
+
+    async fn claim_ports(
+        &self,
+        ctx: &RequestContext,
+        new: &mut Object,
+        old: Option<&Object>,
+        held: &[u16],
+    ) -> Result<(), StatusError> {
+        let wants = matches!(text(new, &["spec", "type"]), "NodePort" | "LoadBalancer");
+        if !wants {
+            return Ok(());
+        }
+        let stored = stored_ports(ctx.cluster.as_ref()).await;
+        let mut claims = Claims { ports: &self.ports, stored: &stored, taken: Vec::new(), now: ctx.now };
+        let done = claims.service_ports(new, held).and_then(|()| claims.health_check(new, old));
+        if done.is_err() || ctx.dry_run {
+            claims.taken.iter().for_each(|port| self.ports.release(*port));
+        }
+        done
+    }
+}
+
+async fn claim_one(
+    ctx: &RequestContext,
+    networks: &ServiceNetworks,
+    service: &Object,
+    wanted: &str,
+    family: &str,
+) -> Result<String, AddressError> {
+    let cluster = ctx.cluster.as_ref();
+    if wanted.is_empty() {
+        let address = match ctx.dry_run {
+            true => addresses::example(networks, family)?,
+            false => addresses::claim_any(cluster, networks, service, family).await?,
+        };
+        return Ok(address.to_string());
+    }
+    let address: IpAddr = wanted.parse().map_err(|_| PoolError::OutsideNetworks)?;
+    if ctx.dry_run {
+        networks.check(address)?;
+        if cluster.get(addresses::GROUP, addresses::RESOURCE, "", wanted).await.is_some() {
+            return Err(PoolError::AddressTaken.into());
+        }
+    } else {
+        addresses::claim_exact(cluster, networks, service, address).await?;
+    }
+    Ok(wanted.to_owned())
+}
+
+fn address_error(service: &Object, wanted: &str, error: AddressError) -> StatusError {
+    let name = text(service, &["metadata", "name"]);
+    let quoted = machinery::gotext::quote(name);
+    let detail = match (&error, wanted) {
+        (AddressError::Pool(PoolError::Full), _) => {
+            return StatusError::internal(format!(
+                "failed to allocate a serviceIP for Service {quoted}: {error}"
+            ));
+        }
+        (_, "") => format!("failed to allocate IP: {error}"),
+        (_, ip) => format!("failed to allocate IP {ip}: {error}"),
+    };
+    let ips = Value::Array(items(service, &["spec", "clusterIPs"]).to_vec());
+    StatusError::invalid("", "Service", name, vec![FieldError::invalid(&"spec.clusterIPs", ips, detail)])
+}
+
+/// The node ports that stored services hold.
+async fn stored_ports(cluster: &dyn ClusterReader) -> FxHashSet<u16> {
+    let services = cluster.list("", "services", "").await;
+    services.iter().flat_map(|stored| service::node_ports(stored)).collect()
+}
+
+/// The port claims of one request.
+struct Claims<'a> {
+    ports: &'a PortClaims,
+    stored: &'a FxHashSet<u16>,
+    taken: Vec<u16>,
+    now: Timestamp,
+}
+
+impl Claims<'_> {
+    fn exact(&mut self, port: u16) -> Result<(), PoolError> {
+        self.ports.claim_exact(port, self.stored, self.now.as_second())?;
+        self.taken.push(port);
+        Ok(())
+    }
+
+    fn any(&mut self) -> Result<u16, PoolError> {
+        let port = self.ports.claim_any(self.stored, self.now.as_second(), rand::random())?;
+        self.taken.push(port);
+        Ok(port)
+    }
+
+    fn service_ports(&mut self, service: &mut Object, held: &[u16]) -> Result<(), StatusError> {
+        let allocate = service::needs_node_ports(service);
+        let name = text(service, &["metadata", "name"]).to_owned();
+        let asked: Vec<(i64, i64)> = items(service, &["spec", "ports"])
+            .iter()
+            .map(|port| {
+                (int(port, &["port"]).unwrap_or_default(), int(port, &["nodePort"]).unwrap_or_default())
+            })
+            .collect();
+        // One service port number may be served for two protocols: they share a node port.
+        let mut by_port: Vec<(i64, u16)> = Vec::new();
+        for (index, port) in items_mut(service, &["spec", "ports"]).iter_mut().enumerate() {
+            let (number, wanted) = asked[index];
+            if wanted == 0 && !allocate {
+                continue;
+            }
+            let shared = by_port.iter().find(|(known, _)| *known == number).map(|(_, port)| *port);
+            let requested = if wanted != 0 {
+                wanted
+            } else {
+                asked.iter().find(|a| a.0 == number && a.1 != 0).map_or(0, |a| a.1)
+            };
+            let node_port = match (u16::try_from(requested).unwrap_or_default(), shared) {
+                (0, Some(shared)) => shared,
+                (0, None) => self.any().map_err(|error| {
+                    StatusError::internal(format!("failed to allocate a nodePort: {error}"))
+                })?,
+                (wanted, _) if held.contains(&wanted) || self.taken.contains(&wanted) => wanted,
+                (wanted, _) => {
+                    self.exact(wanted).map_err(|error| port_error(&name, index, wanted, &error))?;
+                    wanted
+                }
+            };
+            by_port.push((number, node_port));
+            set(port, &["nodePort"], node_port);
+        }
+        Ok(())
+    }
+
+    fn health_check(&mut self, service: &mut Object, old: Option<&Object>) -> Result<(), StatusError> {
+        if !service::needs_health_check_port(service) || old.is_some_and(service::needs_health_check_port) {
+            return Ok(());
+        }
+        let wanted = int(service, &["spec", "healthCheckNodePort"]).and_then(|port| u16::try_from(port).ok());
+        match wanted.filter(|port| *port != 0) {
+            Some(port) => self.exact(port).map_err(|error| {
+                let text = format!("failed to allocate requested HealthCheck NodePort {port}: {error}");
+                StatusError::internal(text)
+            }),
+            None => {
+                let port = self.any().map_err(|error| {
+                    StatusError::internal(format!("failed to allocate a HealthCheck NodePort 0: {error}"))
+                })?;
+                set(service, &["spec", "healthCheckNodePort"], port);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn port_error(service: &str, index: usize, port: u16, error: &PoolError) -> StatusError {
+    let path = format!("spec.ports[{index}].nodePort");
+    StatusError::invalid("", "Service", service, vec![FieldError::invalid(&path, port, error.to_string())])
+}

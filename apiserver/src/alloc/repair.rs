@@ -1,0 +1,105 @@
+//! Puts allocations right that a crash, an update or an outdated cache left wrong: addresses nobody holds are given
+//! back, addresses a service holds without their object get one.
+//!
+//! The plan is pure; the shell runs it now and then on one server at a time being enough, though any number may.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::addresses::{self, MANAGED_BY, belongs_to};
+use super::pools::ServiceNetworks;
+use crate::contract::{ClusterWriter, Object};
+use crate::kinds::json::{at, text};
+use crate::kinds::service;
+
+/// An address object younger than this may belong to a service whose write is still under way, seconds.
+const GRACE_SECS: i64 = 60;
+
+/// What has to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Addresses whose object nobody needs.
+    pub release: Vec<String>,
+    /// Addresses that a service (by its position) holds without an object.
+    pub claim: Vec<(usize, String)>,
+}
+
+/// Compares services with address objects.
+pub fn plan(services: &[Arc<Object>], held: &[Arc<Object>], now: Timestamp) -> Plan {
+    let name = |object: &Object| text(object, &["metadata", "name"]).to_owned();
+    let objects: BTreeSet<String> = held.iter().map(|address| name(address)).collect();
+    let mut plan = Plan::default();
+    for (index, service) in services.iter().enumerate() {
+        let missing = service::addresses(service).into_iter().filter(|ip| !objects.contains(ip));
+        plan.claim.extend(missing.map(|ip| (index, ip)));
+    }
+    for address in held.iter().filter(|address| is_ours(address) && !is_young(address, now)) {
+        let ip = name(address);
+        let needed =
+            |service: &Arc<Object>| belongs_to(address, service) && service::addresses(service).contains(&ip);
+        if !services.iter().any(needed) {
+            plan.release.push(ip);
+        }
+    }
+    plan
+}
+
+fn is_ours(address: &Object) -> bool {
+    at(address, &["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]) == MANAGED_BY
+}
+
+fn is_young(address: &Object, now: Timestamp) -> bool {
+    let made = text(address, &["metadata", "creationTimestamp"]).parse::<Timestamp>();
+    made.is_ok_and(|made| now.as_second() - made.as_second() < GRACE_SECS)
+}
+
+/// Compares and repairs once.
+pub async fn run(cluster: &dyn ClusterWriter, configured: &ServiceNetworks) {
+    let services = cluster.list("", "services", "").await;
+    let held = cluster.list(addresses::GROUP, addresses::RESOURCE, "").await;
+    let plan = plan(&services, &held, Timestamp::now());
+    for ip in &plan.release {
+        tracing::info!(%ip, "giving back a cluster IP that no service holds");
+        addresses::release(cluster, ip).await;
+    }
+    let networks = addresses::networks(cluster, configured).await;
+    for (index, ip) in &plan.claim {
+        let Ok(address) = ip.parse() else { continue };
+        if let Err(error) = addresses::claim_exact(cluster, &networks, &services[*index], address).await {
+            tracing::warn!(%ip, %error, "a service holds a cluster IP that cannot be claimed for it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn plans() {
+        let service = |name: &str, ip: &str| {
+            Arc::new(json!({"metadata": {"namespace": "n", "name": name}, "spec": {"clusterIPs": [ip]}}))
+        };
+        let address = |ip: &str, owner: &str, made: &str| {
+            Arc::new(json!({
+                "metadata": {"name": ip, "creationTimestamp": made,
+                    "labels": {"ipaddress.kubernetes.io/managed-by": MANAGED_BY}},
+                "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": owner}}}))
+        };
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-01T00:59:30Z");
+        let services = [service("a", "10.0.0.1"), service("b", "10.0.0.2"), service("h", "None")];
+        let held = [
+            address("10.0.0.1", "a", old),
+            address("10.0.0.3", "gone", old),
+            address("10.0.0.4", "soon", new),
+        ];
+        let plan = plan(&services, &held, "2026-01-01T01:00:00Z".parse().unwrap());
+        assert_eq!(
+            plan,
+            Plan { release: vec!["10.0.0.3".to_owned()], claim: vec![(1, "10.0.0.2".to_owned())] }
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Client certificates: user from the common name, groups from the organizations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::chain::{Outcome, Step};
+use crate::contract::{Credentials, UserInfo};
+
+/// The subject attribute that carries a uid (upstream's 1.3.6.1.4.1.57683.2).
+const UID_OID: &str = "1.3.6.1.4.1.57683.2";
+
+/// Why a set of authorities cannot be used; the file has to change.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error("{file}: not a PEM file of certificates: {source}")]
+    Pem { file: String, source: std::io::Error },
+    #[error("{file}: no certificate authority in it")]
+    Empty { file: String },
+    #[error("{file}: {what}")]
+    Unusable { file: String, what: String },
+}
+
+/// Verifies chains of client certificates against a set of authorities.
+#[derive(Clone)]
+pub struct CertificateVerifier {
+    inner: Arc<dyn ClientCertVerifier>,
+}
+
+impl CertificateVerifier {
+    /// Trusts the authorities in the PEM text; `file` names it in errors.
+    pub fn from_pem(file: &str, pem: &[u8]) -> Result<Self, AuthorityError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in rustls_pemfile::certs(&mut std::io::Cursor::new(pem)) {
+            let certificate =
+                certificate.map_err(|source| AuthorityError::Pem { file: file.to_owned(), source })?;
+            roots.add(certificate).map_err(|e| unusable(file, e))?;
+        }
+        if roots.is_empty() {
+            return Err(AuthorityError::Empty { file: file.to_owned() });
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|e| unusable(file, e))?;
+        Ok(CertificateVerifier { inner })
+    }
+
+    /// Checks signatures, validity period and the client-auth usage of the chain, leaf first.
+    pub fn verify(&self, chain: &[Vec<u8>]) -> Result<(), String> {
+        let certificates: Vec<CertificateDer<'_>> =
+            chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let Some((leaf, intermediates)) = certificates.split_first() else {
+            return Err("no certificate".to_owned());
+        };
+        let verified = self.inner.verify_client_cert(leaf, intermediates, UnixTime::now());
+        verified.map(drop).map_err(|e| format!("verifying certificate failed: {e}"))
+    }
+}
+
+fn unusable(file: &str, what: impl ToString) -> AuthorityError {
+    AuthorityError::Unusable { file: file.to_owned(), what: what.to_string() }
+}
+
+/// The authenticator for `--client-ca-file`.
+pub struct ClientCertificates {
+    verifier: CertificateVerifier,
+}
+
+impl ClientCertificates {
+    pub fn new(verifier: CertificateVerifier) -> Self {
+        ClientCertificates { verifier }
+    }
+}
+
+#[async_trait]
+impl Step for ClientCertificates {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Outcome {
+        let Some(leaf) = credentials.peer_certificates.first() else { return Outcome::NotMine };
+        if let Err(why) = self.verifier.verify(credentials.peer_certificates) {
+            return Outcome::Refused(why);
+        }
+        match user_of(leaf) {
+            Some(user) => Outcome::Found(user),
+            None => Outcome::NotMine,
+        }
+    }
+}
+
+/// The common name of the certificate, empty when there is none.
+pub fn common_name(der: &[u8]) -> String {
+    user_of(der).map(|user| user.name).unwrap_or_default()
+}
+
+/// The user a verified certificate speaks for; none without a common name.
+fn user_of(der: &[u8]) -> Option<UserInfo> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
+    if name.is_empty() {
+        return None;
+    }
+    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    let uid = subject
+        .iter_attributes()
+        .find(|attribute| attribute.attr_type().to_id_string() == UID_OID)
+        .and_then(|attribute| attribute.as_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let credential = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
+    let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![credential])]);
+    Some(UserInfo { name, uid, groups, extra })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    };
+
+    fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn leaf(issuer: &CertifiedIssuer<'static, KeyPair>, usage: ExtendedKeyUsagePurpose) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "jane");
+        params.distinguished_name.push(DnType::OrganizationName, "dev");
+        params.extended_key_usages.push(usage);
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, issuer).unwrap().der().to_vec()
+    }
+
+    async fn check(chain: Vec<Vec<u8>>, verifier: CertificateVerifier, expected: Option<&str>) {
+        let headers = http::HeaderMap::new();
+        let credentials = Credentials { peer_certificates: &chain, headers: &headers };
+        let got = match ClientCertificates::new(verifier).authenticate(&credentials).await {
+            Outcome::Found(user) => Some(format!("{}/{}", user.name, user.groups.join("+"))),
+            Outcome::NotMine | Outcome::Refused(_) => None,
+        };
+        assert_eq!(got.as_deref(), expected);
+    }
+
+    #[tokio::test]
+    async fn only_client_certificates_of_the_authority_count() {
+        let (ours, theirs) = (authority("ours"), authority("theirs"));
+        let verifier = CertificateVerifier::from_pem("ca", ours.pem().as_bytes()).unwrap();
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        check(vec![leaf(&ours, client.clone())], verifier.clone(), Some("jane/dev")).await;
+        check(vec![leaf(&theirs, client)], verifier.clone(), None).await;
+        check(vec![leaf(&ours, ExtendedKeyUsagePurpose::ServerAuth)], verifier.clone(), None).await;
+        check(vec![b"junk".to_vec()], verifier.clone(), None).await;
+        check(vec![], verifier, None).await;
+        assert!(CertificateVerifier::from_pem("x", b"").is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! The hooks of services: pure rules before the write, allocation around it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use machinery::status::{FieldError, StatusError};
+
+use super::{families, fields, validate};
+use crate::alloc::Allocators;
+use crate::contract::{KindHooks, Object, RequestContext};
+use crate::kinds::json::text;
+use crate::kinds::kind::label;
+use crate::kinds::rules;
+
+/// Services hold addresses and ports that must be unique in the cluster.
+pub struct ServiceHooks {
+    pub allocators: Arc<Allocators>,
+}
+
+#[async_trait]
+impl KindHooks for ServiceHooks {
+    fn default(&self, object: &mut Object) {
+        fields::default(object);
+    }
+
+    fn prepare_for_create(&self, _: &RequestContext, object: &mut Object) {
+        fields::normalize_cluster_ips(object, None);
+        // Refusals are reported by validation, which runs the same rules again.
+        let _refused = families::init(object, None, self.allocators.families());
+    }
+
+    fn prepare_for_update(&self, _: &RequestContext, new: &mut Object, old: &Object) {
+        fields::drop_type_dependent(new, old);
+        fields::patch_allocated(new, old);
+        fields::normalize_cluster_ips(new, Some(old));
+        let _refused = families::init(new, Some(old), self.allocators.families());
+    }
+
+    fn validate_create(&self, _: &RequestContext, object: &Object) -> Vec<FieldError> {
+        self.validate(object, None)
+    }
+
+    fn validate_update(&self, _: &RequestContext, new: &Object, old: &Object) -> Vec<FieldError> {
+        self.validate(new, Some(old))
+    }
+
+    async fn claim(
+        &self,
+        ctx: &RequestContext,
+        new: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), StatusError> {
+        self.allocators.claim(ctx, new, old).await
+    }
+
+    async fn release(&self, ctx: &RequestContext, object: &Object) {
+        self.allocators.release(ctx, object).await;
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        label(name, prefix)
+    }
+}
+
+impl ServiceHooks {
+    fn validate(&self, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut copy = new.clone();
+        if let Err(errors) = families::init(&mut copy, old, self.allocators.families()) {
+            return errors;
+        }
+        let mut errors = rules::check("", "v1", "Service", new);
+        validate::service(new, old, &mut errors);
+        errors
+    }
+}
+
+/// The hooks of `services/status`.
+pub fn status_check(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mut Vec<FieldError>) {
+    if text(new, &["kind"]) == "Service" {
+        validate::status(new, errors);
+    }
+}
