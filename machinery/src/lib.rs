@@ -1,1 +1,22 @@
 //! What API server, scheduler, controllers and node share: objects, schema tables, patches, selectors.
+//!
+//! Everything but [`client`], [`leader`] and [`events`] is pure: values in, values out, no clock, no IO. Objects are
+//! `serde_json::Value`s in the shape of one API version; their types are [`schema::Schema`]s, built-in or custom.
+//!
+//! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
+//! [`selector`], [`object`]), tables ([`resources`], [`schema`]), wire forms
+//! ([`codec`]).
+
+pub mod gotext;
+pub mod names;
+pub mod status;
+
+pub mod object;
+pub mod quantity;
+pub mod selector;
+pub mod time;
+
+pub mod resources;
+pub mod schema;
+
+pub mod codec;
