@@ -1,0 +1,268 @@
+//! What clients did and what they were told: the only thing checkers believe.
+//!
+//! A history is a list of invocations and completions in the order of one clock. An operation that timed out may or
+//! may not have happened, for ever: its completion is [`Outcome::Unknown`], and it stays concurrent with everything
+//! after it. Written as JSON lines, and as EDN in Jepsen's form so that outside checkers can judge it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// A client that has at most one operation under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Process(pub u32);
+
+/// Nanoseconds since the run began, by the monotonic clock of the machine that runs all clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Nanos(pub u64);
+
+/// One read or append inside a list-append transaction; `values` of a read is what was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "f", rename_all = "kebab-case")]
+pub enum Micro {
+    Append { key: String, value: i64 },
+    Read { key: String, values: Option<Vec<i64>> },
+}
+
+/// What a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "f", rename_all = "kebab-case")]
+pub enum Action {
+    /// Reads a register.
+    Read {
+        key: String,
+    },
+    Write {
+        key: String,
+        value: i64,
+    },
+    /// Sets `new` if the value is `old`.
+    Cas {
+        key: String,
+        old: i64,
+        new: i64,
+    },
+    /// Adds an element to the one set.
+    Add {
+        value: i64,
+    },
+    /// Reads the whole set.
+    ReadSet,
+    /// A strictly serializable transaction over lists.
+    Txn {
+        micros: Vec<Micro>,
+    },
+    Transfer {
+        from: u32,
+        to: u32,
+        amount: i64,
+    },
+    ReadAccounts,
+}
+
+/// What a client was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It happened. `revision` is the store's, where the answer had one.
+    Ok { value: Value, revision: Option<i64> },
+    /// It did not happen, surely.
+    Fail { error: String },
+    /// Nobody knows.
+    Unknown { error: String },
+}
+
+/// What an operation returned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    None,
+    Register(i64),
+    Set(Vec<i64>),
+    Micros(Vec<Micro>),
+    Accounts(BTreeMap<u32, i64>),
+}
+
+/// One operation, from its invocation to what is known of its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    pub process: Process,
+    pub invoked: Nanos,
+    /// When the client was told; for an unknown outcome when it gave up waiting.
+    pub completed: Nanos,
+    pub action: Action,
+    pub outcome: Outcome,
+}
+
+impl Operation {
+    /// The end of the time in which the operation may take effect: none if nobody knows whether it did.
+    pub fn ends(&self) -> Option<Nanos> {
+        match self.outcome {
+            Outcome::Unknown { .. } => None,
+            Outcome::Ok { .. } | Outcome::Fail { .. } => Some(self.completed),
+        }
+    }
+
+    pub fn is_ok(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok { .. })
+    }
+}
+
+/// All operations of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    pub operations: Vec<Operation>,
+}
+
+impl History {
+    pub fn write_json_lines(&self, to: &mut impl Write) -> io::Result<()> {
+        for operation in &self.operations {
+            serde_json::to_writer(&mut *to, operation)?;
+            to.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`History::write_json_lines`] wrote; the error names the line.
+    pub fn read_json_lines(from: impl BufRead) -> io::Result<Self> {
+        let mut operations = Vec::new();
+        for (number, line) in from.lines().enumerate() {
+            let operation = serde_json::from_str(&line?).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("line {}: {error}", number + 1))
+            })?;
+            operations.push(operation);
+        }
+        Ok(History { operations })
+    }
+
+    /// Jepsen's form: a map an event, `:invoke` and then `:ok`, `:fail` or `:info`, by time.
+    pub fn to_edn(&self) -> String {
+        let mut events: Vec<(Nanos, String)> = Vec::new();
+        for operation in &self.operations {
+            let (invoke, complete) = edn_events(operation);
+            events.push((operation.invoked, invoke));
+            events.push((operation.completed, complete));
+        }
+        events.sort_by_key(|(time, _)| *time);
+        let mut out = String::from("[");
+        for (index, (_, event)) in events.iter().enumerate() {
+            let _ = write!(out, "{}{event}", if index == 0 { "" } else { "\n " });
+        }
+        out + "]\n"
+    }
+}
+
+fn edn_events(operation: &Operation) -> (String, String) {
+    let (f, asked) = edn_action(&operation.action);
+    let process = operation.process.0;
+    let (kind, value) = match &operation.outcome {
+        Outcome::Ok { value, .. } => {
+            (":ok", edn_answer(&operation.action, value).unwrap_or_else(|| asked.clone()))
+        }
+        Outcome::Fail { .. } => (":fail", asked.clone()),
+        Outcome::Unknown { .. } => (":info", asked.clone()),
+    };
+    let event = |kind: &str, time: Nanos, value: &str| {
+        format!("{{:type {kind}, :f {f}, :process {process}, :time {}, :value {value}}}", time.0)
+    };
+    (event(":invoke", operation.invoked, &asked), event(kind, operation.completed, &value))
+}
+
+fn edn_action(action: &Action) -> (&'static str, String) {
+    match action {
+        Action::Read { key } => (":read", format!("[{key:?} nil]")),
+        Action::Write { key, value } => (":write", format!("[{key:?} {value}]")),
+        Action::Cas { key, old, new } => (":cas", format!("[{key:?} [{old} {new}]]")),
+        Action::Add { value } => (":add", value.to_string()),
+        Action::ReadSet => (":read", "nil".to_owned()),
+        Action::Txn { micros } => (":txn", edn_micros(micros)),
+        Action::Transfer { from, to, amount } => {
+            (":transfer", format!("{{:from {from}, :to {to}, :amount {amount}}}"))
+        }
+        Action::ReadAccounts => (":read", "nil".to_owned()),
+    }
+}
+
+fn edn_answer(action: &Action, value: &Value) -> Option<String> {
+    match (action, value) {
+        (Action::Read { key }, Value::Register(value)) => Some(format!("[{key:?} {value}]")),
+        (_, Value::Set(values)) => Some(format!("#{{{}}}", join(values))),
+        (_, Value::Micros(micros)) => Some(edn_micros(micros)),
+        (_, Value::Accounts(accounts)) => {
+            let entries: Vec<String> =
+                accounts.iter().map(|(account, sum)| format!("{account} {sum}")).collect();
+            Some(format!("{{{}}}", entries.join(", ")))
+        }
+        _ => None,
+    }
+}
+
+fn edn_micros(micros: &[Micro]) -> String {
+    let parts: Vec<String> = micros
+        .iter()
+        .map(|micro| match micro {
+            Micro::Append { key, value } => format!("[:append {key:?} {value}]"),
+            Micro::Read { key, values: None } => format!("[:r {key:?} nil]"),
+            Micro::Read { key, values: Some(values) } => format!("[:r {key:?} [{}]]", join(values)),
+        })
+        .collect();
+    format!("[{}]", parts.join(" "))
+}
+
+fn join(values: &[i64]) -> String {
+    values.iter().map(i64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> History {
+        let operation = |process, invoked, completed, action, outcome| Operation {
+            process: Process(process),
+            invoked: Nanos(invoked),
+            completed: Nanos(completed),
+            action,
+            outcome,
+        };
+        let ok = |value| Outcome::Ok { value, revision: Some(7) };
+        let micros = vec![
+            Micro::Append { key: "x".into(), value: 1 },
+            Micro::Read { key: "x".into(), values: Some(vec![1, 2]) },
+        ];
+        History {
+            operations: vec![
+                operation(0, 1, 5, Action::Write { key: "k".into(), value: 3 }, ok(Value::None)),
+                operation(1, 2, 4, Action::Read { key: "k".into() }, ok(Value::Register(3))),
+                operation(2, 3, 9, Action::Add { value: 4 }, Outcome::Unknown { error: "timed out".into() }),
+                operation(3, 6, 8, Action::Txn { micros: micros.clone() }, ok(Value::Micros(micros))),
+            ],
+        }
+    }
+
+    #[test]
+    fn json_lines_survive_the_round_trip() {
+        let mut text = Vec::new();
+        sample().write_json_lines(&mut text).expect("written");
+        assert_eq!(History::read_json_lines(text.as_slice()).expect("read"), sample());
+        let error = History::read_json_lines("{}".as_bytes()).expect_err("rubbish").to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn edn_is_jepsens() {
+        expect_test::expect![[r#"
+            [{:type :invoke, :f :write, :process 0, :time 1, :value ["k" 3]}
+             {:type :invoke, :f :read, :process 1, :time 2, :value ["k" nil]}
+             {:type :invoke, :f :add, :process 2, :time 3, :value 4}
+             {:type :ok, :f :read, :process 1, :time 4, :value ["k" 3]}
+             {:type :ok, :f :write, :process 0, :time 5, :value ["k" 3]}
+             {:type :invoke, :f :txn, :process 3, :time 6, :value [[:append "x" 1] [:r "x" [1 2]]]}
+             {:type :ok, :f :txn, :process 3, :time 8, :value [[:append "x" 1] [:r "x" [1 2]]]}
+             {:type :info, :f :add, :process 2, :time 9, :value 4}]
+        "#]]
+        .assert_eq(&sample().to_edn());
+    }
+}
