@@ -17,7 +17,7 @@ LAYERS = {
     "scheduler": {"machinery"},
     "controllers": {"machinery"},
     "node": {"machinery", "proto"},
-    "quarterdeck": {"apiserver", "scheduler", "controllers", "node", "machinery", "raft-store"},
+    "quarterdeck": {"apiserver", "proto", "scheduler", "controllers", "node", "machinery", "raft-store"},
 }
 # The product never needs these two; they may need anything.
 HARNESSES = {"chaos", "bench"}

@@ -64,7 +64,9 @@ pub enum Command {
     /// The service proxy, in place of kube-proxy.
     Proxy(Box<node::proxy::cli::Args>),
     /// Print a completion script for a shell.
-    Completion { shell: clap_complete::Shell },
+    Completion {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Parses, or prints help or a usage error and ends the process as clap does.
@@ -96,13 +98,21 @@ async fn run_component(command: Command) -> Result<()> {
     let stop = shutdown::on_signal()?;
     match command {
         Command::Store(args) => raft_store::cli::run(*args, stop).await.map_err(|error| role("store", error)),
-        Command::Apiserver(args) => apiserver::cli::run(*args, stop).await.map_err(|error| role("apiserver", error)),
-        Command::Scheduler(args) => scheduler::cli::run(*args, stop).await.map_err(|error| role("scheduler", error)),
+        Command::Apiserver(args) => {
+            apiserver::cli::run(*args, stop).await.map_err(|error| role("apiserver", error))
+        }
+        Command::Scheduler(args) => {
+            scheduler::cli::run(*args, stop).await.map_err(|error| role("scheduler", error))
+        }
         Command::ControllerManager(args) => {
             controllers::cli::run(*args, stop).await.map_err(|error| role("controller-manager", error))
         }
-        Command::Kubelet(args) => node::cli::run_kubelet(*args, stop).await.map_err(|error| role("kubelet", error)),
-        Command::Proxy(args) => node::proxy::cli::run(*args, stop).await.map_err(|error| role("proxy", error)),
+        Command::Kubelet(args) => {
+            node::cli::run_kubelet(*args, stop).await.map_err(|error| role("kubelet", error))
+        }
+        Command::Proxy(args) => {
+            node::proxy::cli::run(*args, stop).await.map_err(|error| role("proxy", error))
+        }
         other => unreachable!("dispatch handles {other:?}"),
     }
 }

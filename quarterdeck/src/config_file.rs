@@ -55,13 +55,16 @@ fn flags(content: &str, path: &str, given: &[String], in_env: impl Fn(&str) -> b
         if on_line || in_env(&format!("QUARTERDECK_{}", key.to_uppercase().replace('-', "_"))) {
             continue;
         }
-        out.extend(values(&value).ok_or_else(|| wrong(format!("{key}: a scalar or a list of scalars is expected")))?
-            .into_iter()
-            .filter_map(|value| match value.as_str() {
-                "false" => None,
-                "true" => Some(flag.clone()),
-                _ => Some(format!("{flag}={value}")),
-            }));
+        out.extend(
+            values(&value)
+                .ok_or_else(|| wrong(format!("{key}: a scalar or a list of scalars is expected")))?
+                .into_iter()
+                .filter_map(|value| match value.as_str() {
+                    "false" => None,
+                    "true" => Some(flag.clone()),
+                    _ => Some(format!("{flag}={value}")),
+                }),
+        );
     }
     Ok(out)
 }
@@ -88,10 +91,16 @@ mod tests {
 
     fn check(content: &str, given: &[&str], env: &[&str], expected: std::result::Result<&[&str], &str>) {
         let given: Vec<String> = given.iter().map(|arg| (*arg).to_owned()).collect();
-        let got = flags(content, "f.yaml", &given, |name| env.contains(&name)).map_err(|error| error.to_string());
+        let got =
+            flags(content, "f.yaml", &given, |name| env.contains(&name)).map_err(|error| error.to_string());
         match expected {
-            Ok(flags) => assert_eq!(got.as_deref(), Ok(flags.iter().map(|s| s.to_string()).collect::<Vec<_>>().as_slice())),
-            Err(part) => assert!(got.as_ref().is_err_and(|text| text.contains(part)), "{got:?} lacks {part:?}"),
+            Ok(flags) => assert_eq!(
+                got.as_deref(),
+                Ok(flags.iter().map(|s| s.to_string()).collect::<Vec<_>>().as_slice())
+            ),
+            Err(part) => {
+                assert!(got.as_ref().is_err_and(|text| text.contains(part)), "{got:?} lacks {part:?}")
+            }
         }
     }
 

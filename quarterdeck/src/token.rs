@@ -73,7 +73,9 @@ impl FromStr for JoinToken {
             Some("agent") => Role::Agent,
             _ => return Err(wrong("names neither `server` nor `agent`")),
         };
-        let bytes = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).map_err(|_| wrong("is cut or altered"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(parts.next().unwrap_or_default())
+            .map_err(|_| wrong("is cut or altered"))?;
         let content: Content = serde_json::from_slice(&bytes).map_err(|_| wrong("is cut or altered"))?;
         if content.servers.is_empty() {
             return Err(wrong("names no server"));
@@ -98,7 +100,11 @@ mod tests {
     fn tokens_survive_the_round_trip_and_rubbish_is_named() {
         let token = JoinToken {
             role: Role::Agent,
-            content: Content { servers: vec!["10.0.0.1:6444".into()], ca_hash: "ab".into(), secret: "a.b".into() },
+            content: Content {
+                servers: vec!["10.0.0.1:6444".into()],
+                ca_hash: "ab".into(),
+                secret: "a.b".into(),
+            },
         };
         let text = token.to_string();
         assert_eq!(text.parse::<JoinToken>().expect("a token"), token);

@@ -38,4 +38,8 @@ pub struct AgentOptions {
     /// Run this many nodes without a container runtime in this process, for scale tests and machines without root.
     #[arg(long, env = "QUARTERDECK_HOLLOW_NODES")]
     pub hollow_nodes: Option<usize>,
+    /// When stopped, remove every pod, mount, interface and rule that the agent made, and stop the runtime it started.
+    /// Without it pods keep running while the agent is away.
+    #[arg(long, env = "QUARTERDECK_TEARDOWN")]
+    pub teardown: bool,
 }

@@ -36,7 +36,8 @@ fn may_leave(voters: &[Voter<'_>], leaving: &str) -> Result<()> {
     let answering = staying.iter().filter(|voter| voter.answers).count();
     let quorum = staying.len() / 2 + 1;
     if answering < quorum {
-        let silent: Vec<&str> = staying.iter().filter(|voter| !voter.answers).map(|voter| voter.name).collect();
+        let silent: Vec<&str> =
+            staying.iter().filter(|voter| !voter.answers).map(|voter| voter.name).collect();
         return Err(Failure::new(format!(
             "without {leaving}, {answering} of {} servers answer, and {quorum} are needed",
             staying.len()
@@ -51,7 +52,8 @@ pub async fn run(options: DrainServerOptions) -> Result<()> {
     let (members, leader, answering) = survey(&layout, &state).await?;
     let leaving = members.iter().find(|member| member.name == options.name).ok_or_else(|| {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        Failure::new(format!("no member is named {:?}", options.name)).mend(format!("choose from {}", names.join(", ")))
+        Failure::new(format!("no member is named {:?}", options.name))
+            .mend(format!("choose from {}", names.join(", ")))
     })?;
     let voters: Vec<Voter<'_>> = members
         .iter()
@@ -105,7 +107,8 @@ mod tests {
     use super::*;
 
     fn check(answering: &[(&'static str, bool)], leaving: &str, refusal: Option<&str>) {
-        let voters: Vec<Voter<'_>> = answering.iter().map(|&(name, answers)| Voter { name, answers }).collect();
+        let voters: Vec<Voter<'_>> =
+            answering.iter().map(|&(name, answers)| Voter { name, answers }).collect();
         let got = may_leave(&voters, leaving).err().map(|failure| failure.to_string());
         match refusal {
             None => assert_eq!(got, None),

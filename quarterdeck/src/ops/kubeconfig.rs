@@ -40,7 +40,8 @@ pub async fn run(options: KubeconfigOptions) -> Result<()> {
         .collect();
     let pki = |name: &str| read_text(&layout.pki_file(name));
     let (ca, cert, key) = (pki("ca.crt")?, pki("admin.crt")?, pki("admin.key")?);
-    let config = render("kubernetes-admin", &Identity::Certificate { cert: &cert, key: &key }, &ca, &endpoints);
+    let config =
+        render("kubernetes-admin", &Identity::Certificate { cert: &cert, key: &key }, &ca, &endpoints);
     match options.output {
         Some(path) => write(&path, &config),
         None => {

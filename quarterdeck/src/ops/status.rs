@@ -83,7 +83,8 @@ async fn member_rows(layout: &Layout, state: &State) -> Result<Vec<MemberRow>> {
     let mut rows = Vec::new();
     for member in members {
         let url = member.client_ur_ls.first().cloned().unwrap_or_default();
-        let mut row = MemberRow { name: member.name, id: format!("{:x}", member.id), url, ..Default::default() };
+        let mut row =
+            MemberRow { name: member.name, id: format!("{:x}", member.id), url, ..Default::default() };
         let status = match store::connect(layout, &row.url).await {
             Ok(channel) => store::member_status(channel).await,
             Err(failure) => Err(failure),
@@ -162,7 +163,8 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
         std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
     let mut out = String::new();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         out += line.join("  ").trim_end();
         out.push('\n');
     }
@@ -189,7 +191,12 @@ mod tests {
                     url: "https://a:2379".into(),
                     ..Default::default()
                 },
-                MemberRow { name: "s2".into(), role: "down", problem: Some("gone".into()), ..Default::default() },
+                MemberRow {
+                    name: "s2".into(),
+                    role: "down",
+                    problem: Some("gone".into()),
+                    ..Default::default()
+                },
             ],
             certificates: vec![CertificateRow { file: "a.crt".into(), subject: "CN=a".into(), days_left: 3 }],
         };

@@ -14,18 +14,27 @@ const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// And one that does not answer a question.
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Opens a channel to one member.
+/// Opens a channel to one member, for short questions.
 pub async fn connect(layout: &Layout, url: &str) -> Result<Channel> {
+    open(endpoint(layout, url)?.timeout(ANSWER_TIMEOUT), url).await
+}
+
+/// Opens a channel for an answer that may take long, such as a snapshot.
+pub async fn connect_long(layout: &Layout, url: &str) -> Result<Channel> {
+    open(endpoint(layout, url)?, url).await
+}
+
+fn endpoint(layout: &Layout, url: &str) -> Result<Endpoint> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read_text(&layout.pki_file("store-ca.crt"))?))
         .identity(Identity::from_pem(
             read_text(&layout.pki_file("apiserver-store-client.crt"))?,
             read_text(&layout.pki_file("apiserver-store-client.key"))?,
         ));
-    let endpoint = Endpoint::from_shared(url.to_owned())?
-        .tls_config(tls)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT);
+    Ok(Endpoint::from_shared(url.to_owned())?.tls_config(tls)?.connect_timeout(CONNECT_TIMEOUT))
+}
+
+async fn open(endpoint: Endpoint, url: &str) -> Result<Channel> {
     endpoint.connect().await.map_err(|error| {
         Failure::new(format!("the store at {url} does not answer: {error}")).mend("start the server first")
     })

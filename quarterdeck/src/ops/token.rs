@@ -17,7 +17,7 @@ use crate::token::{Content, JoinToken, Role, random_word};
 
 const BOOTSTRAP_TYPE: &str = "bootstrap.kubernetes.io/token";
 /// The group whose members may ask for a node certificate.
-const BOOTSTRAP_GROUP: &str = "system:bootstrappers:quarterdeck:agents";
+pub const BOOTSTRAP_GROUP: &str = "system:bootstrappers:quarterdeck:agents";
 
 /// Makes, lists and revokes the tokens with which machines join.
 #[derive(Args, Clone, Debug)]

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use sha2::{Digest, Sha256};
 
@@ -13,8 +14,11 @@ use super::{AUTHORITY_DAYS, LEAF_DAYS};
 use crate::failure::{Failure, Result};
 
 /// The names of the authorities' files, without `.crt` and `.key`.
-pub const NAMES: &[(&str, &str)] =
-    &[("ca", "quarterdeck-ca"), ("store-ca", "quarterdeck-store-ca"), ("front-proxy-ca", "quarterdeck-front-proxy-ca")];
+pub const NAMES: &[(&str, &str)] = &[
+    ("ca", "quarterdeck-ca"),
+    ("store-ca", "quarterdeck-store-ca"),
+    ("front-proxy-ca", "quarterdeck-front-proxy-ca"),
+];
 
 /// A certificate with its key, both PEM.
 pub struct Pair {

@@ -28,8 +28,13 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(beside).at("write", beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(beside)
+        .at("write", beside)?;
     file.write_all(content).at("write", beside)?;
     file.sync_all().at("sync", beside)?;
     std::fs::rename(beside, path).at("rename into place", path)

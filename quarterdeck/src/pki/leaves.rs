@@ -42,10 +42,27 @@ const fn client(
 
 /// File names follow upstream's installers where these have one.
 const LEAVES: &[Leaf] = &[
-    Leaf { file: "apiserver", authority: "ca", common_name: "kube-apiserver", organizations: &[], serves: Serves::Api },
-    Leaf { file: "store", authority: "store-ca", common_name: "{name}", organizations: &[], serves: Serves::Server },
+    Leaf {
+        file: "apiserver",
+        authority: "ca",
+        common_name: "kube-apiserver",
+        organizations: &[],
+        serves: Serves::Api,
+    },
+    Leaf {
+        file: "store",
+        authority: "store-ca",
+        common_name: "{name}",
+        organizations: &[],
+        serves: Serves::Server,
+    },
     client("apiserver-store-client", "store-ca", "kube-apiserver-etcd-client", &[]),
-    client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"]),
+    client(
+        "apiserver-kubelet-client",
+        "ca",
+        "kube-apiserver-kubelet-client",
+        &["kubeadm:cluster-admins", "system:masters"],
+    ),
     client("front-proxy-client", "front-proxy-ca", "front-proxy-client", &[]),
     client("admin", "ca", "kubernetes-admin", &["system:masters"]),
     client("controller-manager", "ca", "system:kube-controller-manager", &[]),
@@ -133,7 +150,8 @@ pub fn inspect(path: &Path) -> Result<CertificateStatus> {
             .mend("remove the file; it is made again at the next start")
     };
     let text = read_text(path)?;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|error| broken(error.to_string()))?;
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|error| broken(error.to_string()))?;
     let cert = pem.parse_x509().map_err(|error| broken(error.to_string()))?;
     let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
     if let Ok(Some(extension)) = cert.subject_alternative_name() {
@@ -194,6 +212,8 @@ mod tests {
         assert!(api.dns_names.contains(&"kubernetes.default.svc.cluster.local".to_owned()));
         assert!(api.dns_names.contains(&"api.example.org".to_owned()));
         assert!(api.addresses.contains(&"10.96.0.1".parse().expect("an address")));
-        assert!(inspect(&dir.path().join("admin.crt")).expect("a certificate").subject.contains("system:masters"));
+        assert!(
+            inspect(&dir.path().join("admin.crt")).expect("a certificate").subject.contains("system:masters")
+        );
     }
 }

@@ -13,6 +13,8 @@ use crate::failure::{Failure, Result};
 
 pub const CA_PATH: &str = "/v1/ca";
 pub const SERVERS_PATH: &str = "/v1/servers";
+/// The cluster's settings and API servers, for agents; holds nothing secret.
+pub const CLUSTER_PATH: &str = "/v1/cluster";
 /// Clocks further apart than this make certificates and leases misbehave.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(10);
 

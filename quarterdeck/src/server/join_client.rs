@@ -13,7 +13,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::join::{CA_PATH, JoinAnswer, JoinRequest, Refusal, SERVERS_PATH};
+use super::join::{CA_PATH, CLUSTER_PATH, JoinAnswer, JoinRequest, Refusal, SERVERS_PATH};
+use crate::agent::memory::Cluster;
 use crate::failure::{Failure, Result};
 use crate::pki::authority::fingerprint;
 use crate::token::JoinToken;
@@ -37,12 +38,23 @@ pub async fn fetch_ca(token: &JoinToken) -> Result<String> {
     .await
 }
 
+/// The cluster's settings, over TLS verified against `ca`.
+pub async fn fetch_cluster(token: &JoinToken, ca: &str) -> Result<Cluster> {
+    first_answer(token, async |server| {
+        let answer = call(server, verified(ca)?, "GET", CLUSTER_PATH, None, Vec::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    })
+    .await
+}
+
 /// Asks to become a member.
 pub async fn join(token: &JoinToken, request: &JoinRequest) -> Result<JoinAnswer> {
     let ca = fetch_ca(token).await?;
     let body = serde_json::to_vec(request)?;
     first_answer(token, async |server| {
-        let answer = call(server, verified(&ca)?, "POST", SERVERS_PATH, Some(&token.content.secret), body.clone()).await?;
+        let answer =
+            call(server, verified(&ca)?, "POST", SERVERS_PATH, Some(&token.content.secret), body.clone())
+                .await?;
         Ok(serde_json::from_slice(&answer)?)
     })
     .await

@@ -17,8 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::join::{CA_PATH, JoinAnswer, JoinRequest, Refusal, SERVERS_PATH, secret_matches};
+use super::join::{CA_PATH, CLUSTER_PATH, JoinAnswer, JoinRequest, Refusal, SERVERS_PATH, secret_matches};
 use super::layout::{Layout, State};
+use super::options::nth_address;
+use crate::agent::memory::Cluster;
 use crate::failure::{Failure, Result};
 use crate::pki::files::read_text;
 
@@ -26,6 +28,9 @@ use crate::pki::files::read_text;
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// A connection that has not finished by then is closed.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The tenth service address is cluster DNS, as upstream's installers choose.
+const DNS_ADDRESS: u32 = 10;
 
 /// What a joining server gets: every authority with its key, and the service-account keys.
 const SHARED_PKI: &[&str] = &[
@@ -71,7 +76,10 @@ impl JoinService {
                     }
                 },
             };
-            tokio::spawn(tokio::time::timeout(CONNECTION_TIMEOUT, self.clone().connection(stream, acceptor.clone())));
+            tokio::spawn(tokio::time::timeout(
+                CONNECTION_TIMEOUT,
+                self.clone().connection(stream, acceptor.clone()),
+            ));
         }
     }
 
@@ -93,7 +101,8 @@ impl JoinService {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request).await) }
         });
-        let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let served =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         if let Err(error) = served {
             tracing::debug!(%error, "a join connection broke");
         }
@@ -106,10 +115,17 @@ impl JoinService {
                 Ok(pem) => respond(StatusCode::OK, pem),
                 Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
             },
+            (&Method::GET, CLUSTER_PATH) => match self.cluster().await {
+                Ok(cluster) => respond(StatusCode::OK, cluster),
+                Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error),
+            },
             (&Method::POST, SERVERS_PATH) => {
                 let secret = request.headers().get("authorization").and_then(|value| value.to_str().ok());
                 if !secret_matches(&self.state.server_secret, secret) {
-                    return refuse(StatusCode::UNAUTHORIZED, &Failure::new("the token's secret is not this cluster's"));
+                    return refuse(
+                        StatusCode::UNAUTHORIZED,
+                        &Failure::new("the token's secret is not this cluster's"),
+                    );
                 }
                 match self.admit(request).await {
                     Ok(answer) => respond(StatusCode::OK, answer),
@@ -118,6 +134,23 @@ impl JoinService {
             }
             _ => refuse(StatusCode::NOT_FOUND, &Failure::new(format!("nothing is served at {path}"))),
         }
+    }
+
+    async fn cluster(&self) -> Result<String> {
+        let client = crate::ops::client_from(&self.layout.admin_kubeconfig()).await?;
+        let mut api_urls = crate::ops::kubeconfig::api_servers(&client).await?;
+        if !api_urls.contains(&self.state.reached_at.api_url) {
+            api_urls.insert(0, self.state.reached_at.api_url.clone());
+        }
+        let cluster = Cluster {
+            cluster_id: self.state.cluster_id.clone(),
+            api_urls,
+            cluster_cidr: self.state.cluster_cidr.clone(),
+            service_cidr: self.state.service_cidr.clone(),
+            cluster_domain: self.state.cluster_domain.clone(),
+            dns_address: nth_address(&self.state.service_cidr, DNS_ADDRESS)?,
+        };
+        Ok(serde_json::to_string(&cluster)?)
     }
 
     async fn admit(&self, request: Request<Incoming>) -> Result<String> {

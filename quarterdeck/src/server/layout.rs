@@ -115,10 +115,11 @@ impl Layout {
         let value: serde_json::Value =
             serde_json::from_str(&read_text(&path)?).map_err(|error| broken(error.to_string()))?;
         match value["layout_version"].as_u64() {
-            Some(version) if version > u64::from(LAYOUT_VERSION) => {
-                Err(Failure::new(format!("{} was written by a newer quarterdeck (layout {version})", path.display()))
-                    .mend("start the newer version"))
-            }
+            Some(version) if version > u64::from(LAYOUT_VERSION) => Err(Failure::new(format!(
+                "{} was written by a newer quarterdeck (layout {version})",
+                path.display()
+            ))
+            .mend("start the newer version")),
             _ => serde_json::from_value(value).map(Some).map_err(|error| broken(error.to_string())),
         }
     }

@@ -66,7 +66,10 @@ pub struct ServerOptions {
 }
 
 fn default_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "server".to_owned())
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "server".to_owned())
 }
 
 impl ServerOptions {
@@ -101,11 +104,6 @@ impl ServerOptions {
             cluster_domain: self.cluster_domain.clone(),
         })
     }
-
-    /// The tenth service address, as upstream's installers choose.
-    pub fn dns_address(&self) -> Result<IpAddr> {
-        nth_address(&self.service_cidr, 10)
-    }
 }
 
 /// The source address of the default route, asked of the kernel by connecting a UDP socket (nothing is sent).
@@ -117,11 +115,13 @@ fn default_route_address() -> Option<IpAddr> {
 
 /// The `n`th address of the first range of a comma-separated list.
 pub fn nth_address(cidr: &str, n: u32) -> Result<IpAddr> {
-    let wrong = || Failure::new(format!("{cidr:?} is not an address range")).mend("write it like 10.96.0.0/16");
+    let wrong =
+        || Failure::new(format!("{cidr:?} is not an address range")).mend("write it like 10.96.0.0/16");
     let first = cidr.split(',').next().unwrap_or_default().trim();
     let (address, length) = first.split_once('/').ok_or_else(wrong)?;
     let length: u32 = length.parse().map_err(|_| wrong())?;
-    let too_small = || Failure::new(format!("{cidr:?} has too few addresses")).mend("give at least a /24 (or /120)");
+    let too_small =
+        || Failure::new(format!("{cidr:?} has too few addresses")).mend("give at least a /24 (or /120)");
     match address.parse().map_err(|_| wrong())? {
         IpAddr::V4(base) if length <= 32 => {
             if 32 - length < 5 {

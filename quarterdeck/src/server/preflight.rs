@@ -14,7 +14,8 @@ const DISK_MIN_MIB: u64 = 512;
 pub fn ports_are_free(listeners: &[(&str, SocketAddr)]) -> Result<()> {
     for (name, address) in listeners {
         TcpListener::bind(address).map_err(|error| {
-            let problem = Failure::new(format!("the {name} address {address} cannot be listened on: {error}"));
+            let problem =
+                Failure::new(format!("the {name} address {address} cannot be listened on: {error}"));
             match error.kind() {
                 std::io::ErrorKind::AddrInUse => problem.mend(format!(
                     "stop what listens there (`ss -ltnp sport = :{}` names it), or choose another port",
@@ -32,14 +33,16 @@ pub fn ports_are_free(listeners: &[(&str, SocketAddr)]) -> Result<()> {
 
 /// The machine is large enough, and the data directory can be written.
 pub fn machine_is_fit(data_dir: &Path) -> Result<()> {
-    let memory = total_memory_mib(&std::fs::read_to_string("/proc/meminfo").at("read", Path::new("/proc/meminfo"))?);
+    let memory =
+        total_memory_mib(&std::fs::read_to_string("/proc/meminfo").at("read", Path::new("/proc/meminfo"))?);
     if memory.is_some_and(|mib| mib < MEMORY_MIN_MIB) {
         return Err(Failure::new(format!("this machine has less than {MEMORY_MIN_MIB} MiB of memory"))
             .mend("use a larger machine"));
     }
     std::fs::create_dir_all(data_dir).at("create the data directory", data_dir)?;
-    let stats = nix::sys::statvfs::statvfs(data_dir)
-        .map_err(|error| Failure::new(format!("cannot look at the disk of {}: {error}", data_dir.display())))?;
+    let stats = nix::sys::statvfs::statvfs(data_dir).map_err(|error| {
+        Failure::new(format!("cannot look at the disk of {}: {error}", data_dir.display()))
+    })?;
     let free = stats.blocks_available() * stats.fragment_size() / (1 << 20);
     if free < DISK_MIN_MIB {
         return Err(Failure::new(format!("{} has only {free} MiB of room", data_dir.display()))

@@ -123,7 +123,11 @@ impl Children {
             if let Ok(None) = running.process.try_wait() {
                 signal(running.pid, Signal::SIGTERM);
                 if tokio::time::timeout(STOP_TIMEOUT, running.process.wait()).await.is_err() {
-                    println!("{} did not end in {} s and is killed", running.child.name, STOP_TIMEOUT.as_secs());
+                    println!(
+                        "{} did not end in {} s and is killed",
+                        running.child.name,
+                        STOP_TIMEOUT.as_secs()
+                    );
                     signal(running.pid, Signal::SIGKILL);
                     let _ = running.process.wait().await;
                 }

@@ -50,9 +50,9 @@ pub async fn apply(client: &Client, folder: &Path, progress: &mut Progress) -> R
 async fn apply_one(client: &Client, discovery: &Discovery, object: &DynamicObject) -> Result<()> {
     let types = object.types.as_ref().ok_or_else(|| Failure::new("an object without apiVersion and kind"))?;
     let gvk = kube::core::GroupVersionKind::try_from(types)?;
-    let (resource, _) = discovery
-        .resolve_gvk(&gvk)
-        .ok_or_else(|| Failure::new(format!("the API server does not serve {} {}", types.api_version, types.kind)))?;
+    let (resource, _) = discovery.resolve_gvk(&gvk).ok_or_else(|| {
+        Failure::new(format!("the API server does not serve {} {}", types.api_version, types.kind))
+    })?;
     let api: Api<DynamicObject> = match object.namespace() {
         Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -96,7 +96,10 @@ pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Resul
     })
     .await?;
     let said = job_log(client).await?;
-    progress.step(&format!("the Job `ask` heard at http://web.{NAMESPACE}.svc.cluster.local: {}", first_line(&said)));
+    progress.step(&format!(
+        "the Job `ask` heard at http://web.{NAMESPACE}.svc.cluster.local: {}",
+        first_line(&said)
+    ));
     Ok(())
 }
 
@@ -112,15 +115,18 @@ pub async fn nodes_ready(client: &Client, expected: usize, limit: Duration) -> R
 
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|list| list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+    conditions.is_some_and(|list| {
+        list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
 }
 
 async fn job_log(client: &Client) -> Result<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let list = pods.list(&ListParams::default().labels("job-name=ask")).await?;
-    let done = list.items.iter().find(|pod| {
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded")
-    });
+    let done = list
+        .items
+        .iter()
+        .find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded"));
     let pod = done.ok_or_else(|| Failure::new("the Job `ask` succeeded but its pod is gone"))?;
     Ok(pods.logs(&pod.name_any(), &Default::default()).await?)
 }

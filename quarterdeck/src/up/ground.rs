@@ -41,7 +41,8 @@ impl Ground {
             (Some(count), _) => Some(count.max(1)),
             (None, None) => None,
             (None, Some(lack)) => {
-                remarks.push(format!("{lack}: the control plane runs with {HOLLOW_NODES} hollow nodes instead"));
+                remarks
+                    .push(format!("{lack}: the control plane runs with {HOLLOW_NODES} hollow nodes instead"));
                 Some(HOLLOW_NODES)
             }
         };
@@ -96,8 +97,10 @@ impl Ground {
     /// Removes the data of earlier runs.
     pub fn clean(&self) -> Result<()> {
         if Path::new("/sys/class/net").join(INTERFACE).exists() {
-            return Err(Failure::new("a cluster of this machine still runs (the interface quarterdeck0 exists)")
-                .mend("end it with Ctrl-C, or `ip link delete quarterdeck0` if it was killed, then try again"));
+            return Err(Failure::new(
+                "a cluster of this machine still runs (the interface quarterdeck0 exists)",
+            )
+            .mend("end it with Ctrl-C, or `ip link delete quarterdeck0` if it was killed, then try again"));
         }
         std::fs::remove_dir_all(&self.data_dir).at("remove", &self.data_dir)
     }

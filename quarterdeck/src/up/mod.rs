@@ -150,7 +150,7 @@ async fn nodes_up(
     ];
     match ground.hollow {
         Some(count) => args.push(format!("--hollow-nodes={count}")),
-        None => args.push("--name=node-1".to_owned()),
+        None => args.extend(["--name=node-1".to_owned(), "--teardown".to_owned()]),
     }
     if let Some(address) = ground.node_address {
         args.push(format!("--node-ip={address}"));
@@ -185,9 +185,9 @@ async fn wait_ready(ground: &Ground, index: usize, children: &mut Children) -> R
         }
     };
     let timed = async {
-        tokio::time::timeout(READY_TIMEOUT, ready)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(format!("{name} was not ready in {} s", READY_TIMEOUT.as_secs()))))
+        tokio::time::timeout(READY_TIMEOUT, ready).await.unwrap_or_else(|_| {
+            Err(Failure::new(format!("{name} was not ready in {} s", READY_TIMEOUT.as_secs())))
+        })
     };
     children.watched(&name, timed).await
 }

@@ -1,0 +1,164 @@
+//! `quarterdeck agent`: how a machine becomes a node, finds living servers, and starts the node agent.
+
+mod balancer;
+pub mod memory;
+pub mod options;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, Result, role};
+use crate::kubeconfig::{self, Endpoint, Identity};
+use crate::ops;
+use crate::pki::files::read_text;
+use crate::server::join_client;
+use crate::token::{JoinToken, Role};
+use balancer::Servers;
+use memory::Memory;
+use options::AgentOptions;
+
+/// How often the list of servers is compared with the `kubernetes` service.
+const SERVERS_INTERVAL: Duration = Duration::from_secs(10);
+
+pub async fn run(options: AgentOptions) -> Result<()> {
+    let shutdown = crate::shutdown::on_signal()?;
+    let memory = match Memory::load(&options.data_dir)? {
+        Some(memory) => memory,
+        None => introduce(&options).await?,
+    };
+    let servers = Arc::new(Servers::new(memory.addresses()?));
+    let relay = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), options.relay_port);
+    balancer::serve(relay, servers.clone(), shutdown.clone()).await.map_err(|failure| {
+        Failure::new(format!("the API relay on {relay}: {failure}")).mend("choose another --relay-port")
+    })?;
+    let kubeconfig = options.data_dir.join("kubelet.kubeconfig");
+    let bootstrap = write_bootstrap(&options, &memory)?;
+    tokio::spawn(follow_servers(
+        kubeconfig.clone(),
+        options.clone(),
+        memory.clone(),
+        servers,
+        shutdown.clone(),
+    ));
+    match options.hollow_nodes {
+        Some(count) => run_hollow(&options, count, &bootstrap, shutdown).await,
+        None => run_node(&options, &memory, &kubeconfig, &bootstrap, shutdown).await,
+    }
+}
+
+/// First start: make sure of the cluster, learn its servers and settings, remember them.
+async fn introduce(options: &AgentOptions) -> Result<Memory> {
+    let text = options.token.as_deref().ok_or_else(|| {
+        Failure::new(format!("no agent has joined from {} yet", options.data_dir.display()))
+            .mend("give --token; `quarterdeck token create` on a server prints one")
+    })?;
+    let token: JoinToken = text.parse()?;
+    if token.role != Role::Agent {
+        return Err(
+            Failure::new("this is a server's token").mend("get an agent's with `quarterdeck token create`")
+        );
+    }
+    let ca = join_client::fetch_ca(&token).await?;
+    let cluster = join_client::fetch_cluster(&token, &ca).await?;
+    let memory = Memory { ca, cluster, bootstrap_token: token.content.secret };
+    memory.save(&options.data_dir)?;
+    Ok(memory)
+}
+
+/// The kubeconfig with which the node asks for its certificate.
+fn write_bootstrap(options: &AgentOptions, memory: &Memory) -> Result<std::path::PathBuf> {
+    let path = options.data_dir.join("bootstrap.kubeconfig");
+    let endpoint =
+        Endpoint { context: "quarterdeck".into(), url: format!("https://127.0.0.1:{}", options.relay_port) };
+    let identity = Identity::Token(&memory.bootstrap_token);
+    kubeconfig::write(&path, &kubeconfig::render("agent-bootstrap", &identity, &memory.ca, &[endpoint]))?;
+    Ok(path)
+}
+
+async fn run_node(
+    options: &AgentOptions,
+    memory: &Memory,
+    kubeconfig: &Path,
+    bootstrap: &Path,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let dir = |name: &str| options.data_dir.join(name).display().to_string();
+    let mut flags = vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--bootstrap-kubeconfig={}", bootstrap.display()),
+        format!("--root-dir={}", dir("kubelet")),
+        format!("--cert-dir={}", dir("pki")),
+        format!("--client-ca-file={}", memory.write_ca(&options.data_dir)?.display()),
+        format!("--cluster-dns={}", memory.cluster.dns_address),
+        format!("--cluster-domain={}", memory.cluster.cluster_domain),
+        "--rotate-certificates=true".to_owned(),
+    ];
+    flags.extend(options.name.iter().map(|name| format!("--hostname-override={name}")));
+    flags.extend(options.node_ip.iter().map(|address| format!("--node-ip={address}")));
+    flags.extend(
+        options.container_runtime_endpoint.iter().map(|url| format!("--container-runtime-endpoint={url}")),
+    );
+    flags.extend(options.node_labels.iter().map(|label| format!("--node-labels={label}")));
+    flags.extend(options.node_taints.iter().map(|taint| format!("--register-with-taints={taint}")));
+    let args = node::cli::KubeletArgs::from_flags(flags)?;
+    let settings = node::agent::Settings {
+        cluster_cidr: memory.cluster.cluster_cidr.clone(),
+        service_cidr: memory.cluster.service_cidr.clone(),
+        teardown: options.teardown,
+    };
+    node::agent::run(args, settings, shutdown).await.map_err(|error| role("agent", error))
+}
+
+async fn run_hollow(
+    options: &AgentOptions,
+    count: usize,
+    bootstrap: &Path,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let prefix = options.name.clone().unwrap_or_else(|| "hollow".to_owned());
+    let client = ops::client_from(bootstrap).await?;
+    node::hollow::run(client, &prefix, count, shutdown).await.map_err(|error| role("hollow nodes", error))
+}
+
+/// Keeps the relay's list, and the remembered one, as the `kubernetes` service has it.
+async fn follow_servers(
+    kubeconfig: std::path::PathBuf,
+    options: AgentOptions,
+    mut memory: Memory,
+    servers: Arc<Servers>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SERVERS_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+        // Until the node has its certificate there is nobody to ask as; the remembered list serves.
+        if read_text(&kubeconfig).is_err() {
+            continue;
+        }
+        if let Err(failure) = follow_once(&kubeconfig, &options, &mut memory, &servers).await {
+            tracing::debug!(%failure, "the list of servers could not be read");
+        }
+    }
+}
+
+async fn follow_once(
+    kubeconfig: &Path,
+    options: &AgentOptions,
+    memory: &mut Memory,
+    servers: &Servers,
+) -> Result<()> {
+    let client = ops::client_from(kubeconfig).await?;
+    let urls = ops::kubeconfig::api_servers(&client).await?;
+    if urls.is_empty() || urls == memory.cluster.api_urls {
+        return Ok(());
+    }
+    memory.cluster.api_urls = urls;
+    servers.replace(&memory.addresses()?);
+    memory.save(&options.data_dir)
+}

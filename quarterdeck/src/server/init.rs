@@ -1,0 +1,109 @@
+//! How an empty data directory becomes a server's: by starting a cluster, or by joining one.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use rcgen::KeyPair;
+
+use super::join::{JoinRequest, unix_secs};
+use super::join_client;
+use super::layout::{Layout, State};
+use super::options::ServerOptions;
+use crate::failure::{At, Failure, Result};
+use crate::kubeconfig::{self, Endpoint, Identity};
+use crate::pki::authority::{self, NAMES};
+use crate::pki::files::{read_text, write_private, write_public};
+use crate::token::{JoinToken, Role};
+
+/// Kubeconfigs a server keeps: file name, certificate, user.
+const KUBECONFIGS: &[(&str, &str)] = &[
+    ("admin", "kubernetes-admin"),
+    ("controller-manager", "system:kube-controller-manager"),
+    ("scheduler", "system:kube-scheduler"),
+];
+
+/// Makes a new cluster's authorities, keys and secrets. The caller saves the state.
+pub fn create(layout: &Layout, options: &ServerOptions) -> Result<State> {
+    let state = State {
+        cluster_cidr: options.cluster_cidr.clone(),
+        service_cidr: options.service_cidr.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        initial_cluster: format!("{}={}", options.name, options.url(options.store_peer_port)?),
+        initial_cluster_state: "new".to_owned(),
+        ..State::new(&options.name)
+    };
+    fill_pki(layout, |dir| {
+        for (name, common_name) in NAMES {
+            authority::create(dir, name, common_name)?;
+        }
+        // P-256 in PKCS#8: service-account tokens are then ES256, which every client library verifies.
+        let key = KeyPair::generate()?;
+        write_private(&dir.join("sa.key"), key.serialize_pem().as_bytes())?;
+        write_public(&dir.join("sa.pub"), key.public_key_pem().as_bytes())
+    })?;
+    Ok(state)
+}
+
+/// Asks a server of the token for membership, and takes over the cluster's authorities. The caller saves the state.
+pub async fn join(layout: &Layout, options: &ServerOptions, token: &str) -> Result<State> {
+    let token: JoinToken = token.parse()?;
+    if token.role != Role::Server {
+        return Err(Failure::new("this is an agent's token")
+            .mend("get a server's with `quarterdeck token create --role server`"));
+    }
+    let request = JoinRequest {
+        name: options.name.clone(),
+        peer_url: options.url(options.store_peer_port)?,
+        client_url: options.url(options.store_client_port)?,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        unix_secs: unix_secs(SystemTime::now()),
+    };
+    let answer = join_client::join(&token, &request).await?;
+    for (what, asked, there) in [
+        ("--cluster-cidr", &options.cluster_cidr, &answer.state.cluster_cidr),
+        ("--service-cidr", &options.service_cidr, &answer.state.service_cidr),
+        ("--cluster-domain", &options.cluster_domain, &answer.state.cluster_domain),
+    ] {
+        if asked != there {
+            tracing::info!(flag = what, value = there, "taken from the cluster");
+        }
+    }
+    fill_pki(layout, |dir| {
+        for (name, pem) in &answer.pki {
+            if Path::new(name).components().count() != 1 {
+                return Err(Failure::new(format!("the server sent a file named {name:?}")));
+            }
+            write_private(&dir.join(name), pem.as_bytes())?;
+        }
+        Ok(())
+    })?;
+    Ok(answer.state)
+}
+
+/// Fills a folder beside and renames it into place. One left over from an attempt that failed is replaced: without a
+/// state file nothing has used it.
+fn fill_pki(layout: &Layout, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let pki = layout.pki();
+    let beside = pki.with_extension("new");
+    for leftover in [&beside, &pki] {
+        if leftover.exists() {
+            std::fs::remove_dir_all(leftover).at("remove the leftover", leftover)?;
+        }
+    }
+    std::fs::create_dir_all(&beside).at("create", &beside)?;
+    fill(&beside)?;
+    std::fs::rename(&beside, &pki).at("rename into place", &pki)
+}
+
+/// Writes the kubeconfigs of this server's own roles and of its administrator, all to its own API server.
+pub fn write_kubeconfigs(layout: &Layout, state: &State) -> Result<()> {
+    let ca = read_text(&layout.pki_file("ca.crt"))?;
+    for (file, user) in KUBECONFIGS {
+        let cert = read_text(&layout.pki_file(&format!("{file}.crt")))?;
+        let key = read_text(&layout.pki_file(&format!("{file}.key")))?;
+        let endpoint = Endpoint { context: "quarterdeck".into(), url: state.reached_at.api_url.clone() };
+        let identity = Identity::Certificate { cert: &cert, key: &key };
+        kubeconfig::write(&layout.kubeconfig(file), &kubeconfig::render(user, &identity, &ca, &[endpoint]))?;
+    }
+    Ok(())
+}

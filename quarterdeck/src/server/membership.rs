@@ -1,0 +1,55 @@
+//! Joining members, through the store's own handle.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use proto::etcdserverpb::{MemberAddRequest, MemberListRequest};
+use raft_store::Member;
+
+use super::join_service::Membership;
+use crate::failure::{Failure, Result};
+
+/// The store member of this process.
+pub struct StoreMembership {
+    member: Arc<Member>,
+}
+
+impl StoreMembership {
+    pub fn new(member: Arc<Member>) -> Self {
+        StoreMembership { member }
+    }
+
+    async fn list(&self) -> Result<Vec<proto::etcdserverpb::Member>> {
+        Ok(self.member.member_list(MemberListRequest { linearizable: true }).await?.members)
+    }
+}
+
+#[async_trait]
+impl Membership for StoreMembership {
+    async fn add(&self, name: &str, peer_url: &str) -> Result<String> {
+        let members = self.list().await?;
+        if let Some(other) = members.iter().find(|member| member.name == name && !has_peer(member, peer_url))
+        {
+            let at = other.peer_ur_ls.join(", ");
+            return Err(Failure::new(format!("a server named {name:?} is already a member, at {at}")).mend(
+                "choose another --name, or take the old one out first: `quarterdeck drain-server` on a living server",
+            ));
+        }
+        if !members.iter().any(|member| has_peer(member, peer_url)) {
+            let request = MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
+            self.member.member_add(request).await?;
+        }
+        let members = self.list().await?;
+        let entries = members.iter().map(|member| {
+            let url = member.peer_ur_ls.first().map_or("", String::as_str);
+            // A member that has not started yet has no name; the one asking gives its own.
+            let name = if has_peer(member, peer_url) { name } else { &member.name };
+            format!("{name}={url}")
+        });
+        Ok(entries.collect::<Vec<_>>().join(","))
+    }
+}
+
+fn has_peer(member: &proto::etcdserverpb::Member, url: &str) -> bool {
+    member.peer_ur_ls.iter().any(|known| known == url)
+}

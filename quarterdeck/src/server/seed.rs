@@ -1,0 +1,82 @@
+//! What every cluster of ours needs beyond upstream's start-up objects: rights for joining agents, the tokens, and the
+//! promotion of this member once it has caught up. All of it idempotent; every server does it at every start.
+
+use std::time::Duration;
+
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
+use kube::Client;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use tokio_util::sync::CancellationToken;
+
+use super::layout::{Layout, State};
+use crate::failure::{Failure, Result};
+use crate::ops;
+use crate::pki::files::write_private;
+
+/// Binding, role, group: what a bootstrap token may do, and what a node's certificate may renew.
+const BINDINGS: &[(&str, &str, &str)] = &[
+    ("quarterdeck:agent-bootstrap", "system:node-bootstrapper", ops::token::BOOTSTRAP_GROUP),
+    (
+        "quarterdeck:agent-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        ops::token::BOOTSTRAP_GROUP,
+    ),
+    (
+        "quarterdeck:agent-autoapprove-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        "system:nodes",
+    ),
+];
+/// The API of a server that has just started answers within this, or something is wrong with it.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits for this server's API, then plants what is missing and writes the token files.
+pub async fn plant(layout: &Layout, state: &State, shutdown: &CancellationToken) -> Result<()> {
+    let client = ops::client_from(&layout.admin_kubeconfig()).await?;
+    tokio::select! {
+        ready = tokio::time::timeout(READY_TIMEOUT, until_ready(&client)) => {
+            ready.map_err(|_| {
+                Failure::new(format!("this server's API was not ready in {} s", READY_TIMEOUT.as_secs()))
+                    .mend("see the log above; is a majority of the servers running?")
+            })?;
+        }
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    for (name, role, group) in BINDINGS {
+        bind(&client, name, role, group).await?;
+    }
+    write_private(&layout.token("server"), ops::token::server_token(layout, state)?.to_string().as_bytes())?;
+    if !layout.token("agent").exists() {
+        let token = ops::token::create_agent_token(&client, layout, state, None).await?;
+        write_private(&layout.token("agent"), token.to_string().as_bytes())?;
+    }
+    Ok(())
+}
+
+async fn until_ready(client: &Client) {
+    while !ops::is_ready(client).await {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn bind(client: &Client, name: &str, role: &str, group: &str) -> Result<()> {
+    let binding = ClusterRoleBinding {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        role_ref: RoleRef {
+            api_group: "rbac.authorization.k8s.io".to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: role.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "Group".to_owned(),
+            name: group.to_owned(),
+            namespace: None,
+        }]),
+    };
+    let api: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let params = PatchParams::apply("quarterdeck").force();
+    api.patch(name, &params, &Patch::Apply(&binding)).await?;
+    Ok(())
+}
