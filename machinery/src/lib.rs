@@ -5,7 +5,7 @@
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
 //! [`selector`], [`object`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`codec`]).
+//! ([`codec`]), changes ([`patch`]), and the client side ([`leader`]).
 
 pub mod gotext;
 pub mod names;
@@ -20,3 +20,7 @@ pub mod resources;
 pub mod schema;
 
 pub mod codec;
+
+pub mod patch;
+
+pub mod leader;

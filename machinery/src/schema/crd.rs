@@ -190,6 +190,8 @@ pub fn compile_pattern(source: &str) -> Result<regex::Regex, String> {
 fn ascii_classes(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut in_class = false;
+    // A closing bracket right after the opening one (or its caret) is a member.
+    let mut class_body = 0;
     let mut chars = source.chars();
     while let Some(c) = chars.next() {
         match c {
@@ -220,11 +222,16 @@ fn ascii_classes(source: &str) -> String {
             '[' if !in_class => {
                 in_class = true;
                 out.push('[');
+                if chars.as_str().starts_with('^') {
+                    chars.next();
+                    out.push('^');
+                }
+                class_body = out.len();
             }
             // Go takes a bracket inside a class as a member; Rust would nest.
             '[' if !chars.as_str().starts_with(':') => out.push_str("\\["),
             ']' if in_class => {
-                in_class = out.ends_with('[') || out.ends_with("[^");
+                in_class = out.len() == class_body;
                 out.push_str(if in_class { "\\]" } else { "]" });
             }
             c => out.push(c),
