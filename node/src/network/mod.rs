@@ -1,0 +1,4 @@
+//! The pod network.
+pub mod feed;
+pub mod nft;
+pub mod view;
