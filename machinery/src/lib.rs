@@ -5,7 +5,7 @@
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
 //! [`selector`], [`object`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`codec`]), changes ([`patch`]), and the client side ([`leader`]).
+//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`]), and the client side ([`leader`]).
 
 pub mod gotext;
 pub mod names;
@@ -20,6 +20,8 @@ pub mod resources;
 pub mod schema;
 
 pub mod codec;
+pub mod json;
+pub mod yaml;
 
 pub mod patch;
 

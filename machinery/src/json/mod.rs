@@ -1,0 +1,208 @@
+//! Reading JSON bodies: duplicate fields are noticed, errors are in Go's words, nesting is bounded.
+//!
+//! The good path is one pass of serde_json. Only when that fails does [`syntax`] look for the words of the error.
+
+mod syntax;
+
+use std::fmt::{self, Write};
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// A body with what is wrong with it in strict eyes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    pub value: Value,
+    /// Paths of fields that stand twice (`spec.containers[0].name`); the last one counted.
+    pub duplicates: Vec<String>,
+}
+
+/// Most duplicates that are reported.
+const DUPLICATES_MAX: usize = 100;
+
+/// Reads one JSON value and nothing after it.
+///
+/// # Errors
+/// Go's text (`invalid character 'x' looking for beginning of value`, `unexpected end of JSON input` …).
+pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
+    let mut state = State::default();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = Seed { state: &mut state }.deserialize(&mut deserializer);
+    match parsed.and_then(|value| deserializer.end().map(|()| value)) {
+        Ok(value) => Ok(Parsed { value, duplicates: state.duplicates }),
+        Err(error) => Err(syntax::error(bytes).unwrap_or_else(|| error.to_string())),
+    }
+}
+
+/// The error of a strict request: `strict decoding error: unknown field "a", duplicate field "b"`; `None` when
+/// nothing is wrong.
+pub fn strict_error(unknown: &[String], duplicates: &[String]) -> Option<String> {
+    let texts = strict_warnings(unknown, duplicates);
+    if texts.is_empty() { None } else { Some(format!("strict decoding error: {}", texts.join(", "))) }
+}
+
+/// The warnings of a request that only wants to be told.
+pub fn strict_warnings(unknown: &[String], duplicates: &[String]) -> Vec<String> {
+    let quote = crate::gotext::quote;
+    let duplicates = duplicates.iter().map(|path| format!("duplicate field {}", quote(path)));
+    duplicates.chain(unknown.iter().map(|path| format!("unknown field {}", quote(path)))).collect()
+}
+
+#[derive(Default)]
+struct State {
+    path: String,
+    duplicates: Vec<String>,
+}
+
+impl State {
+    /// Runs `work` with a member's name on the path.
+    fn member<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let len = self.path.len();
+        if len > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        let out = work(self);
+        self.path.truncate(len);
+        out
+    }
+
+    fn index<T>(&mut self, index: usize, work: impl FnOnce(&mut Self) -> T) -> T {
+        let len = self.path.len();
+        let _ = write!(self.path, "[{index}]");
+        let out = work(self);
+        self.path.truncate(len);
+        out
+    }
+}
+
+struct Seed<'s> {
+    state: &'s mut State,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, b: bool) -> Result<Value, E> {
+        Ok(Value::Bool(b))
+    }
+
+    fn visit_i64<E>(self, n: i64) -> Result<Value, E> {
+        Ok(Value::from(n))
+    }
+
+    fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
+        Ok(Value::from(n))
+    }
+
+    fn visit_f64<E>(self, n: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(n).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        loop {
+            let next = self.state.index(out.len(), |state| items.next_element_seed(Seed { state }))?;
+            match next {
+                Some(item) => out.push(item),
+                None => return Ok(Value::Array(out)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let value = self.state.member(&name, |state| entries.next_value_seed(Seed { state }))?;
+            if out.insert(name.clone(), value).is_some() && self.state.duplicates.len() < DUPLICATES_MAX {
+                let path = self.state.member(&name, |state| state.path.clone());
+                if !self.state.duplicates.contains(&path) {
+                    self.state.duplicates.push(path);
+                }
+            }
+        }
+        Ok(Value::Object(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn duplicates_have_paths() {
+        let parsed = parse(br#"{"a":1,"b":[{"c":1,"c":2,"c":3}],"a":2}"#).expect("parses");
+        assert_eq!(parsed.value, json!({"a": 2, "b": [{"c": 3}]}));
+        assert_eq!(parsed.duplicates, ["b[0].c", "a"]);
+        assert_eq!(
+            strict_error(&["spec.x".to_owned()], &parsed.duplicates).as_deref(),
+            Some(r#"strict decoding error: duplicate field "b[0].c", duplicate field "a", unknown field "spec.x""#)
+        );
+        assert_eq!(strict_error(&[], &[]), None);
+    }
+
+    #[test]
+    fn errors_are_go_s() {
+        for (text, error) in [
+            ("", "unexpected end of JSON input"),
+            ("{", "unexpected end of JSON input"),
+            ("{a", "invalid character 'a' looking for beginning of object key string"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            ("tru3", "invalid character '3' in literal true (expecting 'e')"),
+            ("\"\n\"", "invalid character '\\n' in string literal"),
+            ("\"\\x\"", "invalid character 'x' in string escape code"),
+            ("-a", "invalid character 'a' in numeric literal"),
+            ("1.a", "invalid character 'a' after decimal point in numeric literal"),
+            ("{\"a\":1,}", "invalid character '}' looking for beginning of object key string"),
+            ("[1,]", "invalid character ']' looking for beginning of value"),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Err(error.to_owned()), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(parse(deep.as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_json(text in r#"[\[\]{}:,"a1e.\- tfn\\]{0,40}"#) {
+            let ours = parse(text.as_bytes()).map(|p| p.value).ok();
+            prop_assert_eq!(ours, serde_json::from_str::<Value>(&text).ok());
+        }
+
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parse(&bytes);
+        }
+    }
+}
