@@ -1,0 +1,91 @@
+//! A seed decides everything: which faults, when, for how long, on whom.
+//!
+//! Pure: the same seed and options give the same plan, on any machine. Which member is leader is not known to a plan;
+//! a fault that wants it looks when its time comes.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::faults::FaultKind;
+
+/// The number that replays a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed(pub u64);
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Seed {
+    /// A generator for one part of the run; parts do not disturb each other's draws.
+    pub fn rng(self, part: u64) -> StdRng {
+        StdRng::seed_from_u64(self.0 ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+}
+
+/// One fault window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub at: Duration,
+    pub lasts: Duration,
+    pub fault: FaultKind,
+    /// Draws of the fault itself (which member, which half).
+    pub draw: u64,
+}
+
+/// The fault windows of a run, by time, without overlap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub seed: Seed,
+    pub duration: Duration,
+    pub steps: Vec<Step>,
+}
+
+/// Quiet at the start, so that clients have connected.
+const LEAD_IN: Duration = Duration::from_secs(3);
+/// Longer than an election, so that most windows see the cluster both break and recover.
+const WINDOW_MS: std::ops::Range<u64> = 2_000..6_000;
+/// Between windows, long enough for followers to catch up.
+const REST_MS: std::ops::Range<u64> = 1_500..4_000;
+
+impl Plan {
+    /// Fills `duration` with windows of the allowed faults; no fault at all if none is allowed.
+    pub fn new(seed: Seed, duration: Duration, allowed: &[FaultKind]) -> Self {
+        let mut rng = seed.rng(1);
+        let mut steps = Vec::new();
+        let mut at = LEAD_IN;
+        while let Some(fault) = allowed.choose(&mut rng) {
+            let lasts = Duration::from_millis(rng.random_range(WINDOW_MS));
+            if at + lasts > duration {
+                break;
+            }
+            steps.push(Step { at, lasts, fault: *fault, draw: rng.random() });
+            at += lasts + Duration::from_millis(rng.random_range(REST_MS));
+        }
+        Plan { seed, duration, steps }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_plan_and_windows_do_not_overlap() {
+        let plan = |seed| Plan::new(Seed(seed), Duration::from_secs(60), FaultKind::ALL);
+        assert_eq!(plan(7), plan(7));
+        assert_ne!(plan(7), plan(8));
+        for pair in plan(7).steps.windows(2) {
+            assert!(pair[0].at + pair[0].lasts < pair[1].at, "{pair:?}");
+        }
+        assert!(plan(7).steps.len() >= 6, "{:?}", plan(7));
+        assert!(Plan::new(Seed(1), Duration::from_secs(60), &[]).steps.is_empty());
+    }
+}

@@ -1,0 +1,217 @@
+//! One HTML page a run: verdicts, fault windows, latency and throughput over time, and the command that replays it.
+//!
+//! A single file without scripts or outside references: it can be attached to a ticket and read anywhere.
+
+use std::fmt::Write as _;
+
+use crate::checkers::Verdict;
+use crate::history::{Operation, Outcome};
+use crate::run::{Outcomes, Window};
+
+const WIDTH: f64 = 1000.0;
+const LATENCY_HEIGHT: f64 = 260.0;
+const RATE_HEIGHT: f64 = 120.0;
+/// Points drawn at most; a denser cloud tells no more and loads slowly.
+const POINTS_MAX: usize = 6_000;
+/// The latency axis is logarithmic, from here to [`LATENCY_MAX_MS`].
+const LATENCY_MIN_MS: f64 = 0.1;
+const LATENCY_MAX_MS: f64 = 10_000.0;
+
+/// The page.
+pub fn html(title: &str, replay: &str, outcomes: &Outcomes) -> String {
+    let span =
+        outcomes.history.operations.iter().map(|operation| operation.completed.0).max().unwrap_or(1) as f64;
+    let mut page = String::new();
+    let valid = if outcomes.is_valid() { "valid" } else { "NOT valid" };
+    let _ = write!(
+        page,
+        "<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>\
+         <h1>{title}: {valid}</h1><p>{}</p><p>Replay: <code>{}</code></p>",
+        summary(outcomes),
+        escape(replay)
+    );
+    verdicts(&mut page, outcomes);
+    let _ = write!(page, "<h2>Latency (log scale) and fault windows</h2>{}", latency(outcomes, span));
+    let _ = write!(page, "<h2>Operations a second</h2>{}", rate(outcomes, span));
+    windows(&mut page, &outcomes.windows);
+    page
+}
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em}\
+    svg{width:100%;background:#fafafa;border:1px solid #ddd}table{border-collapse:collapse}td,th{padding:.2em .8em;\
+    text-align:left;border-bottom:1px solid #ddd;vertical-align:top}pre{white-space:pre-wrap;margin:.3em 0}\
+    .ok{color:#17702c}.bad{color:#b3261e;font-weight:bold}.unknown{color:#8a6d00}";
+
+fn summary(outcomes: &Outcomes) -> String {
+    let count = |wanted: fn(&Outcome) -> bool| {
+        outcomes.history.operations.iter().filter(|operation| wanted(&operation.outcome)).count()
+    };
+    format!(
+        "Seed {}, {} s, {} operations: {} ok, {} failed, {} unknown; {} fault windows; the longest time without a \
+         successful write was {:.3} s.",
+        outcomes.plan.seed,
+        outcomes.plan.duration.as_secs(),
+        outcomes.history.operations.len(),
+        count(|outcome| matches!(outcome, Outcome::Ok { .. })),
+        count(|outcome| matches!(outcome, Outcome::Fail { .. })),
+        count(|outcome| matches!(outcome, Outcome::Unknown { .. })),
+        outcomes.windows.len(),
+        longest_gap(&outcomes.history.operations),
+    )
+}
+
+/// Seconds between one successful operation's end and the next one's.
+pub fn longest_gap(operations: &[Operation]) -> f64 {
+    let mut ends: Vec<u64> = operations
+        .iter()
+        .filter(|operation| operation.is_ok())
+        .map(|operation| operation.completed.0)
+        .collect();
+    ends.sort_unstable();
+    ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as f64 / 1e9
+}
+
+fn verdicts(page: &mut String, outcomes: &Outcomes) {
+    page.push_str("<h2>Verdicts</h2><table>");
+    for (name, verdict) in &outcomes.verdicts {
+        let (class, text, evidence) = match verdict {
+            Verdict::Valid => ("ok", "valid", None),
+            Verdict::Unknown { why } => ("unknown", why.as_str(), None),
+            Verdict::Invalid { why, evidence } => ("bad", why.as_str(), Some(evidence.join("\n"))),
+        };
+        let _ = write!(page, "<tr><td>{}<td class={class}>{}", escape(name), escape(text));
+        if let Some(evidence) = evidence {
+            let _ = write!(page, "<pre>{}</pre>", escape(&evidence));
+        }
+    }
+    page.push_str("</table>");
+}
+
+fn latency(outcomes: &Outcomes, span: f64) -> String {
+    let mut svg = open_svg(LATENCY_HEIGHT);
+    shade(&mut svg, &outcomes.windows, span, LATENCY_HEIGHT);
+    for decade in [1.0, 10.0, 100.0, 1_000.0] {
+        let y = latency_y(decade);
+        let _ = write!(
+            svg,
+            "<line x1=0 x2={WIDTH} y1={y:.1} y2={y:.1} stroke='#ddd'/>\
+            <text x=4 y={:.1} font-size=11 fill='#777'>{decade} ms</text>",
+            y - 2.0
+        );
+    }
+    let operations = &outcomes.history.operations;
+    let stride = operations.len().div_ceil(POINTS_MAX).max(1);
+    // Failures are few and tell the most: all of them are drawn.
+    for (index, operation) in operations.iter().enumerate() {
+        let colour = match operation.outcome {
+            Outcome::Ok { .. } if index % stride == 0 => "#2a6fb0",
+            Outcome::Ok { .. } => continue,
+            Outcome::Fail { .. } => "#c98a00",
+            Outcome::Unknown { .. } => "#b3261e",
+        };
+        let x = operation.invoked.0 as f64 / span * WIDTH;
+        let y = latency_y((operation.completed.0 - operation.invoked.0) as f64 / 1e6);
+        let _ = write!(svg, "<circle cx={x:.1} cy={y:.1} r=1.4 fill='{colour}'/>");
+    }
+    svg + "</svg><p>Blue: succeeded. Ochre: refused. Red: nobody knows.</p>"
+}
+
+fn latency_y(ms: f64) -> f64 {
+    let clamped = ms.clamp(LATENCY_MIN_MS, LATENCY_MAX_MS);
+    let share = (clamped / LATENCY_MIN_MS).log10() / (LATENCY_MAX_MS / LATENCY_MIN_MS).log10();
+    LATENCY_HEIGHT * (1.0 - share)
+}
+
+fn rate(outcomes: &Outcomes, span: f64) -> String {
+    let seconds = (span / 1e9).ceil().max(1.0) as usize;
+    let mut buckets = vec![0_u32; seconds];
+    for operation in outcomes.history.operations.iter().filter(|operation| operation.is_ok()) {
+        let second = (operation.completed.0 / 1_000_000_000) as usize;
+        buckets[second.min(seconds - 1)] += 1;
+    }
+    let top = f64::from(buckets.iter().copied().max().unwrap_or(1).max(1));
+    let mut svg = open_svg(RATE_HEIGHT);
+    shade(&mut svg, &outcomes.windows, span, RATE_HEIGHT);
+    let width = WIDTH / seconds as f64;
+    for (second, count) in buckets.iter().enumerate() {
+        let height = f64::from(*count) / top * (RATE_HEIGHT - 14.0);
+        let _ = write!(
+            svg,
+            "<rect x={:.1} y={:.1} width={:.1} height={height:.1} fill='#2a6fb0' opacity=.7/>",
+            second as f64 * width,
+            RATE_HEIGHT - height,
+            (width - 1.0).max(0.5)
+        );
+    }
+    let _ = write!(svg, "<text x=4 y=12 font-size=11 fill='#777'>{top:.0}/s</text></svg>");
+    svg
+}
+
+fn open_svg(height: f64) -> String {
+    format!("<svg viewBox='0 0 {WIDTH} {height}' xmlns='http://www.w3.org/2000/svg'>")
+}
+
+fn shade(svg: &mut String, windows: &[Window], span: f64, height: f64) {
+    for window in windows {
+        let x = window.from.0 as f64 / span * WIDTH;
+        let width = (window.to.0 - window.from.0) as f64 / span * WIDTH;
+        let _ = write!(
+            svg,
+            "<rect x={x:.1} y=0 width={width:.1} height={height} fill='#b3261e' opacity=.1>\
+            <title>{}</title></rect>",
+            window.fault
+        );
+    }
+}
+
+fn windows(page: &mut String, windows: &[Window]) {
+    page.push_str("<h2>Fault windows</h2><table><tr><th>from<th>to<th>fault<th>what was done");
+    for window in windows {
+        let _ = write!(
+            page,
+            "<tr><td>{:.2} s<td>{:.2} s<td>{}<td>{}",
+            window.from.0 as f64 / 1e9,
+            window.to.0 as f64 / 1e9,
+            window.fault,
+            escape(&window.what)
+        );
+    }
+    page.push_str("</table>");
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Action, History, Nanos, Process, Value};
+    use crate::plan::{Plan, Seed};
+    use std::time::Duration;
+
+    #[test]
+    fn the_page_shows_verdict_evidence_and_replay() {
+        let operation = |completed, outcome| Operation {
+            process: Process(0),
+            invoked: Nanos(completed - 1),
+            completed: Nanos(completed),
+            action: Action::Read { key: "k".into() },
+            outcome,
+        };
+        let ok = || Outcome::Ok { value: Value::None, revision: None };
+        let history =
+            History { operations: vec![operation(1_000_000_000, ok()), operation(3_500_000_000, ok())] };
+        assert!((longest_gap(&history.operations) - 2.5).abs() < 1e-9);
+        let verdicts = vec![
+            ("a".to_owned(), Verdict::Valid),
+            ("b".to_owned(), Verdict::Invalid { why: "x < y".into(), evidence: vec!["proof".into()] }),
+        ];
+        let plan = Plan::new(Seed(9), Duration::from_secs(4), &[]);
+        let page =
+            html("t", "chaos run --seed=9", &Outcomes { plan, history, windows: Vec::new(), verdicts });
+        for part in ["NOT valid", "x &lt; y", "<pre>proof</pre>", "chaos run --seed=9", "2.500 s"] {
+            assert!(page.contains(part), "{part}");
+        }
+    }
+}

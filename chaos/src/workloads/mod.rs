@@ -1,0 +1,125 @@
+//! What clients do to the store, one file each, through a public etcd client.
+
+mod append;
+mod bank;
+mod register;
+mod set;
+pub mod watch;
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use etcd_client::{Client, Error};
+use rand::rngs::StdRng;
+use tonic::Code;
+
+use crate::checkers::{self, Verdict};
+use crate::history::{Action, History, Outcome};
+
+/// The workloads by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    Register,
+    Set,
+    Append,
+    Bank,
+    Watch,
+}
+
+impl WorkloadKind {
+    pub const ALL: &[(&str, WorkloadKind)] = &[
+        ("register", WorkloadKind::Register),
+        ("set", WorkloadKind::Set),
+        ("append", WorkloadKind::Append),
+        ("bank", WorkloadKind::Bank),
+        ("watch", WorkloadKind::Watch),
+    ];
+
+    /// The workload itself. `Watch` writes like `Register`; its watchers are run beside it.
+    pub fn build(self) -> Box<dyn Workload> {
+        match self {
+            WorkloadKind::Register | WorkloadKind::Watch => Box::new(register::Registers::default()),
+            WorkloadKind::Set => Box::new(set::Elements::default()),
+            WorkloadKind::Append => Box::new(append::Lists::default()),
+            WorkloadKind::Bank => Box::new(bank::Accounts),
+        }
+    }
+}
+
+impl FromStr for WorkloadKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        WorkloadKind::ALL.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind).ok_or_else(|| {
+            let names: Vec<&str> = WorkloadKind::ALL.iter().map(|(name, _)| *name).collect();
+            format!("no workload is named {text:?}; choose from {}", names.join(", "))
+        })
+    }
+}
+
+impl fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = WorkloadKind::ALL.iter().find(|(_, kind)| kind == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+/// Chooses operations and carries them out. Shared by all client processes of a run.
+#[async_trait]
+pub trait Workload: Send + Sync {
+    /// Before any fault.
+    async fn set_up(&self, _client: &mut Client) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The next operation.
+    fn next(&self, rng: &mut StdRng) -> Action;
+
+    /// Carries it out. `Err` is classified by [`classify`]; a definite refusal is returned as an outcome.
+    async fn apply(&self, client: &mut Client, action: &Action) -> Result<Outcome, Error>;
+
+    /// Reads after healing, whose absence would let losses go unseen.
+    fn last_reads(&self) -> Vec<Action>;
+
+    fn judge(&self, history: &History) -> Vec<(&'static str, Verdict)>;
+}
+
+/// What an error says of whether the operation happened. Only what a server refused before doing anything is a definite
+/// failure; all else may have happened.
+pub fn classify(action: &Action, error: &Error) -> Outcome {
+    let text = error.to_string();
+    let refused = match error {
+        Error::GRpcStatus(status) => {
+            matches!(
+                status.code(),
+                Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::NotFound
+            )
+        }
+        Error::InvalidArgs(_) | Error::InvalidUri(_) => true,
+        _ => false,
+    };
+    match refused || is_read(action) {
+        true => Outcome::Fail { error: text },
+        false => Outcome::Unknown { error: text },
+    }
+}
+
+fn is_read(action: &Action) -> bool {
+    matches!(action, Action::Read { .. } | Action::ReadSet | Action::ReadAccounts)
+}
+
+/// The store's revision in an answer.
+fn revision(header: Option<&etcd_client::ResponseHeader>) -> Option<i64> {
+    header.map(etcd_client::ResponseHeader::revision)
+}
+
+/// A stored decimal number; what is not one is a corrupted value and convicts by never having been written.
+fn number(bytes: &[u8]) -> i64 {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(i64::MAX)
+}
+
+/// Linearizability of registers, by the checker of the same name.
+fn judge_registers(history: &History) -> Vec<(&'static str, Verdict)> {
+    vec![("linearizable", checkers::register::check(history))]
+}
