@@ -195,6 +195,9 @@ impl Stage {
             Ok(Err(error)) => classify(&action, &error),
             Err(_) => Outcome::Unknown { error: "timed out".to_owned() },
         };
+        if matches!(outcome, Outcome::Unknown { .. }) {
+            self.workload.lost_track();
+        }
         let known = matches!(outcome, Outcome::Ok { .. }).then_some(());
         self.operations.lock().push(Operation { process, invoked, completed: self.now(), action, outcome });
         known

@@ -98,6 +98,11 @@ impl Cluster {
         self.members[member].lock().name.clone()
     }
 
+    /// The member's process, while it runs.
+    pub fn pid(&self, member: usize) -> Option<u32> {
+        self.members[member].lock().process.as_ref().map(Process::id)
+    }
+
     pub fn data_dir(&self, member: usize) -> PathBuf {
         self.members[member].lock().data_dir.clone()
     }

@@ -35,6 +35,10 @@ impl Process {
         Ok(Process { child, command: command.join(" ") })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
         let failed = |stderr: String| Error::Command { command: self.command.clone(), stderr };

@@ -79,6 +79,10 @@ pub trait Workload: Send + Sync {
     /// Carries it out. `Err` is classified by [`classify`]; a definite refusal is returned as an outcome.
     async fn apply(&self, client: &mut Client, action: &Action) -> Result<Outcome, Error>;
 
+    /// Told after every operation of which nobody knows whether it happened: too many of them on one key make a search
+    /// hopeless, so a workload may move on to other keys.
+    fn lost_track(&self) {}
+
     /// Reads after healing, whose absence would let losses go unseen.
     fn last_reads(&self) -> Vec<Action>;
 
@@ -99,6 +103,8 @@ pub fn classify(action: &Action, error: &Error) -> Outcome {
         Error::InvalidArgs(_) | Error::InvalidUri(_) => true,
         _ => false,
     };
+    // Nothing was sent where no connection came to be.
+    let refused = refused || text.contains("tcp connect error");
     match refused || is_read(action) {
         true => Outcome::Fail { error: text },
         false => Outcome::Unknown { error: text },

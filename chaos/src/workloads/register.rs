@@ -16,6 +16,8 @@ use crate::history::{Action, History, Outcome, Value};
 const OPERATIONS_PER_KEY: i64 = 60;
 /// Keys in use at the same time.
 const KEYS: i64 = 4;
+/// Operations of unknown outcome before the next keys are used.
+const LOST_PER_GENERATION: i64 = 4;
 /// Few values, so that compare-and-set often succeeds.
 const VALUES: i64 = 5;
 
@@ -61,6 +63,10 @@ impl Workload for Registers {
             }
             other => Outcome::Fail { error: format!("registers have no {other:?}") },
         })
+    }
+
+    fn lost_track(&self) {
+        self.count.fetch_add(OPERATIONS_PER_KEY * KEYS / LOST_PER_GENERATION, Ordering::Relaxed);
     }
 
     fn last_reads(&self) -> Vec<Action> {

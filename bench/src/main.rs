@@ -1,0 +1,39 @@
+//! `bench`: the product beside upstream, in one run, as a table of ratios.
+//!
+//! Every benchmark drives both sides with the same client code, the same load and the same machine, one after the
+//! other. None of them is a test: nothing here fails because a machine is slow.
+
+mod store;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Side-by-side benchmarks.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// etcd and our store, three members each.
+    Store(store::Options),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let outcome = match Cli::parse().command {
+        Command::Store(options) => store::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
