@@ -4,13 +4,14 @@
 //! `serde_json::Value`s in the shape of one API version; their types are [`schema::Schema`]s, built-in or custom.
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
-//! [`selector`], [`object`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`]), and the client side ([`leader`]).
+//! [`selector`], [`object`], [`jsonpath`]), tables ([`resources`], [`schema`]), wire forms
+//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`], [`apply`]), and the client side ([`leader`]).
 
 pub mod gotext;
 pub mod names;
 pub mod status;
 
+pub mod jsonpath;
 pub mod object;
 pub mod quantity;
 pub mod selector;
@@ -23,6 +24,7 @@ pub mod codec;
 pub mod json;
 pub mod yaml;
 
+pub mod apply;
 pub mod patch;
 
 pub mod leader;

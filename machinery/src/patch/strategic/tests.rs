@@ -80,7 +80,8 @@ fn primitive_lists() {
     let schema = for_kind("", "v1", "ConfigMap").expect("a known kind");
     let document = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
     for (patch, result) in [
-        (json!({"finalizers": ["d"]}), json!(["a", "b", "c", "d"])),
+        // What is new comes first, as kubectl's users know it.
+        (json!({"finalizers": ["d"]}), json!(["d", "a", "b", "c"])),
         (json!({"$deleteFromPrimitiveList/finalizers": ["b"]}), json!(["a", "c"])),
         (
             json!({"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["d"], "$setElementOrder/finalizers": ["d", "c", "b"]}),
@@ -115,7 +116,7 @@ proptest! {
         let mut expected = containers;
         match expected.iter_mut().find(|c| c["name"] == name.as_str()) {
             Some(container) => container["image"] = json!(image),
-            None => expected.push(json!({"name": name, "image": image})),
+            None => expected.insert(0, json!({"name": name, "image": image})),
         }
         prop_assert_eq!(&patched["spec"]["containers"], &Value::Array(expected));
     }
