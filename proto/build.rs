@@ -12,6 +12,12 @@ const CONTRACTS: &[&str] = &[
     "etcd/v3lockpb.proto",
     "etcd/v3electionpb.proto",
     "etcd/raftpb.proto",
+    "cri/runtime.proto",
+    "csi/csi.proto",
+    "kubelet/deviceplugin.proto",
+    "kubelet/dra.proto",
+    "kubelet/pluginregistration.proto",
+    "kubelet/podresources.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -1,0 +1,3 @@
+//! The command line: etcd's flags, environment and configuration file.
+
+pub mod duration;

@@ -1,0 +1,287 @@
+//! What a member does on its own: leases, clean-up of history, membership, comparing states.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::async_runtime::WatchReceiver;
+use proto::{
+    etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, alarm_request::AlarmAction},
+    raftpb::{HashAtRequest, LeaseExpire, command::Op},
+};
+
+use super::{Caller, Member};
+use crate::{
+    config::AutoCompaction,
+    error::Error,
+    machine::{Records, put_cleaned},
+    metrics::{SERVER, STORE},
+    mvcc::compact,
+    storage::{StateDb, View},
+};
+
+/// Leases revoked by one command.
+const EXPIRE_MAX: usize = 1_000;
+/// Events one clean-up step looks at; small, so that it never holds up anything.
+const CLEAN_EVENTS_MAX: usize = 1_000;
+/// Pause between two clean-up steps, so that clients come first.
+const CLEAN_PAUSE: Duration = Duration::from_millis(10);
+/// Pause after an unexpected failure.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How often compaction by revision looks.
+const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+/// Samples of the revision over the retention time of periodic compaction.
+const PERIODIC_SAMPLES: u32 = 10;
+/// How often learners are looked at.
+const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a full member looks whether its space has returned, and gauges are set.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts everything; it ends when the member stops.
+pub fn spawn_all(member: &Arc<Member>) {
+    let spawn = |task| {
+        let stop = member.stop.clone();
+        member.tasks.spawn(stop.run_until_cancelled_owned(task));
+    };
+    spawn(boxed(keep_leases(member.clone())));
+    spawn(boxed(clean(member.clone())));
+    spawn(boxed(publish(member.clone())));
+    spawn(boxed(promote(member.clone())));
+    spawn(boxed(keep_house(member.clone())));
+    match member.config.auto_compaction {
+        AutoCompaction::Off => {}
+        AutoCompaction::Periodic(retention) => spawn(boxed(compact_by_time(member.clone(), retention))),
+        AutoCompaction::Revision(retention) => spawn(boxed(compact_by_revision(member.clone(), retention))),
+    }
+    if !member.config.corrupt_check_interval.is_zero() {
+        spawn(boxed(compare_states(member.clone())));
+    }
+}
+
+type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn boxed(task: impl Future<Output = ()> + Send + 'static) -> Task {
+    Box::pin(task)
+}
+
+/// Takes over the leases when this member becomes the leader, gives them up when it is no more, and proposes
+/// the revocation of those whose time is over.
+async fn keep_leases(member: Arc<Member>) {
+    let mut metrics = member.raft.metrics();
+    let grace = u64::try_from(member.config.election_timeout.as_millis()).unwrap_or(0);
+    let mut primary_in = None;
+    loop {
+        let (leads, term) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.current_leader == Some(member.id), metrics.current_term)
+        };
+        if leads && primary_in != Some(term) {
+            // Leases granted by the leader before must be in the table first.
+            if let Ok(index) = member.confirm_leadership().await
+                && member.wait_applied(index).await.is_ok()
+            {
+                member.shared.leases.write().become_primary(member.shared.now_millis(), grace);
+                primary_in = Some(term);
+            }
+        } else if !leads && primary_in.take().is_some() {
+            member.shared.leases.write().become_follower();
+        }
+        if primary_in.is_some() {
+            expire(&member).await;
+        }
+        let next = member.shared.leases.read().next_deadline();
+        let pause = next.map_or(FAILURE_PAUSE, |at| {
+            Duration::from_millis(at.saturating_sub(member.shared.now_millis())).clamp(
+                Duration::from_millis(20),
+                Duration::from_millis(500),
+            )
+        });
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = metrics.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn expire(member: &Arc<Member>) {
+    loop {
+        let ids = member.shared.leases.write().take_expired(member.shared.now_millis(), EXPIRE_MAX);
+        if ids.is_empty() {
+            return;
+        }
+        let count = ids.len();
+        let command = Caller::trusted().command(Op::LeaseExpire(LeaseExpire { ids }));
+        match member.propose(command).await {
+            Ok(_) => STORE.lease_expired.inc_by(count as u64),
+            // They come up again by themselves.
+            Err(error) => {
+                tracing::warn!(%error, count, "could not revoke expired leases");
+                return;
+            }
+        }
+    }
+}
+
+/// Removes compacted history from the disk, a little at a time.
+async fn clean(member: Arc<Member>) {
+    let mut applied = member.shared.applied.subscribe();
+    let mut of: Option<Arc<StateDb>> = None;
+    let mut done = *member.cleaned.borrow();
+    loop {
+        let view = member.view();
+        if of.as_ref().is_none_or(|db| !Arc::ptr_eq(db, view.db())) {
+            // A snapshot brought another state, cleaned up to wherever its member was.
+            of = Some(view.db().clone());
+            done = Records::load(view.db()).map_or(done, |records| records.cleaned_revision);
+        }
+        if done >= view.compact_revision {
+            member.cleaned.send_replace(done);
+            drop(view);
+            if applied.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match tokio::task::spawn_blocking(move || clean_step(&view, done)).await {
+            Ok(Ok(reached)) => {
+                done = reached;
+                tokio::time::sleep(CLEAN_PAUSE).await;
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot clean up history");
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+fn clean_step(view: &View, done: i64) -> Result<i64, Error> {
+    let (mut batch, progress) = compact::step(view, done, view.compact_revision, CLEAN_EVENTS_MAX)?;
+    put_cleaned(view.db(), &mut batch, progress.done);
+    view.db().commit(batch)?;
+    Ok(progress.done)
+}
+
+/// Tells the cluster this member's name and client URLs until it has heard.
+async fn publish(member: Arc<Member>) {
+    while let Err(error) = member.publish_self().await {
+        tracing::debug!(%error, "could not publish this member's name and URLs yet");
+        tokio::time::sleep(FAILURE_PAUSE).await;
+    }
+}
+
+/// As the leader, makes voters of learners that wait for it; as a learner that was told to, asks for it.
+async fn promote(member: Arc<Member>) {
+    let mut ticks = tokio::time::interval(PROMOTION_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let result = if member.is_leader() {
+            member.promote_waiting().await
+        } else if member.config.promote_when_caught_up && member.is_learner() {
+            member.ask_for_promotion().await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "no promotion yet");
+        }
+    }
+}
+
+/// Keeps the gauges current.
+async fn keep_house(member: Arc<Member>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    let mut last_leader = None;
+    loop {
+        ticks.tick().await;
+        let leader = member.leader();
+        SERVER.has_leader.set(i64::from(leader.is_some()));
+        SERVER.is_leader.set(i64::from(leader == Some(member.id)));
+        SERVER.is_learner.set(i64::from(member.is_learner()));
+        SERVER.quota.set(member.config.quota_backend_bytes as f64);
+        if leader.is_some() && leader != last_leader {
+            SERVER.leader_changes.inc();
+            last_leader = leader;
+        }
+        let view = member.view();
+        SERVER.applied.set(view.applied_index as f64);
+        SERVER.committed.set(member.last_log_index() as f64);
+        STORE.size.set(i64::try_from(view.db().size_bytes()).unwrap_or(i64::MAX));
+        STORE.size_in_use.set(i64::try_from(view.db().size_in_use_bytes()).unwrap_or(i64::MAX));
+        let (streams, watchers, behind) = member.hub.counts();
+        STORE.watch_streams.set(streams as i64);
+        STORE.watchers.set(watchers as i64);
+        STORE.slow_watchers.set(behind as i64);
+    }
+}
+
+async fn compact_to(member: &Arc<Member>, revision: i64) {
+    if !member.is_leader() || revision <= member.view().compact_revision {
+        return;
+    }
+    let request = CompactionRequest { revision, physical: false };
+    match member.propose_revision(&Caller::trusted(), Op::Compact(request)).await {
+        Ok(_) => tracing::info!(revision, "compacted"),
+        Err(error) => tracing::warn!(%error, revision, "automatic compaction failed"),
+    }
+}
+
+async fn compact_by_time(member: Arc<Member>, retention: Duration) {
+    let mut ticks = tokio::time::interval(retention / PERIODIC_SAMPLES);
+    let mut samples = std::collections::VecDeque::new();
+    loop {
+        ticks.tick().await;
+        samples.push_back(member.view().revision);
+        if samples.len() > PERIODIC_SAMPLES as usize
+            && let Some(revision) = samples.pop_front()
+        {
+            compact_to(&member, revision).await;
+        }
+    }
+}
+
+async fn compact_by_revision(member: Arc<Member>, retention: i64) {
+    let mut ticks = tokio::time::interval(REVISION_COMPACTION_INTERVAL);
+    loop {
+        ticks.tick().await;
+        compact_to(&member, member.view().revision - retention).await;
+    }
+}
+
+/// As the leader, compares the state with every member's at one revision; raises CORRUPT for those that differ.
+async fn compare_states(member: Arc<Member>) {
+    let mut ticks = tokio::time::interval(member.config.corrupt_check_interval);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        if member.is_leader()
+            && let Err(error) = compare_once(&member).await
+        {
+            tracing::warn!(%error, "could not compare states");
+        }
+    }
+}
+
+async fn compare_once(member: &Arc<Member>) -> Result<(), Error> {
+    let own = member.hash_kv(0).await?;
+    for (id, node, _) in member.nodes() {
+        if id == member.id {
+            continue;
+        }
+        let request = HashAtRequest { revision: own.hash_revision };
+        let Ok(answer) = member.peers.peer(&node.peer_urls)?.hash_at(request).await else {
+            // It is down or behind; the next round will tell.
+            continue;
+        };
+        let answer = answer.into_inner();
+        if answer.compact_revision == own.compact_revision && answer.hash != own.hash {
+            tracing::error!(member = format!("{id:x}"), revision = own.hash_revision, "states differ: CORRUPT");
+            let alarm = AlarmRequest {
+                action: AlarmAction::Activate as i32,
+                member_id: id,
+                alarm: AlarmType::Corrupt as i32,
+            };
+            member.propose(Caller::trusted().command(Op::Alarm(alarm))).await?;
+        }
+    }
+    Ok(())
+}

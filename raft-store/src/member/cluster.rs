@@ -1,0 +1,326 @@
+//! Membership changes and moving the leader: decided and carried out by whoever leads.
+
+use std::time::Duration;
+
+use openraft::{
+    ChangeMembers, Instant,
+    async_runtime::WatchReceiver,
+    errors::{ChangeMembershipError, ClientWriteError, RaftError},
+};
+use proto::{
+    etcdserverpb::{
+        Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+        MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+        MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
+    },
+    raftpb::{AdminRequest, AdminResponse, admin_request::Op},
+};
+
+use super::{
+    Caller, Member,
+    membership::{self, MemberView, Members},
+};
+use crate::{
+    error::Error,
+    raft::types::{MemberId, MemberNode, TypeConfig},
+};
+
+/// Log entries a learner may be behind and still become a voter.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+/// Pause before a change is tried again because another one is under way.
+const CHANGE_RETRY: Duration = Duration::from_millis(50);
+
+type Change = ChangeMembers<MemberId, MemberNode>;
+
+impl Member {
+    /// The members as clients see them.
+    pub(crate) fn member_messages(&self) -> Vec<MemberMessage> {
+        let nodes = self.nodes().into_iter();
+        nodes
+            .map(|(id, node, is_learner)| MemberMessage {
+                id,
+                name: node.name,
+                peer_ur_ls: node.peer_urls,
+                client_ur_ls: node.client_urls,
+                // One that only waits to become a voter is what the client asked for.
+                is_learner: is_learner && !node.becomes_voter,
+            })
+            .collect()
+    }
+
+    /// The leader's view of everybody.
+    fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let view = |(id, node, is_learner): (MemberId, MemberNode, bool)| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).copied().flatten();
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id)).copied().flatten();
+            let recent = heard.is_some_and(|heard| heard.elapsed() < 2 * self.config.election_timeout);
+            let caught_up = matched.is_some_and(|at| at.index() + CAUGHT_UP_ENTRIES >= last);
+            let own = id == self.id;
+            (id, MemberView { node, is_learner, is_reachable: own || recent, is_caught_up: own || caught_up })
+        };
+        let voters: Vec<MemberId> = metrics.membership_config.voter_ids().collect();
+        let nodes = metrics.membership_config.nodes();
+        nodes.map(|(id, node)| view((*id, node.clone(), !voters.contains(id)))).collect()
+    }
+
+    /// Changes the membership; waits for its turn when another change is under way.
+    async fn change(&self, change: Change, retain: bool) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + self.config.request_timeout();
+        loop {
+            let changing = self.raft.change_membership(change.clone(), retain);
+            let result = tokio::time::timeout_at(deadline, changing).await.map_err(|_| Error::TIMEOUT)?;
+            match result {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_),
+                ))) if tokio::time::Instant::now() < deadline => tokio::time::sleep(CHANGE_RETRY).await,
+                Err(error) => return Err(change_error(error)),
+            }
+        }
+    }
+
+    /// Carries out an administrative request here if this member leads, else at the leader.
+    async fn administer(&self, op: Op) -> Result<AdminResponse, Error> {
+        let leader = self.wait_leader().await?;
+        if leader == self.id {
+            return self.administer_here(op).await;
+        }
+        let node = self.node(leader).ok_or(Error::NO_LEADER)?;
+        let mut client = self.peers.peer(&node.peer_urls)?;
+        let mut request = tonic::Request::new(AdminRequest { op: Some(op) });
+        request.set_timeout(self.config.request_timeout());
+        let response = client.admin(request).await.map_err(Error::from)?.into_inner();
+        // What the client does next, it does here: wait until this member knows too.
+        self.read_barrier().await?;
+        Ok(response)
+    }
+
+    /// As the leader.
+    pub(crate) async fn administer_here(&self, op: Op) -> Result<AdminResponse, Error> {
+        let mut added = None;
+        match op {
+            Op::Add(request) => added = Some(self.add_here(request).await?),
+            Op::Remove(request) => self.remove_here(request.id).await?,
+            Op::Update(request) => {
+                let members = self.members();
+                membership::check_urls(&request.peer_ur_ls)?;
+                let mut node = members.get(&request.id).ok_or(Error::MEMBER_NOT_FOUND)?.node.clone();
+                membership::check_urls_free(&members, Some(request.id), &request.peer_ur_ls)?;
+                node.peer_urls = request.peer_ur_ls;
+                self.set_node(request.id, node).await?;
+            }
+            Op::Promote(request) => {
+                membership::check_promote(&self.members(), request.id)?;
+                self.change(Change::AddVoterIds([request.id].into()), false).await?;
+            }
+            Op::MoveLeader(request) => self.move_leader_here(request.target_id).await?,
+            Op::Publish(member) => {
+                let members = self.members();
+                let known = members.get(&member.id).ok_or(Error::MEMBER_NOT_FOUND)?;
+                let node = MemberNode { name: member.name, client_urls: member.client_ur_ls, ..known.node.clone() };
+                if node != known.node {
+                    self.set_node(member.id, node).await?;
+                }
+            }
+        }
+        let members = self.member_messages();
+        let added = added.and_then(|id| members.iter().find(|member| member.id == id).cloned());
+        Ok(AdminResponse { added, members })
+    }
+
+    async fn set_node(&self, id: MemberId, node: MemberNode) -> Result<(), Error> {
+        self.change(Change::SetNodes([(id, node)].into()), true).await
+    }
+
+    async fn add_here(&self, request: MemberAddRequest) -> Result<MemberId, Error> {
+        let salt = self.view().applied_index.to_string();
+        let id = membership::member_id(&request.peer_ur_ls, &self.config.initial_cluster_token, &salt);
+        let learners_max = request.is_learner.then_some(self.config.max_learners);
+        membership::check_add(&self.members(), id, &request.peer_ur_ls, learners_max)?;
+        let node = MemberNode {
+            peer_urls: request.peer_ur_ls,
+            becomes_voter: !request.is_learner,
+            ..MemberNode::default()
+        };
+        self.change(Change::AddNodes([(id, node)].into()), true).await?;
+        Ok(id)
+    }
+
+    async fn remove_here(&self, id: MemberId) -> Result<(), Error> {
+        let members = self.members();
+        membership::check_remove(&members, id, self.config.strict_reconfig_check)?;
+        if members.get(&id).is_some_and(|member| member.is_learner) {
+            return self.change(Change::RemoveNodes([id].into()), false).await;
+        }
+        if id == self.id
+            && let Some((next, _)) = members.iter().find(|(other, member)| {
+                **other != id && !member.is_learner && member.is_reachable && member.is_caught_up
+            })
+        {
+            // Leaving as the leader would stop the cluster for an election; the next leader removes us.
+            self.move_leader_here(*next).await?;
+            let node = self.node(*next).ok_or(Error::NO_LEADER)?;
+            let op = Some(Op::Remove(MemberRemoveRequest { id }));
+            self.peers.peer(&node.peer_urls)?.admin(AdminRequest { op }).await?;
+            return Ok(());
+        }
+        self.change(Change::RemoveVoters([id].into()), false).await
+    }
+
+    /// Turns learners that wait to become voters into voters as they catch up.
+    pub(crate) async fn promote_waiting(&self) -> Result<(), Error> {
+        let members = self.members();
+        let ready = members.iter().filter(|(id, member)| {
+            member.is_learner && member.node.becomes_voter && membership::check_promote(&members, **id).is_ok()
+        });
+        for (id, member) in ready {
+            let node = MemberNode { becomes_voter: false, ..member.node.clone() };
+            let both = Change::Batch(vec![Change::SetNodes([(*id, node)].into()), Change::AddVoterIds([*id].into())]);
+            self.change(both, true).await?;
+            tracing::info!(member = format!("{id:x}"), "a member has caught up and votes now");
+        }
+        Ok(())
+    }
+
+    async fn move_leader_here(&self, target: MemberId) -> Result<(), Error> {
+        let members = self.members();
+        match members.get(&target) {
+            Some(member) if !member.is_learner => {}
+            _ => return Err(Error::BAD_LEADER_TRANSFEREE),
+        }
+        if target == self.id {
+            return Ok(());
+        }
+        self.raft.trigger().transfer_leader(target).await.map_err(Error::internal)?;
+        let mut metrics = self.raft.metrics();
+        let moved = async {
+            while metrics.borrow_watched().current_leader != Some(target) {
+                metrics.changed().await.map_err(|_| Error::STOPPED)?;
+            }
+            Ok(())
+        };
+        let limit = self.config.election_timeout * 3;
+        tokio::time::timeout(limit, moved).await.unwrap_or(Err(Error::TIMEOUT))
+    }
+
+    /// Hands the leadership to the member that is furthest, if there is one that could take it.
+    pub(crate) async fn hand_over(&self) {
+        if !self.is_leader() {
+            return;
+        }
+        let members = self.members();
+        let able = members.iter().find(|(id, member)| {
+            **id != self.id && !member.is_learner && member.is_reachable && member.is_caught_up
+        });
+        let Some((next, _)) = able else { return };
+        if let Err(error) = self.move_leader_here(*next).await {
+            tracing::warn!(%error, "could not hand the leadership over");
+        }
+    }
+
+    /// Tells the cluster this member's name and client URLs.
+    pub(crate) async fn publish_self(&self) -> Result<(), Error> {
+        let client_ur_ls = self.config.advertise_client_urls.clone();
+        let known = self.node(self.id).ok_or(Error::MEMBER_NOT_FOUND)?;
+        if known.name == self.config.name && known.client_urls == client_ur_ls {
+            return Ok(());
+        }
+        let name = self.config.name.clone();
+        let own = MemberMessage { id: self.id, name, client_ur_ls, ..Default::default() };
+        self.administer(Op::Publish(own)).await.map(|_| ())
+    }
+
+    /// Asks the leader to make this learner a voter.
+    pub(crate) async fn ask_for_promotion(&self) -> Result<(), Error> {
+        self.administer(Op::Promote(MemberPromoteRequest { id: self.id })).await.map(|_| ())
+    }
+
+    /// Whether this member is a learner.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.nodes().iter().any(|(id, _, is_learner)| *id == self.id && *is_learner)
+    }
+
+    /// The members.
+    pub async fn member_list_as(
+        &self,
+        _caller: &Caller,
+        request: MemberListRequest,
+    ) -> Result<MemberListResponse, Error> {
+        if request.linearizable {
+            self.read_barrier().await?;
+        }
+        Ok(MemberListResponse { header: self.header(self.view().revision), members: self.member_messages() })
+    }
+
+    /// Adds a voter or a learner.
+    pub async fn member_add_as(&self, caller: &Caller, request: MemberAddRequest) -> Result<MemberAddResponse, Error> {
+        self.check_admin(caller)?;
+        let answer = self.administer(Op::Add(request)).await?;
+        Ok(MemberAddResponse {
+            header: self.header(self.view().revision),
+            member: answer.added,
+            members: answer.members,
+        })
+    }
+
+    /// Removes a member.
+    pub async fn member_remove_as(
+        &self,
+        caller: &Caller,
+        request: MemberRemoveRequest,
+    ) -> Result<MemberRemoveResponse, Error> {
+        self.check_admin(caller)?;
+        let members = self.administer(Op::Remove(request)).await?.members;
+        Ok(MemberRemoveResponse { header: self.header(self.view().revision), members })
+    }
+
+    /// Changes a member's peer URLs.
+    pub async fn member_update_as(
+        &self,
+        caller: &Caller,
+        request: MemberUpdateRequest,
+    ) -> Result<MemberUpdateResponse, Error> {
+        self.check_admin(caller)?;
+        let members = self.administer(Op::Update(request)).await?.members;
+        Ok(MemberUpdateResponse { header: self.header(self.view().revision), members })
+    }
+
+    /// Makes a learner a voter.
+    pub async fn member_promote_as(
+        &self,
+        caller: &Caller,
+        request: MemberPromoteRequest,
+    ) -> Result<MemberPromoteResponse, Error> {
+        self.check_admin(caller)?;
+        let members = self.administer(Op::Promote(request)).await?.members;
+        Ok(MemberPromoteResponse { header: self.header(self.view().revision), members })
+    }
+
+    /// Moves the leadership; only the leader itself may be asked, as in etcd.
+    pub async fn move_leader_as(
+        &self,
+        caller: &Caller,
+        request: MoveLeaderRequest,
+    ) -> Result<MoveLeaderResponse, Error> {
+        self.check_admin(caller)?;
+        if !self.is_leader() {
+            return Err(Error::NOT_LEADER);
+        }
+        self.move_leader_here(request.target_id).await?;
+        Ok(MoveLeaderResponse { header: self.header(self.view().revision) })
+    }
+}
+
+fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NOT_LEADER,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+            Error::TIMEOUT
+        }
+        RaftError::Fatal(_) => Error::STOPPED,
+        RaftError::APIError(error) => Error::internal(error),
+    }
+}

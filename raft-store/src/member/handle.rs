@@ -1,0 +1,143 @@
+//! The member's handle and what all its parts share.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use proto::etcdserverpb::{AlarmType, ResponseHeader};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{propose::Proposer, read::ReadGate};
+use crate::{
+    config::Config,
+    error::Error,
+    machine::Shared,
+    raft::{
+        peers::Peers,
+        types::{MemberId, MemberNode, Raft},
+    },
+    storage::View,
+    watch::{Hub, WatchStream},
+};
+
+/// A running member. Dropping the handle does not stop it: call `shutdown`.
+pub struct Member {
+    pub(crate) config: Config,
+    pub(crate) cluster_id: u64,
+    pub(crate) id: MemberId,
+    pub(crate) raft: Raft,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) peers: Peers,
+    pub(crate) proposer: Proposer,
+    pub(crate) reads: ReadGate,
+    /// History has been cleaned up to here.
+    pub(crate) cleaned: watch::Sender<i64>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Member {
+    /// This member's id.
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The newest applied state.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.load_full()
+    }
+
+    /// The leader, as far as this member knows.
+    pub fn leader(&self) -> Option<MemberId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.id)
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Every member with its place in the membership; `true` for learners.
+    pub(crate) fn nodes(&self) -> Vec<(MemberId, MemberNode, bool)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let voters: Vec<MemberId> = membership.voter_ids().collect();
+        membership.nodes().map(|(id, node)| (*id, node.clone(), !voters.contains(id))).collect()
+    }
+
+    /// How to reach a member.
+    pub(crate) fn node(&self, id: MemberId) -> Option<MemberNode> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.get_node(&id).cloned()
+    }
+
+    /// Completes an answer's header.
+    pub(crate) fn header(&self, revision: i64) -> Option<ResponseHeader> {
+        Some(ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.id,
+            revision,
+            raft_term: self.term(),
+        })
+    }
+
+    /// Opens a watch stream.
+    pub fn watch_stream(&self) -> WatchStream {
+        self.hub.stream()
+    }
+
+    /// Waits until the log has been applied up to `index` here.
+    pub(crate) async fn wait_applied(&self, index: u64) -> Result<(), Error> {
+        let mut applied = self.shared.applied.subscribe();
+        let waiting = applied.wait_for(|applied| *applied >= index);
+        match tokio::time::timeout(self.config.request_timeout(), waiting).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::STOPPED),
+            Err(_) => Err(Error::TIMEOUT_WAIT_APPLIED_INDEX),
+        }
+    }
+
+    /// Is cancelled when the member stops.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+}
+
+impl Member {
+    /// Whether this member votes, as far as it knows.
+    pub(crate) fn votes(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters = metrics.membership_config.voter_ids();
+        voters.any(|id| id == self.id) || metrics.membership_config.get_node(&self.id).is_none()
+    }
+
+    /// Whether the consensus core still works.
+    pub(crate) fn raft_is_running(&self) -> bool {
+        self.raft.metrics().borrow_watched().running_state.is_ok()
+    }
+
+    /// The kinds of alarm that are on.
+    pub(crate) fn raised_alarms(&self) -> Vec<AlarmType> {
+        let alarms = self.shared.alarms.load();
+        [AlarmType::Nospace, AlarmType::Corrupt].into_iter().filter(|kind| alarms.any(*kind)).collect()
+    }
+}

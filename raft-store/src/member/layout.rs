@@ -1,0 +1,121 @@
+//! Where a member's files are.
+//!
+//! `<data-dir>/member/` holds `identity`, `log/`, one `state-<n>/` named by `CURRENT`, and `copies/` for
+//! snapshots on their way in or out. Whatever a crash left half done is removed at the next start.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// The folders of one data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    member: PathBuf,
+    copies: PathBuf,
+}
+
+impl Layout {
+    /// Creates what is missing and removes what is left over.
+    pub fn prepare(data_dir: &Path) -> io::Result<Self> {
+        let member = data_dir.join("member");
+        let copies = member.join("copies");
+        fs::create_dir_all(&member)?;
+        let layout = Self { member, copies };
+        if layout.copies.exists() {
+            fs::remove_dir_all(&layout.copies)?;
+        }
+        fs::create_dir_all(&layout.copies)?;
+        if !layout.current_file().exists() {
+            layout.set_current("state-1")?;
+        }
+        let current = layout.state()?;
+        for entry in fs::read_dir(&layout.member)? {
+            let path = entry?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with("state-") && path != current {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The folder of everything.
+    pub fn member(&self) -> &Path {
+        &self.member
+    }
+
+    /// The Raft log.
+    pub fn log(&self) -> PathBuf {
+        self.member.join("log")
+    }
+
+    /// Snapshots on their way in or out.
+    pub fn copies(&self) -> &Path {
+        &self.copies
+    }
+
+    /// A path for a new copy of the state.
+    pub fn new_copy(&self, number: u64) -> io::Result<PathBuf> {
+        let path = self.copies.join(format!("out-{number}"));
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        Ok(path)
+    }
+
+    /// The record of who this member is.
+    pub fn identity_file(&self) -> PathBuf {
+        self.member.join("identity")
+    }
+
+    fn current_file(&self) -> PathBuf {
+        self.member.join("CURRENT")
+    }
+
+    fn set_current(&self, name: &str) -> io::Result<()> {
+        write_durably(&self.current_file(), name.as_bytes())
+    }
+
+    /// The state in use.
+    pub fn state(&self) -> io::Result<PathBuf> {
+        let name = fs::read_to_string(self.current_file())?;
+        let name = name.trim();
+        if !name.starts_with("state-") || name.contains('/') {
+            let file = self.current_file();
+            return Err(io::Error::other(format!("{} names no state: {name:?}", file.display())));
+        }
+        Ok(self.member.join(name))
+    }
+
+    /// Makes a complete copy the state in use, durably, and returns where it is now.
+    pub fn adopt_state(&self, copy: &Path) -> io::Result<PathBuf> {
+        let current = self.state()?;
+        let number = current
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix("state-")?.parse::<u64>().ok())
+            .unwrap_or(0);
+        let name = format!("state-{}", number + 1);
+        let target = self.member.join(&name);
+        fs::rename(copy, &target)?;
+        sync_dir(&target)?;
+        sync_dir(&self.member)?;
+        self.set_current(&name)?;
+        Ok(target)
+    }
+}
+
+/// Writes a file so that after a crash it is the old one or the new one, whole.
+pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = fs::File::create(&draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}

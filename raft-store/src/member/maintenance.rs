@@ -1,0 +1,142 @@
+//! Alarms, status, hashes, quota and versions.
+
+use proto::{
+    etcdserverpb::{
+        AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvResponse,
+        HashResponse, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
+    },
+    raftpb::{answer::Kind, command::Op},
+};
+
+use super::{
+    Caller, Member,
+    kv::{on_thread, unexpected},
+};
+use crate::{
+    error::Error,
+    mvcc::{hash::hash_at, range::check_revision},
+};
+
+/// The version of etcd whose API this is; clients decide by it what they may use.
+pub const SERVER_VERSION: &str = "3.7.0";
+/// The same without the patch number: what members of one cluster agree on.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+/// The version one step down, to which a downgrade may be announced.
+const DOWNGRADE_VERSION: &str = "3.6";
+
+impl Member {
+    /// Whether the state is larger than allowed.
+    pub(crate) fn over_quota(&self) -> bool {
+        let quota = self.config.quota_backend_bytes;
+        quota > 0 && self.view().db().size_bytes() > quota
+    }
+
+    /// Lists, raises or lowers alarms.
+    pub async fn alarm_as(&self, caller: &Caller, request: AlarmRequest) -> Result<AlarmResponse, Error> {
+        if request.action == AlarmAction::Get as i32 {
+            let kind = AlarmType::try_from(request.alarm).unwrap_or(AlarmType::None);
+            let alarms = self.shared.alarms.load().list(kind);
+            return Ok(AlarmResponse { header: self.header(self.view().revision), alarms });
+        }
+        self.check_admin(caller)?;
+        match self.propose_kind(caller, Op::Alarm(request)).await? {
+            Kind::Alarm(mut response) => {
+                self.complete(&mut response.header);
+                Ok(response)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What this member says about itself; answered without asking anybody.
+    pub async fn status_as(&self, caller: &Caller) -> Result<StatusResponse, Error> {
+        self.check_admin(caller)?;
+        let view = self.view();
+        let leader = self.leader();
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push(Error::NO_LEADER.text().to_owned());
+        }
+        for alarm in self.shared.alarms.load().list(AlarmType::None) {
+            let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
+            errors.push(format!("memberID:{} alarm:{} ", alarm.member_id, kind.as_str_name()));
+        }
+        let downgrade = self.shared.downgrade.load_full();
+        Ok(StatusResponse {
+            header: self.header(view.revision),
+            version: SERVER_VERSION.into(),
+            db_size: i64::try_from(view.db().size_bytes()).unwrap_or(i64::MAX),
+            leader: leader.unwrap_or(0),
+            raft_index: self.last_log_index(),
+            raft_term: self.term(),
+            raft_applied_index: view.applied_index,
+            errors,
+            db_size_in_use: i64::try_from(view.db().size_in_use_bytes()).unwrap_or(i64::MAX),
+            is_learner: self.is_learner(),
+            storage_version: CLUSTER_VERSION.into(),
+            db_size_quota: i64::try_from(self.config.quota_backend_bytes).unwrap_or(i64::MAX),
+            downgrade_info: Some(DowngradeInfo {
+                enabled: !downgrade.is_empty(),
+                target_version: downgrade.to_string(),
+            }),
+        })
+    }
+
+    pub(crate) fn last_log_index(&self) -> u64 {
+        use openraft::async_runtime::WatchReceiver;
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// Checksum of what is readable at a revision; 0 is the newest.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Error> {
+        let view = self.view();
+        check_revision(view.as_ref(), revision)?;
+        let at = if revision > 0 { revision } else { view.revision };
+        let (current, compact_revision) = (view.revision, view.compact_revision);
+        let hash = on_thread(view, move |view| hash_at(view, at)).await?;
+        Ok(HashKvResponse { header: self.header(current), hash, compact_revision, hash_revision: at })
+    }
+
+    /// Checksum of the whole state, for etcd's older call.
+    pub async fn hash(&self) -> Result<HashResponse, Error> {
+        let answer = self.hash_kv(0).await?;
+        Ok(HashResponse { header: answer.header, hash: answer.hash })
+    }
+
+    /// Announces, checks or takes back a downgrade. Nothing else follows from it: the formats on our disks
+    /// are not etcd's, and members of both announced versions work together.
+    pub async fn downgrade_as(&self, caller: &Caller, request: DowngradeRequest) -> Result<DowngradeResponse, Error> {
+        self.check_admin(caller)?;
+        self.read_barrier().await?;
+        let announced = self.shared.downgrade.load_full();
+        let action = DowngradeAction::try_from(request.action).unwrap_or(DowngradeAction::Validate);
+        let info = match action {
+            DowngradeAction::Cancel if announced.is_empty() => return Err(Error::NO_INFLIGHT_DOWNGRADE),
+            DowngradeAction::Cancel => DowngradeInfo::default(),
+            DowngradeAction::Validate | DowngradeAction::Enable => {
+                let target = minor_version(&request.version)?;
+                if target != DOWNGRADE_VERSION {
+                    return Err(Error::INVALID_DOWNGRADE_TARGET_VERSION);
+                }
+                if !announced.is_empty() {
+                    return Err(Error::DOWNGRADE_IN_PROCESS);
+                }
+                DowngradeInfo { enabled: true, target_version: format!("{target}.0") }
+            }
+        };
+        let mut revision = self.view().revision;
+        if action != DowngradeAction::Validate {
+            revision = self.propose_revision(caller, Op::Downgrade(info)).await?;
+        }
+        Ok(DowngradeResponse { header: self.header(revision), version: CLUSTER_VERSION.into() })
+    }
+}
+
+/// `3.6` of `3.6` or `3.6.0`.
+fn minor_version(text: &str) -> Result<String, Error> {
+    let numbers: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([major, minor] | [major, minor, _]) => Ok(format!("{major}.{minor}")),
+        _ => Err(Error::WRONG_DOWNGRADE_VERSION_FORMAT),
+    }
+}

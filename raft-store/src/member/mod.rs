@@ -1,0 +1,29 @@
+//! One member of the store: the shell that ties consensus, the state machine and the watch hub together, and
+//! the requests it answers.
+//!
+//! Requests that change anything go through the log, batched; reads that must be linearizable wait for a
+//! read index, shared by all that wait at the same time; everything else is answered from the newest view.
+//! Does not know gRPC or sockets; see `server` for those.
+
+mod auth;
+mod background;
+mod caller;
+mod cluster;
+mod embedded;
+mod handle;
+mod identity;
+mod kv;
+pub mod layout;
+mod leases;
+mod maintenance;
+mod membership;
+mod peer_service;
+mod propose;
+mod read;
+mod start;
+
+pub use caller::Caller;
+pub use handle::Member;
+pub use maintenance::{CLUSTER_VERSION, SERVER_VERSION};
+pub use peer_service::PeerService;
+pub use start::StartError;

@@ -1,0 +1,292 @@
+//! Starting and stopping a member.
+
+use std::{collections::BTreeMap, fs::File, io, sync::Arc, time::Duration};
+
+use proto::raftpb::{HelloRequest, peer_server::PeerServer, raft_server::RaftServer};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Member, PeerService, background,
+    identity::{self, Identity},
+    layout::Layout,
+    propose::Proposer,
+    read::ReadGate,
+};
+use crate::{
+    auth::TokenProvider,
+    config::Config,
+    error::Error,
+    machine::{Machine, Records},
+    metrics::SERVER,
+    raft::{
+        log_store::LogStore,
+        network::Network,
+        peers::{PEER_MESSAGE_BYTES_MAX, Peers},
+        service::RaftService,
+        state_machine::StateMachine,
+        types::{MemberNode, Raft},
+    },
+    server,
+    storage::StateDb,
+    tls::{ClientTls, TlsError},
+    watch::{Hub, HubLimits},
+};
+
+/// How long a newcomer asks the members it was told of who it is.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause between two rounds of asking.
+const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// How long stopping waits for requests that are under way.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a member did not start. The text says what to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The flags contradict each other.
+    #[error("{0}")]
+    Config(String),
+    /// Another process uses the data directory.
+    #[error("the data directory {0} is in use by another process; stop it first, or choose another --data-dir")]
+    InUse(String),
+    /// The data directory cannot be read or written.
+    #[error("the data directory: {0}")]
+    Disk(#[from] io::Error),
+    /// The state is damaged or of an unknown format.
+    #[error("{0}")]
+    State(#[from] Error),
+    /// Certificates cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// A socket cannot be opened.
+    #[error("cannot listen on {url}: {cause}")]
+    Listen {
+        /// The address.
+        url: String,
+        /// Why not.
+        cause: String,
+    },
+    /// The cluster could not be joined.
+    #[error("cannot join the cluster: {0}")]
+    Join(String),
+    /// The consensus core did not start.
+    #[error("the consensus core: {0}")]
+    Consensus(String),
+}
+
+impl Member {
+    /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a
+    /// multi-threaded tokio runtime.
+    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        std::fs::create_dir_all(config.data_dir.join("member"))?;
+        let lock = lock_data_dir(&config)?;
+        let layout = Layout::prepare(&config.data_dir)?;
+        let tls = ClientTls::load(&config.peer_tls)?;
+        let identity = establish_identity(&config, &layout, tls.clone()).await?;
+        let peers = Peers::new(identity.cluster_id, tls, config.election_timeout);
+        let parts = open(&config, &layout)?;
+        let stop = CancellationToken::new();
+        let mut machine = parts.machine;
+        let shared = machine.shared().clone();
+        let limits = HubLimits { progress_interval: config.watch_progress_interval };
+        let hub = Hub::start(shared.view.clone(), limits, stop.clone());
+        machine.publish_to(hub.clone());
+        let state_machine = StateMachine::new(machine, layout.clone());
+        let raft = Raft::new(
+            identity.member_id,
+            Arc::new(consensus_config(&config)?),
+            Network::new(peers.clone()),
+            parts.log,
+            state_machine,
+        );
+        let raft = raft.await.map_err(|error| StartError::Consensus(error.to_string()))?;
+        let (proposer, proposals) = Proposer::new();
+        let (reads, read_queue) = ReadGate::new();
+        let member = Arc::new(Self {
+            cluster_id: identity.cluster_id,
+            id: identity.member_id,
+            raft,
+            shared,
+            hub,
+            peers,
+            proposer,
+            reads,
+            cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
+            stop,
+            tasks: TaskTracker::new(),
+            config,
+        });
+        let stop = member.stop.clone();
+        member.tasks.spawn(stop.clone().run_until_cancelled_owned(proposals.run(member.clone())));
+        member.tasks.spawn(stop.run_until_cancelled_owned(read_queue.run(member.clone())));
+        member.tasks.spawn(hold_until_stopped(lock, member.stop.clone()));
+        member.serve_peers(&layout).await?;
+        member.found_cluster().await?;
+        background::spawn_all(&member);
+        server::serve_clients(&member).await?;
+        SERVER.identify(super::maintenance::SERVER_VERSION, member.id);
+        Ok(member)
+    }
+
+    async fn serve_peers(self: &Arc<Self>, layout: &Layout) -> Result<(), StartError> {
+        if self.config.listen_peer_urls.is_empty() {
+            return Ok(());
+        }
+        let raft = RaftService::new(self.raft.clone(), layout.copies().to_path_buf());
+        let raft = RaftServer::new(raft)
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        let peer = PeerServer::new(PeerService::new(self.clone()))
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        server::serve_peers(self, raft, peer).await
+    }
+
+    /// A founder's first start: every founder writes the same first membership.
+    async fn found_cluster(&self) -> Result<(), StartError> {
+        let initialized = self.raft.is_initialized().await;
+        let initialized = initialized.map_err(|error| StartError::Consensus(error.to_string()))?;
+        if initialized || !identity::is_founder(&self.config) {
+            return Ok(());
+        }
+        let founders = identity::founders(&self.config).into_iter().map(|(name, peer_urls, id)| {
+            (id, MemberNode { name, peer_urls, ..MemberNode::default() })
+        });
+        let founders: BTreeMap<u64, MemberNode> = founders.collect();
+        match self.raft.initialize(founders).await {
+            Ok(()) => Ok(()),
+            // Another founder was faster, and this member has already heard from it.
+            Err(error) if error.api_error().is_some() => Ok(()),
+            Err(error) => Err(StartError::Consensus(error.to_string())),
+        }
+    }
+
+    /// Hands the leadership over, stops all listeners and background work, and closes the files.
+    pub async fn shutdown(&self) {
+        self.hand_over().await;
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the consensus core did not stop cleanly");
+        }
+        let view = self.view();
+        let flushed = tokio::task::spawn_blocking(move || view.db().flush()).await;
+        if let Ok(Err(error)) = flushed {
+            // The log has it all; the next start only takes longer.
+            tracing::warn!(%error, "could not flush the state");
+        }
+    }
+}
+
+/// What is opened from the disk.
+struct Opened {
+    machine: Machine,
+    log: LogStore,
+    cleaned: i64,
+}
+
+fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
+    let db = StateDb::open(&layout.state()?)?;
+    let cleaned = Records::load(&db)?.cleaned_revision;
+    let tokens = TokenProvider::new(&config.auth_token).map_err(StartError::Config)?;
+    let machine = Machine::load(db, tokens)?;
+    let log = LogStore::open(&layout.log())?;
+    Ok(Opened { machine, log, cleaned })
+}
+
+/// One process a data directory.
+fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+    let path = config.data_dir.join("member").join("LOCK");
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(StartError::InUse(config.data_dir.display().to_string()))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+async fn hold_until_stopped(lock: File, stop: CancellationToken) {
+    stop.cancelled().await;
+    drop(lock);
+}
+
+async fn establish_identity(
+    config: &Config,
+    layout: &Layout,
+    tls: Option<ClientTls>,
+) -> Result<Identity, StartError> {
+    let path = layout.identity_file();
+    if let Some(identity) = Identity::load(&path)? {
+        return Ok(identity);
+    }
+    let identity = if identity::is_founder(config) {
+        Identity::of_founder(config).map_err(StartError::Config)?
+    } else {
+        ask_members(config, tls).await?
+    };
+    identity.store(&path)?;
+    Ok(identity)
+}
+
+/// A newcomer was added by its peer URLs; the members know under which id.
+async fn ask_members(config: &Config, tls: Option<ClientTls>) -> Result<Identity, StartError> {
+    let peers = Peers::new(0, tls, config.election_timeout);
+    let own = &config.initial_advertise_peer_urls;
+    let others: Vec<String> = config
+        .initial_cluster
+        .iter()
+        .filter(|(name, url)| *name != config.name && !own.contains(url))
+        .map(|(_, url)| url.clone())
+        .collect();
+    let deadline = tokio::time::Instant::now() + JOIN_TIMEOUT;
+    let mut last = "--initial-cluster names no other member".to_owned();
+    while tokio::time::Instant::now() < deadline {
+        for url in &others {
+            let hello = async {
+                let mut client = peers.peer(std::slice::from_ref(url))?;
+                Ok::<_, Error>(client.hello(HelloRequest { cluster_id: 0, from: 0 }).await?.into_inner())
+            };
+            match tokio::time::timeout(config.election_timeout, hello).await {
+                Ok(Ok(hello)) => {
+                    let known = hello.members.iter().find(|member| member.peer_ur_ls.iter().any(|url| own.contains(url)));
+                    if let Some(known) = known {
+                        return Ok(Identity { cluster_id: hello.cluster_id, member_id: known.id });
+                    }
+                    last = format!("{url} knows no member with the peer URLs {own:?}; add it first");
+                }
+                Ok(Err(error)) => last = format!("{url}: {error}"),
+                Err(_) => last = format!("{url}: no answer"),
+            }
+        }
+        if others.is_empty() {
+            break;
+        }
+        tokio::time::sleep(JOIN_RETRY).await;
+    }
+    Err(StartError::Join(last))
+}
+
+fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let election = millis(config.election_timeout);
+    let consensus = openraft::Config {
+        cluster_name: config.initial_cluster_token.clone(),
+        heartbeat_interval: millis(config.heartbeat_interval),
+        election_timeout_min: election,
+        election_timeout_max: election * 2,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_count),
+        max_in_snapshot_log_to_keep: config.snapshot_catchup_entries,
+        replication_lag_threshold: config.snapshot_count + config.snapshot_catchup_entries,
+        // One entry may hold megabytes of commands.
+        max_payload_entries: 64,
+        purge_batch_size: 512,
+        install_snapshot_timeout: 3_600_000,
+        enable_pre_vote: Some(true),
+        ..openraft::Config::default()
+    };
+    consensus.validate().map_err(|error| StartError::Config(error.to_string()))
+}

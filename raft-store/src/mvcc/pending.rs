@@ -1,0 +1,312 @@
+//! Changes on top of a view that are not yet committed: what the apply loop reads and writes.
+//!
+//! Invariants: a transaction takes one revision if it changes anything and none otherwise; positions inside
+//! it count from 0; every change writes the newest row, its history row and its event together.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+
+use bytes::{BufMut, Bytes};
+use prost::Message;
+use proto::mvccpb::{Event, KeyValue, event::EventType};
+use rocksdb::WriteBatch;
+
+use super::{
+    history::{Past, Version},
+    keys::{End, KeyRange, Position, lease_key_row, version_row},
+    source::{Row, Source, Visitor},
+};
+use crate::{
+    error::Error,
+    storage::{Column, View},
+};
+
+/// One change as watchers will see it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What happened; `prev_kv` holds the value before, where there was one.
+    pub event: Event,
+}
+
+/// A view plus uncommitted changes.
+pub struct Pending {
+    view: Arc<View>,
+    batch: WriteBatch,
+    latest: BTreeMap<Bytes, Option<KeyValue>>,
+    lease_keys: BTreeMap<(i64, Bytes), bool>,
+    changes: Vec<Change>,
+    revision: i64,
+    compact_revision: i64,
+    sub: u32,
+}
+
+impl Pending {
+    /// Nothing changed yet.
+    pub fn new(view: Arc<View>) -> Self {
+        let (revision, compact_revision) = (view.revision, view.compact_revision);
+        Self {
+            view,
+            batch: WriteBatch::default(),
+            latest: BTreeMap::new(),
+            lease_keys: BTreeMap::new(),
+            changes: Vec::new(),
+            revision,
+            compact_revision,
+            sub: 0,
+        }
+    }
+
+    /// The revision after the last finished transaction.
+    pub fn finished_revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Reads below `revision` are refused from now on.
+    pub fn compact_to(&mut self, revision: i64) {
+        self.compact_revision = revision;
+    }
+
+    /// The view underneath.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Bytes waiting to be committed.
+    pub fn size_bytes(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+
+    /// Writes a row outside the key space, such as a lease or the applied index.
+    pub fn put_row(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        let view = self.view.clone();
+        self.batch.put_cf(view.db().family(column), key, value);
+    }
+
+    /// Removes a row outside the key space.
+    pub fn delete_row(&mut self, column: Column, key: &[u8]) {
+        let view = self.view.clone();
+        self.batch.delete_cf(view.db().family(column), key);
+    }
+
+    /// Ends the running transaction and returns the newest revision.
+    pub fn finish_transaction(&mut self) -> i64 {
+        if self.sub > 0 {
+            self.revision += 1;
+            self.sub = 0;
+        }
+        self.revision
+    }
+
+    /// Hands over what is to be committed, and the changes for the watchers.
+    pub fn into_parts(self) -> (WriteBatch, Vec<Change>) {
+        assert_eq!(self.sub, 0, "a transaction is never committed half");
+        (self.batch, self.changes)
+    }
+
+    fn next_position(&mut self) -> Position {
+        let position = Position { revision: self.revision + 1, sub: self.sub };
+        self.sub += 1;
+        position
+    }
+
+    /// Sets a key; returns what it was.
+    pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Result<Option<KeyValue>, Error> {
+        let before = self.get(&key)?;
+        self.put_over(before.clone(), key, value, lease);
+        Ok(before)
+    }
+
+    /// Sets a key whose present state the caller has just read.
+    pub fn put_over(&mut self, before: Option<KeyValue>, key: Bytes, value: Bytes, lease: i64) {
+        let position = self.next_position();
+        let kv = KeyValue {
+            create_revision: before.as_ref().map_or(position.revision, |kv| kv.create_revision),
+            version: before.as_ref().map_or(1, |kv| kv.version + 1),
+            mod_revision: position.revision,
+            key,
+            value,
+            lease,
+        };
+        let row = kv.encode_to_vec();
+        let view = self.view.clone();
+        let db = view.db();
+        self.batch.put_cf(db.family(Column::Latest), &kv.key, &row);
+        self.batch.put_cf(db.family(Column::Events), position.encode(), put_event_row(&row));
+        self.write_version(&kv.key, position, false);
+        self.move_lease(&kv.key, before.as_ref().map_or(0, |kv| kv.lease), lease);
+        self.latest.insert(kv.key.clone(), Some(kv.clone()));
+        let event = Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv: before };
+        self.changes.push(Change { event });
+    }
+
+    /// Deletes every key of a range; returns what they were.
+    pub fn delete_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, Error> {
+        let mut before = Vec::new();
+        self.scan(range, &mut |row| {
+            before.push(row.decode()?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for kv in &before {
+            self.delete(kv.clone());
+        }
+        Ok(before)
+    }
+
+    fn delete(&mut self, before: KeyValue) {
+        let position = self.next_position();
+        let gone =
+            KeyValue { key: before.key.clone(), mod_revision: position.revision, ..Default::default() };
+        let mut event = Event { r#type: EventType::Delete as i32, kv: Some(gone), prev_kv: None };
+        let view = self.view.clone();
+        let db = view.db();
+        self.batch.delete_cf(db.family(Column::Latest), &before.key);
+        self.batch.put_cf(db.family(Column::Events), position.encode(), event.encode_to_vec());
+        self.write_version(&before.key, position, true);
+        self.move_lease(&before.key, before.lease, 0);
+        self.latest.insert(before.key.clone(), None);
+        event.prev_kv = Some(before);
+        self.changes.push(Change { event });
+    }
+
+    fn write_version(&mut self, key: &[u8], position: Position, tombstone: bool) {
+        let version = Version { sub: position.sub, tombstone };
+        self.put_row(Column::Versions, &version_row(key, position.revision), &version.encode());
+    }
+
+    fn move_lease(&mut self, key: &Bytes, from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        if from != 0 {
+            self.delete_row(Column::LeaseKeys, &lease_key_row(from, key));
+            self.lease_keys.insert((from, key.clone()), false);
+        }
+        if to != 0 {
+            self.put_row(Column::LeaseKeys, &lease_key_row(to, key), &[]);
+            self.lease_keys.insert((to, key.clone()), true);
+        }
+    }
+
+    /// The keys tied to a lease, in order.
+    pub fn keys_of_lease(&self, lease: i64) -> Result<Vec<Bytes>, Error> {
+        let mut keys: BTreeMap<Bytes, bool> =
+            keys_of_lease(&self.view, lease)?.into_iter().map(|key| (key, true)).collect();
+        let overlay = self.lease_keys.range((lease, Bytes::new())..);
+        for ((_, key), tied) in overlay.take_while(|((id, _), _)| *id == lease) {
+            keys.insert(key.clone(), *tied);
+        }
+        Ok(keys.into_iter().filter_map(|(key, tied)| tied.then_some(key)).collect())
+    }
+
+    /// Deletes the keys of a lease in one transaction.
+    pub fn delete_lease_keys(&mut self, lease: i64) -> Result<(), Error> {
+        for key in self.keys_of_lease(lease)? {
+            self.delete_range(&KeyRange { start: key, end: End::Point })?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys tied to a lease in a view, in order.
+pub fn keys_of_lease(view: &View, lease: i64) -> Result<Vec<Bytes>, Error> {
+    let start = lease.to_be_bytes();
+    let end = lease.checked_add(1).map(i64::to_be_bytes);
+    let mut cursor = view.cursor(Column::LeaseKeys, &start, end.as_ref().map(|end| end.as_slice()));
+    let mut keys = Vec::new();
+    while let Some((row, _)) = cursor.row() {
+        keys.push(Bytes::copy_from_slice(row.get(8..).unwrap_or_default()));
+        cursor.advance();
+    }
+    cursor.finish()?;
+    Ok(keys)
+}
+
+/// An `Event` of type put around an already encoded `KeyValue`, without encoding it again.
+fn put_event_row(kv: &[u8]) -> Vec<u8> {
+    /// Field 2 (`kv`), length-delimited; the type, put, is protobuf's default and left out.
+    const KV_FIELD: u8 = 0x12;
+    let mut row = Vec::with_capacity(kv.len() + 6);
+    row.put_u8(KV_FIELD);
+    prost::encoding::encode_varint(kv.len() as u64, &mut row);
+    row.put_slice(kv);
+    row
+}
+
+impl Source for Pending {
+    fn revision(&self) -> i64 {
+        self.revision + i64::from(self.sub > 0)
+    }
+
+    fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+
+    fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, Error> {
+        match self.latest.get(key) {
+            Some(found) => Ok(found.clone()),
+            None => Source::get(self.view.as_ref(), key),
+        }
+    }
+
+    fn scan(&self, range: &KeyRange, visit: &mut Visitor<'_>) -> Result<(), Error> {
+        if range.end == End::Point {
+            if let Some(kv) = self.get(&range.start)? {
+                let _ = visit(Row::Decoded(&kv))?;
+            }
+            return Ok(());
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut overlay = self
+            .latest
+            .range::<Bytes, _>(&range.start..)
+            .take_while(|(key, _)| range.contains(key))
+            .peekable();
+        let mut stopped = false;
+        self.view.scan(range, &mut |row| {
+            while let Some((key, kv)) = overlay.peek() {
+                if key.as_ref() > row.key() {
+                    break;
+                }
+                let same = key.as_ref() == row.key();
+                let flow = kv.as_ref().map_or(Ok(ControlFlow::Continue(())), |kv| visit(Row::Decoded(kv)))?;
+                overlay.next();
+                if flow.is_break() {
+                    stopped = true;
+                }
+                if stopped || same {
+                    return Ok(flow);
+                }
+            }
+            let flow = visit(row)?;
+            stopped = flow.is_break();
+            Ok(flow)
+        })?;
+        for (_, kv) in overlay {
+            if stopped {
+                break;
+            }
+            if let Some(kv) = kv {
+                stopped = visit(Row::Decoded(kv))?.is_break();
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&self, revision: i64) -> Result<Box<dyn Source + '_>, Error> {
+        if revision <= self.view.revision {
+            return Ok(Box::new(Past::new(&self.view, revision)));
+        }
+        // Asked for a revision of this very batch: the view plus the changes up to there.
+        let mut then = Pending::new(self.view.clone());
+        then.revision = self.revision();
+        for change in &self.changes {
+            let Some(kv) = &change.event.kv else { continue };
+            if kv.mod_revision <= revision {
+                let deleted = change.event.r#type == EventType::Delete as i32;
+                then.latest.insert(kv.key.clone(), (!deleted).then(|| kv.clone()));
+            }
+        }
+        Ok(Box::new(then))
+    }
+}

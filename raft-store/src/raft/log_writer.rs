@@ -1,0 +1,133 @@
+//! The thread that puts the log on disk: whatever has queued up while one sync ran goes with the next.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
+use rocksdb::{DB, WriteBatch, WriteOptions};
+
+use super::{log_cache::LogCache, types::TypeConfig};
+use crate::metrics::DISK;
+
+/// A write waiting for the disk, done strictly in order.
+pub enum LogWrite {
+    /// Entries by index; `last` is the last of them.
+    Append {
+        /// Key and value rows.
+        rows: Vec<(u64, Bytes)>,
+        /// Told when the rows are safe.
+        flushed: IOFlushed<TypeConfig>,
+    },
+    /// A small record; the sender hears when it is safe, if it wants to.
+    Record {
+        /// The record's name.
+        key: &'static [u8],
+        /// The record.
+        value: Bytes,
+        /// Whether to sync, and who waits for it. Without, the record goes with the next sync.
+        done: Option<tokio::sync::oneshot::Sender<io::Result<()>>>,
+    },
+    /// Removes entries from `from` to `to`, both included, with a record that goes with it.
+    Remove {
+        /// First index.
+        from: u64,
+        /// Last index.
+        to: u64,
+        /// A record that changes together with it.
+        record: Option<(&'static [u8], Bytes)>,
+        /// Told when it is done.
+        done: tokio::sync::oneshot::Sender<io::Result<()>>,
+    },
+}
+
+/// Writes that one sync takes at most, so that the first of them does not wait for ever.
+const BATCH_WRITES_MAX: usize = 1_024;
+/// A sync slower than this is a slow disk, and said so in the log.
+const SLOW_SYNC: Duration = Duration::from_millis(500);
+
+/// The name of the column family of log entries.
+pub const ENTRIES: &str = "entries";
+
+/// Runs until every sender is gone. Failures are told to whoever waits; nothing is retried, since after a
+/// failed sync nobody knows what the disk holds.
+pub fn run(db: &DB, cache: &Arc<Mutex<LogCache>>, writes: &mpsc::Receiver<LogWrite>) {
+    while let Ok(first) = writes.recv() {
+        let mut group = vec![first];
+        while group.len() < BATCH_WRITES_MAX {
+            match writes.try_recv() {
+                Ok(next) => group.push(next),
+                Err(_) => break,
+            }
+        }
+        let result = write(db, &group);
+        if let (Ok(()), Some(last)) = (&result, last_index(&group)) {
+            cache.lock().flushed(last);
+        }
+        for write in group {
+            tell(write, &result);
+        }
+    }
+}
+
+fn last_index(group: &[LogWrite]) -> Option<u64> {
+    group.iter().rev().find_map(|write| match write {
+        LogWrite::Append { rows, .. } => rows.last().map(|(index, _)| *index),
+        _ => None,
+    })
+}
+
+fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
+    let entries = db.cf_handle(ENTRIES).ok_or("the log has no entries column")?;
+    let mut batch = WriteBatch::default();
+    let mut sync = false;
+    for write in group {
+        match write {
+            LogWrite::Append { rows, .. } => {
+                for (index, wire) in rows {
+                    batch.put_cf(entries, index.to_be_bytes(), wire);
+                }
+                sync = true;
+            }
+            LogWrite::Record { key, value, done } => {
+                batch.put(key, value);
+                sync |= done.is_some();
+            }
+            LogWrite::Remove { from, to, record, .. } => {
+                batch.delete_range_cf(entries, from.to_be_bytes(), to.saturating_add(1).to_be_bytes());
+                if let Some((key, value)) = record {
+                    batch.put(key, value);
+                }
+                sync = true;
+            }
+        }
+    }
+    let mut options = WriteOptions::default();
+    options.set_sync(sync);
+    let started = Instant::now();
+    db.write_opt(batch, &options).map_err(|error| error.to_string())?;
+    if sync {
+        let took = started.elapsed();
+        DISK.observe_sync(took);
+        if took > SLOW_SYNC {
+            tracing::warn!(took_millis = took.as_millis() as u64, writes = group.len(), "slow disk: log sync");
+        }
+    }
+    Ok(())
+}
+
+fn tell(write: LogWrite, result: &Result<(), String>) {
+    let result = || result.clone().map_err(io::Error::other);
+    match write {
+        LogWrite::Append { flushed, .. } => flushed.io_completed(result()),
+        LogWrite::Record { done: Some(done), .. } | LogWrite::Remove { done, .. } => {
+            // The waiter may have been shut down meanwhile.
+            let _ = done.send(result());
+        }
+        LogWrite::Record { done: None, .. } => {}
+    }
+}

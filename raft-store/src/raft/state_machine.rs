@@ -1,0 +1,175 @@
+//! openraft's state machine over the machine: applying, copying and replacing the state.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, Stream, TryStreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder, SnapshotMeta as OpenSnapshotMeta,
+    alias::SnapshotOf,
+    storage::{EntryResponder, RaftStateMachine},
+};
+
+use super::{
+    snapshot::SnapshotDir,
+    types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
+};
+use crate::{machine::Machine, member::layout::Layout, metrics::DISK, storage::StateDb};
+
+/// Entries applied by one call into the machine.
+const APPLY_ENTRIES_MAX: usize = 512;
+/// Applying that takes longer is reported.
+const SLOW_APPLY: Duration = Duration::from_millis(300);
+/// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old;
+/// after that the member would need more log than is kept.
+const COPY_ENTRIES_OLD_MAX: u64 = 2_000;
+
+/// The applied state of one member, as openraft drives it.
+pub struct StateMachine {
+    machine: Machine,
+    layout: Layout,
+    copy: Option<(SnapshotMeta, SnapshotDir)>,
+    copies: u64,
+}
+
+impl StateMachine {
+    /// Wraps a loaded machine.
+    pub fn new(machine: Machine, layout: Layout) -> Self {
+        Self { machine, layout, copy: None, copies: 0 }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        let (last_log_id, last_membership) = self.machine.position();
+        OpenSnapshotMeta { last_log_id, last_membership }
+    }
+
+    /// A copy of the state as it is now, or a recent one.
+    fn make_copy(&mut self) -> io::Result<Option<(SnapshotMeta, SnapshotDir)>> {
+        let meta = self.meta();
+        let Some(now) = meta.last_log_id else { return Ok(None) };
+        if let Some((copied, dir)) = &self.copy {
+            let age = now.index().saturating_sub(copied.last_log_id.map_or(0, |log_id| log_id.index()));
+            if age <= COPY_ENTRIES_OLD_MAX {
+                return Ok(Some((copied.clone(), dir.clone())));
+            }
+        }
+        self.copies += 1;
+        let path = self.layout.new_copy(self.copies)?;
+        self.machine.db().checkpoint(&path).map_err(io::Error::other)?;
+        self.copy = Some((meta, SnapshotDir::new(path)));
+        Ok(self.copy.clone())
+    }
+
+    fn apply_now(&mut self, entries: Vec<Entry>) -> io::Result<Vec<Answers>> {
+        let started = Instant::now();
+        let count = entries.len();
+        let results = self.machine.apply(entries).map_err(io::Error::other)?;
+        let took = started.elapsed();
+        DISK.observe_commit(took);
+        if took > SLOW_APPLY {
+            tracing::warn!(took_millis = took.as_millis() as u64, entries = count, "apply took too long");
+        }
+        Ok(results.into_iter().map(|results| Answers { results }).collect())
+    }
+}
+
+/// Makes the state durable up to a position, so that the log before it may go.
+pub struct SnapshotBuilder {
+    db: Arc<StateDb>,
+    meta: SnapshotMeta,
+    folder: PathBuf,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotDir;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotDir>, io::Error> {
+        let db = self.db.clone();
+        let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
+        flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        // The state itself is the snapshot; a copy is made when a member needs one.
+        Ok(SnapshotOf::<TypeConfig, _> {
+            meta: self.meta.clone(),
+            snapshot: SnapshotDir::new(self.folder.join("none")),
+        })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotDir;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.machine.position())
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut next = entries.try_next().await?;
+        while let Some((entry, responder)) = next.take() {
+            let mut group = vec![entry];
+            let mut responders = vec![responder];
+            while group.len() < APPLY_ENTRIES_MAX {
+                match entries.try_next().now_or_never() {
+                    Some(Ok(Some((entry, responder)))) => {
+                        group.push(entry);
+                        responders.push(responder);
+                    }
+                    Some(Ok(None)) | None => break,
+                    Some(Err(error)) => return Err(error),
+                }
+            }
+            for (answers, responder) in self.apply_now(group)?.into_iter().zip(responders) {
+                if let Some(responder) = responder {
+                    responder.send(answers);
+                }
+            }
+            next = entries.try_next().await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        SnapshotBuilder {
+            db: self.machine.db().clone(),
+            meta: self.meta(),
+            folder: self.layout.copies().to_path_buf(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
+        if meta.last_log_id <= self.machine.position().0 {
+            // At start openraft offers the copy of what is already applied.
+            return Ok(());
+        }
+        let path = self.layout.adopt_state(snapshot.path())?;
+        let db = open_state(&path)?;
+        let old = self.machine.db().clone();
+        self.machine.replace(db).map_err(io::Error::other)?;
+        let arrived = self.machine.position().0;
+        if arrived != meta.last_log_id {
+            return Err(io::Error::other(format!(
+                "the snapshot holds the state at {arrived:?} instead of {:?}",
+                meta.last_log_id
+            )));
+        }
+        old.remove_when_unused();
+        self.copy = None;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>, io::Error> {
+        let copy = self.make_copy()?;
+        Ok(copy.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, _> { meta, snapshot }))
+    }
+}
+
+fn open_state(path: &Path) -> io::Result<Arc<StateDb>> {
+    StateDb::open(path).map_err(io::Error::other)
+}

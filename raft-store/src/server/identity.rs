@@ -1,0 +1,38 @@
+//! Who a call comes from, and whether this member may answer it now.
+
+use std::sync::Arc;
+
+use tonic::{Request, Status, metadata::MetadataMap};
+
+use crate::{
+    error::Error,
+    member::{Caller, Member},
+};
+
+/// What is known of a connection; put on every request it carries.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// The common name of the client's certificate.
+    pub certificate_name: Option<Arc<str>>,
+}
+
+fn text<'m>(metadata: &'m MetadataMap, name: &str) -> Option<&'m str> {
+    metadata.get(name)?.to_str().ok()
+}
+
+/// The caller of a request; fails when its token is wrong, or when it needs a leader and there is none.
+pub fn caller<T>(member: &Member, request: &Request<T>) -> Result<Caller, Status> {
+    let metadata = request.metadata();
+    if text(metadata, "hasleader") == Some("true") && member.leader().is_none() {
+        return Err(Error::NO_LEADER.into());
+    }
+    let token = text(metadata, "token").or_else(|| text(metadata, "authorization"));
+    let connection = request.extensions().get::<Connection>();
+    let name = connection.and_then(|connection| connection.certificate_name.as_deref());
+    Ok(member.identify(token, name)?)
+}
+
+/// Whether the stream that carries this request must end when the leader is lost.
+pub fn requires_leader<T>(request: &Request<T>) -> bool {
+    text(request.metadata(), "hasleader") == Some("true")
+}

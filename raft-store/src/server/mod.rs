@@ -1,0 +1,20 @@
+//! The sockets: etcd's services on the client port, consensus on the peer port, metrics where asked for.
+//!
+//! Each service turns a gRPC call into a call of the member and back; none decides anything itself.
+
+mod auth;
+mod cluster;
+mod election;
+mod gateway;
+mod http;
+mod identity;
+mod kv;
+mod lease;
+mod listen;
+mod lock;
+mod maintenance;
+mod mutex;
+mod routes;
+mod watch;
+
+pub use routes::{serve_clients, serve_peers};

@@ -1,0 +1,239 @@
+//! Which service answers which request on which port.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use hyper::body::Incoming;
+use proto::{
+    etcdserverpb::{
+        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    },
+    raftpb::{peer_server::PeerServer, raft_server::RaftServer},
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
+};
+use tonic::{Status, body::Body, service::Routes};
+use tower::Service;
+
+use super::{
+    auth::AuthService, cluster::ClusterService, election::ElectionService, gateway::Gateway, http,
+    identity::Connection, kv::KvService, lease::LeaseService, listen, lock::LockService,
+    maintenance::MaintenanceService, watch::WatchService,
+};
+use crate::{
+    error::Error,
+    member::{Member, PeerService, StartError},
+    metrics::GRPC,
+    raft::{peers::CLUSTER_HEADER, service::RaftService},
+    tls::ServerTls,
+};
+
+/// What etcd allows a request to be larger than its limit, for the envelope.
+const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
+
+type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
+
+/// Every gRPC service of the client port.
+fn client_services(member: &Arc<Member>) -> Routes {
+    let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(KvServer::new(KvService(member.clone())).max_decoding_message_size(request_max).max_encoding_message_size(usize::MAX))
+        .add_service(WatchServer::new(WatchService(member.clone())).max_decoding_message_size(request_max).max_encoding_message_size(usize::MAX))
+        .add_service(LeaseServer::new(LeaseService(member.clone())))
+        .add_service(ClusterServer::new(ClusterService(member.clone())))
+        .add_service(MaintenanceServer::new(MaintenanceService(member.clone())))
+        .add_service(AuthServer::new(AuthService(member.clone())))
+        .add_service(LockServer::new(LockService(member.clone())))
+        .add_service(ElectionServer::new(ElectionService(member.clone())));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(async move { reporter.set_service_status("", tonic_health::ServingStatus::Serving).await });
+    routes.add_service(health);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => {
+            routes.add_service(reflection);
+        }
+        Err(error) => tracing::warn!(%error, "no reflection"),
+    }
+    routes.routes()
+}
+
+/// Answers everything on the client port.
+#[derive(Clone)]
+struct ClientPort {
+    member: Arc<Member>,
+    services: Routes,
+    gateway: Option<Gateway>,
+    connection: Connection,
+}
+
+impl Service<::http::Request<Incoming>> for ClientPort {
+    type Response = ::http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: ::http::Request<Incoming>) -> Answer {
+        request.extensions_mut().insert(self.connection.clone());
+        if is_grpc(&request) {
+            if let Err(error) = check_learner(&self.member, request.uri().path()) {
+                return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
+            }
+            return call_grpc(&mut self.services, request);
+        }
+        let (member, gateway, services) = (self.member.clone(), self.gateway.clone(), self.services.clone());
+        Box::pin(async move {
+            if let Some(gateway) = gateway
+                && gateway.serves(request.uri().path())
+            {
+                return Ok(gateway.answer(services, request).await);
+            }
+            Ok(http::answer(&member, &request).await)
+        })
+    }
+}
+
+fn is_grpc<B>(request: &::http::Request<B>) -> bool {
+    let content = request.headers().get(::http::header::CONTENT_TYPE);
+    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn call_grpc(services: &mut Routes, request: ::http::Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let kind = match method {
+        "Watch" | "LeaseKeepAlive" => "bidi_stream",
+        "Snapshot" | "Observe" | "RangeStream" => "server_stream",
+        _ => "unary",
+    };
+    GRPC.started(service, method, kind);
+    let answer = services.call(request);
+    Box::pin(answer)
+}
+
+/// A learner answers only what its own state can answer, as in etcd.
+fn check_learner(member: &Member, path: &str) -> Result<(), Error> {
+    const ANSWERED: [&str; 4] = [
+        "/etcdserverpb.KV/Range",
+        "/etcdserverpb.Maintenance/Status",
+        "/etcdserverpb.Cluster/MemberList",
+        "/grpc.health.v1.Health/Check",
+    ];
+    if member.votes() || ANSWERED.contains(&path) { Ok(()) } else { Err(Error::NOT_SUPPORTED_FOR_LEARNER) }
+}
+
+/// Opens the client and metrics ports.
+pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
+    let config = member.config();
+    if config.listen_client_urls.is_empty() && config.listen_metrics_urls.is_empty() {
+        return Ok(());
+    }
+    let tls = ServerTls::load(&config.client_tls)?.map(Arc::new);
+    let services = client_services(member);
+    let gateway = config.enable_grpc_gateway.then(Gateway::new).transpose().map_err(StartError::Config)?;
+    let port = ClientPort { member: member.clone(), services, gateway, connection: Connection::default() };
+    for url in &config.listen_client_urls {
+        let port = port.clone();
+        let serve = move |accepted: listen::Accepted| {
+            let port = port.clone();
+            accepted.serve(move |connection| ClientPort { connection, ..port });
+        };
+        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+    }
+    for url in &config.listen_metrics_urls {
+        let member_of_port = member.clone();
+        let serve = move |accepted: listen::Accepted| {
+            let member = member_of_port.clone();
+            accepted.serve(move |_| {
+                tower::service_fn(move |request: ::http::Request<Incoming>| {
+                    let member = member.clone();
+                    async move { Ok::<_, Infallible>(http::answer(&member, &request).await) }
+                })
+            });
+        };
+        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+    }
+    Ok(())
+}
+
+/// Answers everything on the peer port, to members of the same cluster.
+#[derive(Clone)]
+struct PeerPort {
+    services: Routes,
+    cluster: String,
+    allowed_names: Arc<Vec<String>>,
+    connection: Connection,
+}
+
+impl PeerPort {
+    fn check(&self, request: &::http::Request<Incoming>) -> Result<(), Status> {
+        let name = self.connection.certificate_name.as_deref().unwrap_or_default();
+        if !self.allowed_names.is_empty() && !self.allowed_names.iter().any(|allowed| allowed == name) {
+            return Err(Status::permission_denied(format!("peer certificate name {name:?} is not allowed")));
+        }
+        // A newcomer asks who it is before it knows the cluster.
+        if request.uri().path().ends_with("/Hello") {
+            return Ok(());
+        }
+        let cluster = request.headers().get(CLUSTER_HEADER).and_then(|value| value.to_str().ok());
+        if cluster == Some(self.cluster.as_str()) { Ok(()) } else { Err(Error::CLUSTER_ID_MISMATCH.into()) }
+    }
+}
+
+impl Service<::http::Request<Incoming>> for PeerPort {
+    type Response = ::http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: ::http::Request<Incoming>) -> Answer {
+        match self.check(&request) {
+            Ok(()) => Box::pin(self.services.call(request)),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+/// Opens the peer ports.
+pub async fn serve_peers(
+    member: &Arc<Member>,
+    raft: RaftServer<RaftService>,
+    peer: PeerServer<PeerService>,
+) -> Result<(), StartError> {
+    let config = member.config();
+    let tls = ServerTls::load(&config.peer_tls)?.map(Arc::new);
+    let mut routes = Routes::builder();
+    routes.add_service(raft).add_service(peer);
+    let port = PeerPort {
+        services: routes.routes(),
+        cluster: member.cluster_id().to_string(),
+        allowed_names: Arc::new(config.peer_tls.allowed_names.clone()),
+        connection: Connection::default(),
+    };
+    for url in &config.listen_peer_urls {
+        let port = port.clone();
+        let serve = move |accepted: listen::Accepted| {
+            let port = port.clone();
+            accepted.serve(move |connection| PeerPort { connection, ..port });
+        };
+        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+    }
+    Ok(())
+}

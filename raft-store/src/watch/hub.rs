@@ -1,0 +1,248 @@
+//! The shell around the watch table: a task that hands out published changes, one that catches up watchers
+//! that are behind, and the streams clients hold.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proto::etcdserverpb::WatchCreateRequest;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    catch_up,
+    event::{WatchEvent, WatchUpdate},
+    sink::Sink,
+    table::{StreamId, WatchTable},
+};
+use crate::{error::Error, mvcc::keys::KeyRange, storage::View};
+
+/// Events that may wait between the apply loop and the dispatcher; past it everybody reads history instead.
+const PUBLISHED_EVENTS_MAX: usize = 100_000;
+/// Pause after a failed step of catching up (a disk error, say), so that it does not spin.
+const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
+
+/// Timing of a hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    /// How often quiet watches that asked for it get a progress mark.
+    pub progress_interval: Duration,
+}
+
+#[derive(Default)]
+struct Published {
+    batches: VecDeque<(Vec<Arc<WatchEvent>>, i64)>,
+    events: usize,
+    overflowed: bool,
+}
+
+/// Where the apply loop publishes and clients watch.
+pub struct Hub {
+    table: Mutex<WatchTable>,
+    published: Mutex<Published>,
+    arrived: Notify,
+    behind: Notify,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl Hub {
+    /// A hub over the views the apply loop stores in `view`; its tasks end with `stop`.
+    pub fn start(view: Arc<ArcSwap<View>>, limits: HubLimits, stop: CancellationToken) -> Arc<Self> {
+        let revision = view.load().revision;
+        let hub = Arc::new(Self {
+            table: Mutex::new(WatchTable::new(revision)),
+            published: Mutex::default(),
+            arrived: Notify::new(),
+            behind: Notify::new(),
+            view,
+        });
+        tokio::spawn(stop.clone().run_until_cancelled_owned(hub.clone().dispatch_loop()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(hub.clone().catch_up_loop()));
+        tokio::spawn(stop.run_until_cancelled_owned(hub.clone().progress_loop(limits.progress_interval)));
+        hub
+    }
+
+    /// Called by the apply loop after its view is visible. Never waits.
+    pub fn publish(&self, events: Vec<Arc<WatchEvent>>, revision: i64) {
+        let mut published = self.published.lock();
+        published.events += events.len();
+        if published.events > PUBLISHED_EVENTS_MAX {
+            published.overflowed = true;
+            published.batches.clear();
+            published.events = 0;
+        }
+        if !published.overflowed {
+            published.batches.push_back((events, revision));
+        }
+        drop(published);
+        self.arrived.notify_one();
+    }
+
+    /// The state was replaced by a snapshot: what watchers have not seen is to be found in its history.
+    pub fn replaced(&self) {
+        self.published.lock().overflowed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Opens a stream without watches.
+    pub fn stream(self: &Arc<Self>) -> WatchStream {
+        let sink = Arc::new(Sink::default());
+        let id = self.table.lock().open(sink.clone());
+        WatchStream { hub: self.clone(), sink, id }
+    }
+
+    /// Streams, watches, and watches that are behind.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        self.table.lock().counts()
+    }
+
+    async fn dispatch_loop(self: Arc<Self>) {
+        loop {
+            let arrived = self.arrived.notified();
+            while self.dispatch_once() {
+                tokio::task::yield_now().await;
+            }
+            arrived.await;
+        }
+    }
+
+    /// Hands out one published batch; `false` when there is none.
+    fn dispatch_once(&self) -> bool {
+        let mut published = self.published.lock();
+        if published.overflowed {
+            published.overflowed = false;
+            published.batches.clear();
+            published.events = 0;
+            // Watchers join again from history; the newest view has all that was dropped.
+            let revision = self.view.load().revision;
+            let mut table = self.table.lock();
+            table.all_fall_behind();
+            table.dispatch(&[], revision);
+            drop(table);
+            self.behind.notify_one();
+            return true;
+        }
+        let Some((events, revision)) = published.batches.pop_front() else { return false };
+        published.events -= events.len();
+        drop(published);
+        let mut table = self.table.lock();
+        let behind = table.counts().2;
+        table.dispatch(&events, revision);
+        if table.counts().2 > behind {
+            self.behind.notify_one();
+        }
+        true
+    }
+
+    async fn catch_up_loop(self: Arc<Self>) {
+        loop {
+            let behind = self.behind.notified();
+            loop {
+                let hub = self.clone();
+                let step = tokio::task::spawn_blocking(move || hub.catch_up_once()).await;
+                match step {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => break,
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "cannot read history for watchers");
+                        tokio::time::sleep(CATCH_UP_RETRY).await;
+                    }
+                    Err(_) => return,
+                }
+            }
+            behind.await;
+        }
+    }
+
+    /// One step for every watcher that is behind and has room; `false` when there is none.
+    fn catch_up_once(&self) -> Result<bool, Error> {
+        let mut wanted = self.table.lock().behind_with_room();
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let view = self.view.load_full();
+        wanted.retain(|(id, _, next, _)| {
+            let gone = *next < view.compact_revision;
+            if gone {
+                self.table.lock().cancel_compacted(*id, view.compact_revision, Error::COMPACTED.text());
+            }
+            !gone
+        });
+        let mut step = catch_up::step(&view, &wanted)?;
+        let mut table = self.table.lock();
+        for (id, ..) in wanted {
+            let events = step.events.remove(&id).unwrap_or_default();
+            table.caught_up_to(id, events, step.upto, view.revision);
+        }
+        Ok(true)
+    }
+
+    async fn progress_loop(self: Arc<Self>, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.table.lock().progress_tick();
+        }
+    }
+}
+
+/// A stream of updates for any number of watches. Dropping it ends them all.
+pub struct WatchStream {
+    hub: Arc<Hub>,
+    sink: Arc<Sink>,
+    id: StreamId,
+}
+
+impl WatchStream {
+    /// Adds a watch; its events come through `next`. Returns the watch's id and the store's revision.
+    ///
+    /// The error is etcd's reason why the watch cannot be. A start revision that has been compacted is not
+    /// an error here: the watch is canceled through `next`, with the compact revision.
+    pub fn create(&self, request: &WatchCreateRequest) -> Result<(i64, i64), &'static str> {
+        let range = watch_range(request);
+        let current = self.hub.view.load().revision;
+        let mut table = self.hub.table.lock();
+        let watch_id = table.create(self.id, request, range, current)?;
+        drop(table);
+        self.hub.behind.notify_one();
+        Ok((watch_id, current))
+    }
+
+    /// Ends one watch; `false` when there is none of that id.
+    pub fn cancel(&self, watch_id: i64) -> bool {
+        self.hub.table.lock().cancel(self.id, watch_id)
+    }
+
+    /// Asks for a progress mark for the whole stream.
+    pub fn request_progress(&self) {
+        self.hub.table.lock().request_progress(self.id);
+    }
+
+    /// The next update; nothing after the hub has closed the stream.
+    pub async fn next(&self) -> Option<WatchUpdate> {
+        let (update, drained) = self.sink.pop().await?;
+        if drained {
+            self.hub.behind.notify_one();
+        }
+        Some(update)
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.hub.table.lock().close(self.id);
+    }
+}
+
+/// etcd's rule: no key means from the first one, a single zero byte as end means to the last one.
+fn watch_range(request: &WatchCreateRequest) -> KeyRange {
+    let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+    KeyRange::new(&key, &request.range_end)
+}
