@@ -1,3 +1,20 @@
 //! Which node runs which pod: kube-scheduler's decisions from columns and bitsets.
+//!
+//! [`run`] is the whole scheduler on a Kubernetes client, for use inside another process; [`cli`] is the same behind
+//! kube-scheduler's flags. [`core`] decides without any IO and can be driven by hand: feed it
+//! [`core::intake::Intake`]s, take [`core::scheduler::Command`]s.
+//!
+//! ```no_run
+//! # async fn f(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = scheduler::config::Settings::defaults();
+//! let options = scheduler::Options { identity: "host_1".into(), ..Default::default() };
+//! scheduler::run(client, settings, options, tokio_util::sync::CancellationToken::new()).await?;
+//! # Ok(()) }
+//! ```
 
+pub mod cli;
+pub mod config;
 pub mod core;
+pub mod shell;
+
+pub use shell::service::{Options, RunError, run};

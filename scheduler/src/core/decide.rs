@@ -157,7 +157,7 @@ fn narrow_to_sample(
 pub fn diagnose(template: &Template, request: &Request<'_>, cluster: &Cluster) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
     let who = preemptor(template, request);
-    let mut refuse = |diagnosis: &mut Diagnosis, node: u32| {
+    let refuse = |diagnosis: &mut Diagnosis, node: u32| {
         if let Some(refusal) = refusal_with_nominated(&who, node, cluster, None) {
             diagnosis.refuse(node, refusal);
         }

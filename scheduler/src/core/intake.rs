@@ -17,7 +17,7 @@ use super::storage::StorageInput;
 #[derive(Debug)]
 pub enum Intake {
     Pod(Box<PodInput>),
-    PodDeleted { uid: Arc<str> },
+    PodDeleted { uid: Uid },
     Node(Box<NodeInput>),
     NodeDeleted { name: Arc<str> },
     Namespace { name: Arc<str>, labels: Option<Labels> },
@@ -32,7 +32,7 @@ impl Scheduler {
     pub fn apply(&mut self, intake: Intake, now: TimeMs) {
         match intake {
             Intake::Pod(pod) => self.pod(*pod, now),
-            Intake::PodDeleted { uid } => self.pod_deleted(Uid::new(&uid), now),
+            Intake::PodDeleted { uid } => self.pod_deleted(uid, now),
             Intake::Node(node) => self.node(*node, now),
             Intake::NodeDeleted { name } => self.node_deleted(&name, now),
             Intake::Namespace { name, labels } => self.cluster.set_namespace(name, labels),

@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod decide;
 pub mod evaluate;
 pub mod events;
+pub mod explain;
 pub mod extend;
 pub mod filter;
 pub mod groups;
