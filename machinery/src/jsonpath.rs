@@ -71,11 +71,11 @@ impl Path {
 
     /// The member names of a path that consists of nothing else (`.spec.replicas`).
     pub fn member_names(&self) -> Option<Vec<&str>> {
-        let name = |step| match step {
-            &Step::Member(ref name) => Some(name.as_str()),
+        let names = self.steps.iter().map(|step| match step {
+            Step::Member(name) => Some(name.as_str()),
             _ => None,
-        };
-        self.steps.iter().map(name).collect()
+        });
+        names.collect()
     }
 }
 
@@ -87,7 +87,8 @@ impl Step {
             Step::Slice(from, to) => {
                 let Some(items) = value.as_array() else { return Vec::new() };
                 let len = i64::try_from(items.len()).unwrap_or(i64::MAX);
-                let bound = |i: i64| usize::try_from((if i < 0 { i + len } else { i }).clamp(0, len)).unwrap_or(0);
+                let bound =
+                    |i: i64| usize::try_from((if i < 0 { i + len } else { i }).clamp(0, len)).unwrap_or(0);
                 let (from, to) = (bound(from.unwrap_or(0)), bound(to.unwrap_or(len)));
                 items.get(from..to).into_iter().flatten().collect()
             }
@@ -331,7 +332,10 @@ mod tests {
             let found = Path::parse(path).expect(path).eval(&object);
             assert_eq!(json!(found), expected, "{path}");
         }
-        assert_eq!(Path::parse(".spec.replicas").expect("parses").member_names(), Some(vec!["spec", "replicas"]));
+        assert_eq!(
+            Path::parse(".spec.replicas").expect("parses").member_names(),
+            Some(vec!["spec", "replicas"])
+        );
         assert_eq!(Path::parse(".a[0]").expect("parses").member_names(), None);
     }
 

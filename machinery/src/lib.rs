@@ -5,7 +5,9 @@
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
 //! [`selector`], [`object`], [`jsonpath`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`], [`apply`]), and the client side ([`leader`]).
+//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`], [`apply`]), documents
+//! ([`openapi`]), and the client side ([`client`], [`events`],
+//! [`leader`]).
 
 pub mod gotext;
 pub mod names;
@@ -27,4 +29,8 @@ pub mod yaml;
 pub mod apply;
 pub mod patch;
 
+pub mod openapi;
+
+pub mod client;
+pub mod events;
 pub mod leader;

@@ -205,7 +205,11 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
                 _ => value.is_number(),
             };
             let wanted = tag.unwrap_or_default();
-            return if fits { Ok(value) } else { Err(format!("cannot decode !!str `{text}` as a !!{wanted}")) };
+            return if fits {
+                Ok(value)
+            } else {
+                Err(format!("cannot decode !!str `{text}` as a !!{wanted}"))
+            };
         }
         _ => {}
     }
@@ -215,7 +219,9 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
 /// A plain scalar's value by the rules of YAML 1.1 as upstream's library has them.
 fn plain(text: &str) -> Value {
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Value::Bool(true),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Value::Bool(true);
+        }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             return Value::Bool(false);
         }
@@ -267,7 +273,8 @@ fn integer(text: &str) -> Option<Value> {
 
 /// `[-+]?[0-9]*\.?[0-9]+([eE][-+][0-9]+)?`, with a dot allowed at the end.
 fn float_shaped(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) && text.bytes().any(|b| b.is_ascii_digit())
+    text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
+        && text.bytes().any(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -283,13 +290,22 @@ mod tests {
             ("", Value::Null),
             ("a: 1\nb: [x, 'y', \"z\"]\n", json!({"a": 1, "b": ["x", "y", "z"]})),
             ("a: yes\nb: 'yes'\nc: ~\nd: on\n", json!({"a": true, "b": "yes", "c": null, "d": true})),
-            ("mode: 0644\nhex: 0x1F\nbig: 1_000\nf: 1.5\nv: 1.2.3\n", json!({"mode": 420, "hex": 31, "big": 1000, "f": 1.5, "v": "1.2.3"})),
+            (
+                "mode: 0644\nhex: 0x1F\nbig: 1_000\nf: 1.5\nv: 1.2.3\n",
+                json!({"mode": 420, "hex": 31, "big": 1000, "f": 1.5, "v": "1.2.3"}),
+            ),
             ("a: |\n  x\n  y\n", json!({"a": "x\ny\n"})),
             ("a: >-\n  x\n  y\n", json!({"a": "x y"})),
-            ("x: &a {k: 1}\nw: *a\nz:\n  <<: *a\n  m: 2\n", json!({"x": {"k": 1}, "w": {"k": 1}, "z": {"k": 1, "m": 2}})),
+            (
+                "x: &a {k: 1}\nw: *a\nz:\n  <<: *a\n  m: 2\n",
+                json!({"x": {"k": 1}, "w": {"k": 1}, "z": {"k": 1, "m": 2}}),
+            ),
             ("a: 1\n---\nb: 2\n", json!({"a": 1})),
             ("1: a\ntrue: b\n", json!({"1": "a", "true": "b"})),
-            ("d: 2026-01-02\nt: 2026-01-02T03:04:05Z\n", json!({"d": "2026-01-02", "t": "2026-01-02T03:04:05Z"})),
+            (
+                "d: 2026-01-02\nt: 2026-01-02T03:04:05Z\n",
+                json!({"d": "2026-01-02", "t": "2026-01-02T03:04:05Z"}),
+            ),
             ("{\"a\": {\"b\": [1, null]}}", json!({"a": {"b": [1, null]}})),
             ("- !!str 5\n- !!int \"6\"\n", json!(["5", 6])),
         ] {

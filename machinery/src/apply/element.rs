@@ -22,9 +22,13 @@ pub(super) fn item(list: &List, node: Node<'_>, value: &Value) -> Result<String,
     match list.kind {
         ListKind::Map => keyed(list, node, value),
         _ => match value {
-            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+            Value::Object(_) => {
+                Err("associative list without keys has an element that's a map type".to_owned())
+            }
             Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
-            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+            Value::Null => {
+                Err("associative list without keys has an element that's an explicit null".to_owned())
+            }
             scalar => Ok(format!("v:{scalar}")),
         },
     }
@@ -84,7 +88,8 @@ pub(super) fn normalize(text: &str) -> Result<String, String> {
 fn sorted_object(keys: &Map<String, Value>) -> String {
     let mut entries: Vec<_> = keys.iter().collect();
     entries.sort_by_key(|e| e.0);
-    let entries: Vec<String> = entries.iter().map(|(k, v)| format!("{}:{v}", Value::from(k.as_str()))).collect();
+    let entries: Vec<String> =
+        entries.iter().map(|(k, v)| format!("{}:{v}", Value::from(k.as_str()))).collect();
     format!("{{{}}}", entries.join(","))
 }
 

@@ -68,7 +68,10 @@ pub(super) fn decode(entries: &[Value]) -> Result<Managers, String> {
             "FieldsV1" => {}
             "" => return Err(format!("missing fieldsType in managed fields entry {i}")),
             other => {
-                return Err(format!("invalid fieldsType {} in managed fields entry {i}", gotext::quote(other)));
+                return Err(format!(
+                    "invalid fieldsType {} in managed fields entry {i}",
+                    gotext::quote(other)
+                ));
             }
         }
         let set = FieldSet::from_fields_v1(entry.get("fieldsV1").unwrap_or(&Value::Null))?;

@@ -78,14 +78,15 @@ pub fn apply(
     update::check_config(schema, api_version, config)?;
     let empty = empty_object(schema, config);
     let live = live.unwrap_or(&empty);
-    let mut managers = managers::decode(object::list_at(live, &["metadata", "managedFields"])).map_err(|error| {
-        StatusError::new(
-            500,
-            crate::status::Reason::Unknown,
-            format!("failed to decode managed fields: {error}"),
-            None,
-        )
-    })?;
+    let mut managers =
+        managers::decode(object::list_at(live, &["metadata", "managedFields"])).map_err(|error| {
+            StatusError::new(
+                500,
+                crate::status::Reason::Unknown,
+                format!("failed to decode managed fields: {error}"),
+                None,
+            )
+        })?;
     let mut bare = live.clone();
     managers::clear(&mut bare);
     let operation = update::Operation { node: Node::root(schema), api_version, manager, reset: &reset.0 };
@@ -136,10 +137,12 @@ fn decode_live_or_new(old: Option<&Value>, new: &Value, only_live: bool) -> Mana
         let entries = old.map(|o| object::list_at(o, &["metadata", "managedFields"])).unwrap_or_default();
         managers::decode(entries).unwrap_or_default()
     };
-    let Some(Value::Array(entries)) = object::at(new, &["metadata", "managedFields"]).filter(|_| !only_live) else {
+    let Some(Value::Array(entries)) = object::at(new, &["metadata", "managedFields"]).filter(|_| !only_live)
+    else {
         return live();
     };
-    let reset = entries.is_empty() || (entries.len() == 1 && entries[0].as_object().is_some_and(Map::is_empty));
+    let reset =
+        entries.is_empty() || (entries.len() == 1 && entries[0].as_object().is_some_and(Map::is_empty));
     if reset {
         return Managers::new();
     }
@@ -163,7 +166,9 @@ const ZERO_DEPTH_MAX: u32 = 12;
 
 fn zero_struct(schema: &Schema, depth: u32) -> Value {
     let mut out = Map::new();
-    let Some(s) = schema.root().as_struct().filter(|_| depth < ZERO_DEPTH_MAX) else { return Value::Object(out) };
+    let Some(s) = schema.root().as_struct().filter(|_| depth < ZERO_DEPTH_MAX) else {
+        return Value::Object(out);
+    };
     for field in &s.fields {
         let list = matches!(schema.types.get(field.ty).shape, Shape::List(_) | Shape::Map(_));
         let value = match &field.default {

@@ -204,7 +204,10 @@ mod tests {
             ]
         );
         let spaced = json!({"k:{ \"b\": 1, \"a\": \"x\" }": {}});
-        assert_eq!(FieldSet::from_fields_v1(&spaced).expect("reads").to_fields_v1(), json!({"k:{\"a\":\"x\",\"b\":1}": {}}));
+        assert_eq!(
+            FieldSet::from_fields_v1(&spaced).expect("reads").to_fields_v1(),
+            json!({"k:{\"a\":\"x\",\"b\":1}": {}})
+        );
         assert!(FieldSet::from_fields_v1(&json!({"x:y": {}})).is_err());
     }
 
@@ -238,7 +241,7 @@ mod tests {
             prop_assert_eq!(sorted(&x.union(&y)), naive(a.union(&b).cloned()));
             prop_assert_eq!(sorted(&x.intersection(&y)), naive(a.intersection(&b).cloned()));
             prop_assert_eq!(sorted(&x.difference(&y)), naive(a.difference(&b).cloned()));
-            let under = |p: &Vec<String>| (1..=p.len()).any(|n| b.contains(&p[..n].to_vec()));
+            let under = |p: &Vec<String>| (1..=p.len()).any(|n| b.contains(&p[..n]));
             prop_assert_eq!(sorted(&x.recursive_difference(&y)), naive(a.iter().filter(|p| !under(p)).cloned()));
             prop_assert_eq!(FieldSet::from_fields_v1(&x.to_fields_v1()), Ok(x));
         }

@@ -7,7 +7,11 @@ use super::*;
 use crate::schema::{for_kind, from_crd};
 
 fn manager(name: &str, at: i64) -> Manager {
-    Manager { name: name.to_owned(), subresource: String::new(), now: Timestamp::from_second(at).expect("in range") }
+    Manager {
+        name: name.to_owned(),
+        subresource: String::new(),
+        now: Timestamp::from_second(at).expect("in range"),
+    }
 }
 
 fn config_map() -> Schema {
@@ -52,7 +56,10 @@ fn two_managers_share_and_conflict() {
     assert_eq!(kept["data"], json!({"x": "1", "y": "2"}));
 
     let error = applied(Some(&live), json!({"x": "9"}), "b", false).expect_err("conflicts");
-    assert_eq!((error.code(), error.message()), (409, "Apply failed with 1 conflict: conflict with \"a\": .data.x"));
+    assert_eq!(
+        (error.code(), error.message()),
+        (409, "Apply failed with 1 conflict: conflict with \"a\": .data.x")
+    );
     let forced = applied(Some(&live), json!({"x": "9"}), "b", true).expect("is forced");
     assert_eq!(
         owners(&forced),
@@ -66,10 +73,20 @@ fn updates_take_fields_and_conflict_with_applies() {
     let mut new = live.clone();
     new["data"]["x"] = json!("7");
     new["metadata"]["uid"] = json!("u");
-    track_update(&config_map(), "v1", Some(&live), &mut new, &manager("kubectl-edit", 200), &ResetFields::none());
+    track_update(
+        &config_map(),
+        "v1",
+        Some(&live),
+        &mut new,
+        &manager("kubectl-edit", 200),
+        &ResetFields::none(),
+    );
     assert_eq!(
         owners(&new),
-        [("a".to_owned(), json!({"f:data": {"f:y": {}}})), ("kubectl-edit".to_owned(), json!({"f:data": {"f:x": {}}}))]
+        [
+            ("a".to_owned(), json!({"f:data": {"f:y": {}}})),
+            ("kubectl-edit".to_owned(), json!({"f:data": {"f:x": {}}}))
+        ]
     );
     let error = applied(Some(&new), json!({"x": "1", "y": "3"}), "a", false).expect_err("conflicts");
     assert_eq!(
@@ -86,7 +103,14 @@ fn creation_owns_what_go_does_not_have_anyway() {
         "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "strategy": {},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {}}]}}},
         "status": {}});
-    track_update(&deployment(), "apps/v1", None, &mut new, &manager("kubectl-create", 1), &ResetFields::new(&[&["status"]]));
+    track_update(
+        &deployment(),
+        "apps/v1",
+        None,
+        &mut new,
+        &manager("kubectl-create", 1),
+        &ResetFields::new(&[&["status"]]),
+    );
     assert_eq!(
         owners(&new)[0].1,
         json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}},
@@ -101,7 +125,8 @@ fn list_maps_sets_and_default_keys() {
     let schema = for_kind("", "v1", "Service").expect("a known kind");
     let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "finalizers": ["f"]}, "spec": {"ports": ports}});
     let none = ResetFields::none();
-    let live = apply(&schema, "v1", None, &service(json!([{"port": 80}])), &manager("a", 1), false, &none).expect("applies");
+    let live = apply(&schema, "v1", None, &service(json!([{"port": 80}])), &manager("a", 1), false, &none)
+        .expect("applies");
     assert_eq!(
         owners(&live)[0].1,
         json!({"f:metadata": {"f:finalizers": {"v:\"f\"": {}}},
@@ -116,7 +141,8 @@ fn list_maps_sets_and_default_keys() {
         error.message(),
         "failed to create typed patch object (/s; v1, Kind=Service): .spec.ports: duplicate entries for key [port=80,protocol=\"TCP\"]"
     );
-    let unknown = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"foo": 1}});
+    let unknown =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"foo": 1}});
     let error = apply(&schema, "v1", None, &unknown, &manager("a", 1), false, &none).expect_err("is unknown");
     assert!(error.message().ends_with(".spec.foo: field not declared in schema"), "{error}");
 }
@@ -150,7 +176,14 @@ fn many_updaters_are_merged() {
         let mut new = live.clone();
         new["data"][format!("k{i}")] = json!("v");
         let before = if i == 0 { None } else { Some(&live) };
-        track_update(&config_map(), "v1", before, &mut new, &manager(&format!("m{i:02}"), i), &ResetFields::none());
+        track_update(
+            &config_map(),
+            "v1",
+            before,
+            &mut new,
+            &manager(&format!("m{i:02}"), i),
+            &ResetFields::none(),
+        );
         live = new;
     }
     let names: Vec<String> = owners(&live).into_iter().map(|o| o.0).collect();

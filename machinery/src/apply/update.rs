@@ -45,8 +45,9 @@ pub(super) fn check_config(schema: &Schema, api_version: &str, config: &Value) -
         many => format!("errors:\n{}", many.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")),
     };
     let (namespace, name, kind) = (object::namespace(config), object::name(config), object::kind(config));
-    let message =
-        format!("failed to create typed patch object ({namespace}/{name}; {api_version}, Kind={kind}): {text}");
+    let message = format!(
+        "failed to create typed patch object ({namespace}/{name}; {api_version}, Kind={kind}): {text}"
+    );
     Err(StatusError::new(500, Reason::Unknown, message, None))
 }
 
@@ -195,7 +196,10 @@ impl Operation<'_> {
             return false;
         }
         let changes = walk::compare(self.node, &recorded, live);
-        let same = walk::field_set(self.node, &recorded).1.difference(&changes.modified).difference(&changes.removed);
+        let same = walk::field_set(self.node, &recorded)
+            .1
+            .difference(&changes.modified)
+            .difference(&changes.removed);
         conflicts.iter().all(|(_, set)| set.difference(&same).is_empty())
     }
 
@@ -216,7 +220,8 @@ impl Operation<'_> {
 }
 
 fn conflict_error(conflicts: &[(ManagerId, FieldSet)]) -> StatusError {
-    let rows: Vec<(String, Vec<String>)> = conflicts.iter().map(|(id, set)| (id.print(), set.paths())).collect();
+    let rows: Vec<(String, Vec<String>)> =
+        conflicts.iter().map(|(id, set)| (id.print(), set.paths())).collect();
     let mut causes = Vec::new();
     for (manager, paths) in &rows {
         for path in paths {

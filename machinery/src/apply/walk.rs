@@ -23,7 +23,8 @@ pub(super) fn field_set(node: Node<'_>, value: &Value) -> (bool, FieldSet) {
             }
         }
         (Atom::List(list), Value::Array(items)) => {
-            let elements: Vec<_> = items.iter().filter_map(|v| Some((element::item(list, node, v).ok()?, v))).collect();
+            let elements: Vec<_> =
+                items.iter().filter_map(|v| Some((element::item(list, node, v).ok()?, v))).collect();
             let mut seen: HashMap<&str, usize> = HashMap::new();
             for (element, _) in &elements {
                 *seen.entry(element).or_default() += 1;
@@ -173,7 +174,13 @@ fn compare_lists(list: &List, node: Node<'_>, old: &[Value], new: &[Value], out:
             ([] | [_], [] | [_]) => {
                 compare_values(node.item(), lefts.first().copied(), rights.first().copied(), &mut below)
             }
-            (l, r) if l.len() >= 2 && r.len() >= 2 => if l == r { Change::None } else { Change::Modified },
+            (l, r) if l.len() >= 2 && r.len() >= 2 => {
+                if l == r {
+                    Change::None
+                } else {
+                    Change::Modified
+                }
+            }
             (l, r) if l.len() >= 2 => {
                 compare_values(node.item(), None, r.first().copied(), &mut below);
                 Change::Removed
@@ -191,7 +198,11 @@ fn compare_lists(list: &List, node: Node<'_>, old: &[Value], new: &[Value], out:
 ///
 /// # Errors
 /// Elements of the applied value without keys or with keys that stand twice, with their path.
-pub(super) fn merge(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, String> {
+pub(super) fn merge(
+    node: Node<'_>,
+    live: Option<&Value>,
+    applied: Option<&Value>,
+) -> Result<Option<Value>, String> {
     let Some(new) = applied else { return Ok(live.cloned()) };
     let Some(old) = live else { return Ok(Some(new.clone())) };
     match (node.atom(Some(new)), old, new) {
@@ -209,7 +220,8 @@ fn merge_maps(node: Node<'_>, old: &Value, new: &Value) -> Result<Option<Value>,
     }
     let mut out = left.clone();
     for (name, value) in right {
-        let merged = merge(node.member(name).0, left.get(name), Some(value)).map_err(|e| format!(".{name}{e}"))?;
+        let merged =
+            merge(node.member(name).0, left.get(name), Some(value)).map_err(|e| format!(".{name}{e}"))?;
         match merged {
             Some(merged) => out.insert(name.clone(), merged),
             None => out.remove(name),
@@ -335,7 +347,10 @@ pub(super) fn remove(node: Node<'_>, value: &Value, set: &FieldSet) -> Value {
                 if set.has(&element) {
                     return None;
                 }
-                Some(set.below(&element).map_or_else(|| value.clone(), |below| remove(node.item(), value, below)))
+                Some(
+                    set.below(&element)
+                        .map_or_else(|| value.clone(), |below| remove(node.item(), value, below)),
+                )
             });
             Value::Array(kept.collect())
         }
@@ -382,7 +397,10 @@ pub(super) fn problems(node: Node<'_>, value: &Value, path: &mut String, out: &m
                     Ok(element) => {
                         let len = path.len();
                         if !seen.insert(element.clone()) {
-                            out.push(format!("{path}: duplicate entries for key {}", element::print(&element)));
+                            out.push(format!(
+                                "{path}: duplicate entries for key {}",
+                                element::print(&element)
+                            ));
                         }
                         path.push_str(&element::print(&element));
                         problems(node.item(), value, path, out);

@@ -163,7 +163,9 @@ mod tests {
         assert_eq!(parsed.duplicates, ["b[0].c", "a"]);
         assert_eq!(
             strict_error(&["spec.x".to_owned()], &parsed.duplicates).as_deref(),
-            Some(r#"strict decoding error: duplicate field "b[0].c", duplicate field "a", unknown field "spec.x""#)
+            Some(
+                r#"strict decoding error: duplicate field "b[0].c", duplicate field "a", unknown field "spec.x""#
+            )
         );
         assert_eq!(strict_error(&[], &[]), None);
     }

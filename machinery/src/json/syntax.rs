@@ -93,7 +93,11 @@ impl Scanner<'_> {
             loop {
                 self.space();
                 let Some(inside) = open.last().copied() else {
-                    return if self.at == self.bytes.len() { Ok(()) } else { self.fail("after top-level value") };
+                    return if self.at == self.bytes.len() {
+                        Ok(())
+                    } else {
+                        self.fail("after top-level value")
+                    };
                 };
                 match (inside, self.peek()?) {
                     (Open::List, b']') | (Open::Object, b'}') => {

@@ -104,7 +104,8 @@ impl Elector {
         Record {
             holder: self.identity.clone(),
             // Rounded up: others must never think it shorter than it is.
-            lease_duration_secs: i32::try_from(self.lease_duration.as_millis().div_ceil(1000)).unwrap_or(i32::MAX),
+            lease_duration_secs: i32::try_from(self.lease_duration.as_millis().div_ceil(1000))
+                .unwrap_or(i32::MAX),
             acquire_time: acquired,
             renew_time: Some(wall),
             transitions,
@@ -142,7 +143,9 @@ mod tests {
         // The change restarts b's wait.
         assert_eq!(b.decide(Some(&renewed), secs(20), wall(120)), Action::Wait);
         assert_eq!(b.decide(Some(&renewed), secs(34), wall(134)), Action::Wait);
-        let Action::Update(taken) = b.decide(Some(&renewed), secs(35), wall(135)) else { panic!("takes over") };
+        let Action::Update(taken) = b.decide(Some(&renewed), secs(35), wall(135)) else {
+            panic!("takes over")
+        };
         assert_eq!((taken.holder.as_str(), taken.transitions, taken.acquire_time), ("b", 1, Some(wall(135))));
 
         b.observe(&taken, secs(35));

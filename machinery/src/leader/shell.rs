@@ -29,7 +29,8 @@ where
 {
     config.check()?;
     let api = Api::namespaced(client, &config.namespace);
-    let mut candidate = Candidate { elector: Elector::new(&config), api, config, start: Instant::now(), fetched: None };
+    let mut candidate =
+        Candidate { elector: Elector::new(&config), api, config, start: Instant::now(), fetched: None };
     if !candidate.acquire(&shutdown).await {
         return Ok(Outcome::Shutdown);
     }

@@ -40,7 +40,11 @@ fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> R
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
     let path = text("path");
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    let from = || text("from").ok_or_else(|| format!("{kind} operation failed to decode from: operation, missing from field: missing value"));
+    let from = || {
+        text("from").ok_or_else(|| {
+            format!("{kind} operation failed to decode from: operation, missing from field: missing value")
+        })
+    };
     let path = || path.ok_or_else(|| format!("{kind} operation failed to decode path: missing value"));
     match kind {
         "add" => add(document, path()?, value(), "add"),
@@ -115,7 +119,8 @@ fn add(document: &mut Value, path: &str, value: Value, kind: &str) -> Result<(),
         Value::Array(items) if key == "-" => items.push(value),
         Value::Array(items) => {
             // One past the end is a position here.
-            let index = index_of(&key, items.len() + 1).map_err(|e| format!("error in {kind} for path: '{path}': {e}"))?;
+            let index = index_of(&key, items.len() + 1)
+                .map_err(|e| format!("error in {kind} for path: '{path}': {e}"))?;
             items.insert(index, value);
         }
         _ => return Err(missing(kind, path)),
@@ -146,9 +151,11 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), String>
         *document = value;
         return Ok(());
     }
-    let missing_key = || format!("replace operation does not apply: doc is missing key: {path}: missing value");
-    let (parent, key) = parent(document, path)
-        .ok_or_else(|| format!("replace operation does not apply: doc is missing path: {path}: missing value"))?;
+    let missing_key =
+        || format!("replace operation does not apply: doc is missing key: {path}: missing value");
+    let (parent, key) = parent(document, path).ok_or_else(|| {
+        format!("replace operation does not apply: doc is missing path: {path}: missing value")
+    })?;
     let slot = match parent {
         Value::Object(members) => members.get_mut(&key).ok_or_else(missing_key)?,
         Value::Array(items) => {
@@ -171,7 +178,8 @@ fn get<'a>(document: &'a mut Value, path: &str, kind: &str) -> Result<&'a Value,
     match parent {
         Value::Object(members) => members.get(&key).ok_or(absent),
         Value::Array(items) => {
-            let index = index_of(&key, items.len()).map_err(|e| format!("error in {kind} for path: '{key}': {e}"))?;
+            let index =
+                index_of(&key, items.len()).map_err(|e| format!("error in {kind} for path: '{key}': {e}"))?;
             Ok(&items[index])
         }
         _ => Err(absent),
@@ -200,13 +208,25 @@ mod tests {
     fn operations() {
         for (document, patch, result) in [
             (json!({"a": 1}), json!([{"op": "add", "path": "/b", "value": 2}]), json!({"a": 1, "b": 2})),
-            (json!({"a": [1, 2]}), json!([{"op": "add", "path": "/a/1", "value": 3}]), json!({"a": [1, 3, 2]})),
-            (json!({"a": [1, 2]}), json!([{"op": "add", "path": "/a/-", "value": 3}]), json!({"a": [1, 2, 3]})),
+            (
+                json!({"a": [1, 2]}),
+                json!([{"op": "add", "path": "/a/1", "value": 3}]),
+                json!({"a": [1, 3, 2]}),
+            ),
+            (
+                json!({"a": [1, 2]}),
+                json!([{"op": "add", "path": "/a/-", "value": 3}]),
+                json!({"a": [1, 2, 3]}),
+            ),
             (json!({"a": [1, 2]}), json!([{"op": "remove", "path": "/a/-1"}]), json!({"a": [1]})),
             (json!({"a": 1}), json!([{"op": "remove", "path": "/a"}]), json!({})),
             (json!({"a/b": 1}), json!([{"op": "replace", "path": "/a~1b", "value": 2}]), json!({"a/b": 2})),
             (json!({"a": 1}), json!([{"op": "move", "from": "/a", "path": "/b"}]), json!({"b": 1})),
-            (json!({"a": {"x": 1}}), json!([{"op": "copy", "from": "/a", "path": "/b"}]), json!({"a": {"x": 1}, "b": {"x": 1}})),
+            (
+                json!({"a": {"x": 1}}),
+                json!([{"op": "copy", "from": "/a", "path": "/b"}]),
+                json!({"a": {"x": 1}, "b": {"x": 1}}),
+            ),
             (json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1}]), json!({"a": 1})),
             (json!({"a": 1}), json!([{"op": "replace", "path": "", "value": {}}]), json!({})),
         ] {
@@ -217,12 +237,24 @@ mod tests {
     #[test]
     fn failures() {
         for (patch, text) in [
-            (json!([{"op": "remove", "path": "/b"}]), "error in remove for path: '/b': Unable to remove nonexistent key: b: missing value"),
-            (json!([{"op": "replace", "path": "/b", "value": 1}]), "replace operation does not apply: doc is missing key: /b: missing value"),
-            (json!([{"op": "add", "path": "/b/c", "value": 1}]), "add operation does not apply: doc is missing path: \"/b/c\": missing value"),
+            (
+                json!([{"op": "remove", "path": "/b"}]),
+                "error in remove for path: '/b': Unable to remove nonexistent key: b: missing value",
+            ),
+            (
+                json!([{"op": "replace", "path": "/b", "value": 1}]),
+                "replace operation does not apply: doc is missing key: /b: missing value",
+            ),
+            (
+                json!([{"op": "add", "path": "/b/c", "value": 1}]),
+                "add operation does not apply: doc is missing path: \"/b/c\": missing value",
+            ),
             (json!([{"op": "test", "path": "/a", "value": 2}]), "testing value /a failed: test failed"),
             (json!([{"op": "jump", "path": "/a"}]), "Unexpected kind: jump"),
-            (json!([{"op": "add", "path": "/l/5", "value": 1}]), "error in add for path: '/l/5': Unable to access invalid index: 5: invalid index referenced"),
+            (
+                json!([{"op": "add", "path": "/l/5", "value": 1}]),
+                "error in add for path: '/l/5': Unable to access invalid index: 5: invalid index referenced",
+            ),
         ] {
             let error = json_patch(&json!({"a": 1, "l": []}), &patch);
             assert_eq!(error, Err(PatchError::Unprocessable(text.to_owned())));

@@ -220,11 +220,10 @@ impl Loader {
         }
         let schema_props =
             self.by_name.get("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");
-        match (&mut ty.shape, schema_props) {
-            (Shape::SchemaOrArray(t) | Shape::SchemaOrBool(t) | Shape::SchemaOrStrings(t), Some(props)) => {
-                *t = *props
-            }
-            _ => {}
+        if let (Shape::SchemaOrArray(t) | Shape::SchemaOrBool(t) | Shape::SchemaOrStrings(t), Some(props)) =
+            (&mut ty.shape, schema_props)
+        {
+            *t = *props;
         }
         self.types.nodes[id.0 as usize] = ty;
     }

@@ -45,7 +45,9 @@ pub(super) fn merge(
         let found = find(&merged, key, wanted)?;
         match found {
             Some(i) => {
-                let (Value::Object(old), Value::Object(new)) = (merged[i].take(), element.clone()) else { continue };
+                let (Value::Object(old), Value::Object(new)) = (merged[i].take(), element.clone()) else {
+                    continue;
+                };
                 merged[i] = Value::Object(merger.map(old, new, item_type)?);
             }
             None => merged.push(plain(element.clone())),
@@ -55,7 +57,11 @@ pub(super) fn merge(
 }
 
 /// Elements with a `$patch` directive: deletes are done at once; a replace drops the document's list.
-fn special_elements(mut current: Vec<Value>, change: Vec<Value>, key: &str) -> Outcome<(Vec<Value>, Vec<Value>)> {
+fn special_elements(
+    mut current: Vec<Value>,
+    change: Vec<Value>,
+    key: &str,
+) -> Outcome<(Vec<Value>, Vec<Value>)> {
     let mut rest = Vec::with_capacity(change.len());
     let mut replace = false;
     for element in change {

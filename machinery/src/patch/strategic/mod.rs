@@ -100,7 +100,13 @@ impl Merger<'_> {
     }
 
     /// A list of the patch onto one of the document.
-    fn list(&self, current: Vec<Value>, change: Vec<Value>, ty: Option<TypeId>, merge: &Merge) -> Outcome<Vec<Value>> {
+    fn list(
+        &self,
+        current: Vec<Value>,
+        change: Vec<Value>,
+        ty: Option<TypeId>,
+        merge: &Merge,
+    ) -> Outcome<Vec<Value>> {
         if merge.merge { lists::merge(self, current, change, ty, &merge.key) } else { Ok(change) }
     }
 
@@ -133,7 +139,9 @@ impl Merger<'_> {
             let server_order = current.clone().unwrap_or_default();
             let merged = match (current, change) {
                 (Some(current), None) => current,
-                (None, Some(change)) => change.into_iter().filter(|v| v.get(PATCH).is_none()).map(plain).collect(),
+                (None, Some(change)) => {
+                    change.into_iter().filter(|v| v.get(PATCH).is_none()).map(plain).collect()
+                }
                 (Some(current), Some(change)) => self.list(current, change, child, &merge)?,
                 (None, None) => continue,
             };

@@ -46,10 +46,22 @@ fn maps_and_lists() {
         json!({"nodeSelector": {"a": null, "c": "3"}, "priority": null}),
         json!({"nodeSelector": {"b": "2", "c": "3"}}),
     );
-    check(json!({"nodeSelector": {"a": "1"}}), json!({"nodeSelector": {"$patch": "replace", "z": "9"}}), json!({"nodeSelector": {"z": "9"}}));
-    check(json!({"nodeSelector": {"a": "1"}}), json!({"nodeSelector": {"$patch": "delete"}}), json!({"nodeSelector": {}}));
+    check(
+        json!({"nodeSelector": {"a": "1"}}),
+        json!({"nodeSelector": {"$patch": "replace", "z": "9"}}),
+        json!({"nodeSelector": {"z": "9"}}),
+    );
+    check(
+        json!({"nodeSelector": {"a": "1"}}),
+        json!({"nodeSelector": {"$patch": "delete"}}),
+        json!({"nodeSelector": {}}),
+    );
     // Lists without a merge key are replaced.
-    check(json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "b"}]}), json!({"tolerations": [{"key": "b"}]}));
+    check(
+        json!({"tolerations": [{"key": "a"}]}),
+        json!({"tolerations": [{"key": "b"}]}),
+        json!({"tolerations": [{"key": "b"}]}),
+    );
 }
 
 #[test]
@@ -97,7 +109,10 @@ fn primitive_lists() {
 fn failures() {
     let document = json!({"containers": [{"name": "a"}]});
     for (patch, text) in [
-        (json!({"containers": [{"image": "x"}]}), r#"map: {"image":"x"} does not contain declared merge key: name"#),
+        (
+            json!({"containers": [{"image": "x"}]}),
+            r#"map: {"image":"x"} does not contain declared merge key: name"#,
+        ),
         (json!({"containers": [{"name": "a", "$patch": "x"}]}), "unknown patch type found: x"),
         (json!({"containers": ["x"]}), "list element types are not identical"),
     ] {
