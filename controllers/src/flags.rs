@@ -1,0 +1,304 @@
+//! Flags that tune single controllers, with kube-controller-manager's names and defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::cli::{AnyError, duration, pair};
+use crate::options::{Options, Workers};
+
+/// The flags. An absent one keeps the default of [`Options`].
+#[derive(clap::Args, Debug, Clone, Default)]
+pub struct Tuning {
+    /// Ranges of pod addresses.
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Ranges of service addresses.
+    #[arg(long, value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<IpNet>,
+    /// Nodes get pod ranges from here.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allocate_node_cidrs: Option<bool>,
+    /// Prefix length of a node's range.
+    #[arg(long)]
+    pub node_cidr_mask_size: Option<u8>,
+    /// Prefix length of a node's IPv4 range.
+    #[arg(long)]
+    pub node_cidr_mask_size_ipv4: Option<u8>,
+    /// Prefix length of a node's IPv6 range.
+    #[arg(long)]
+    pub node_cidr_mask_size_ipv6: Option<u8>,
+    /// Name of the cluster.
+    #[arg(long)]
+    pub cluster_name: Option<String>,
+    /// Silence after which a node is unreachable.
+    #[arg(long, value_parser = duration)]
+    pub node_monitor_grace_period: Option<Duration>,
+    /// The same for a node that has just been made.
+    #[arg(long, value_parser = duration)]
+    pub node_startup_grace_period: Option<Duration>,
+    /// How often nodes are looked at.
+    #[arg(long, value_parser = duration)]
+    pub node_monitor_period: Option<Duration>,
+    /// Nodes per second evicted in a healthy zone.
+    #[arg(long)]
+    pub node_eviction_rate: Option<f64>,
+    /// Nodes per second evicted in a large unhealthy zone.
+    #[arg(long)]
+    pub secondary_node_eviction_rate: Option<f64>,
+    /// Nodes from which a zone is large.
+    #[arg(long)]
+    pub large_cluster_size_threshold: Option<usize>,
+    /// Share of nodes not ready from which a zone is unhealthy.
+    #[arg(long)]
+    pub unhealthy_zone_threshold: Option<f64>,
+    /// Finished pods kept.
+    #[arg(long)]
+    pub terminated_pod_gc_threshold: Option<usize>,
+    /// Endpoints in one slice.
+    #[arg(long)]
+    pub max_endpoints_per_slice: Option<usize>,
+    /// Addresses mirrored of one subset.
+    #[arg(long)]
+    pub mirroring_max_endpoints_per_subset: Option<usize>,
+    /// Pod changes are collected for so long before slices are written.
+    #[arg(long, value_parser = duration)]
+    pub endpointslice_updates_batch_period: Option<Duration>,
+    /// The same for Endpoints.
+    #[arg(long, value_parser = duration)]
+    pub endpoint_updates_batch_period: Option<Duration>,
+    /// The same for mirrored slices.
+    #[arg(long, value_parser = duration)]
+    pub mirroring_endpointslice_updates_batch_period: Option<Duration>,
+    /// Between two full counts of all quotas.
+    #[arg(long, value_parser = duration)]
+    pub resource_quota_sync_period: Option<Duration>,
+    /// Unused legacy tokens are removed after so long.
+    #[arg(long, value_parser = duration)]
+    pub legacy_service_account_token_clean_up_period: Option<Duration>,
+    /// Longest life of signed certificates.
+    #[arg(long, value_parser = duration)]
+    pub cluster_signing_duration: Option<Duration>,
+    /// Authority of `kubernetes.io/kubelet-serving`.
+    #[arg(long)]
+    pub cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+    /// Authority of `kubernetes.io/kube-apiserver-client-kubelet`.
+    #[arg(long)]
+    pub cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+    /// Authority of `kubernetes.io/kube-apiserver-client`.
+    #[arg(long)]
+    pub cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+    /// Authority of `kubernetes.io/legacy-unknown`.
+    #[arg(long)]
+    pub cluster_signing_legacy_unknown_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub cluster_signing_legacy_unknown_key_file: Option<PathBuf>,
+    /// Between two looks at an autoscaler.
+    #[arg(long, value_parser = duration)]
+    pub horizontal_pod_autoscaler_sync_period: Option<Duration>,
+    /// Default window of scaling down.
+    #[arg(long, value_parser = duration)]
+    pub horizontal_pod_autoscaler_downscale_stabilization: Option<Duration>,
+    /// Deviation that is left alone.
+    #[arg(long)]
+    pub horizontal_pod_autoscaler_tolerance: Option<f64>,
+    /// A young pod's CPU use is not trusted for so long.
+    #[arg(long, value_parser = duration)]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: Option<Duration>,
+    /// A young pod's readiness may still be its first.
+    #[arg(long, value_parser = duration)]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: Option<Duration>,
+    /// Directory of the built-in local-path class.
+    #[arg(long)]
+    pub local_path_root: Option<PathBuf>,
+    /// Numbers of workers.
+    #[command(flatten)]
+    pub workers: WorkerFlags,
+    /// Flags that are understood but change nothing here.
+    #[command(flatten)]
+    pub accepted: Accepted,
+}
+
+/// `--concurrent-…-syncs`.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[allow(missing_docs, reason = "each flag's name says it all")]
+pub struct WorkerFlags {
+    #[arg(long)]
+    pub concurrent_deployment_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_replicaset_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_rc_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_statefulset_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_daemonset_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_job_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_cron_job_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_endpoint_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_service_endpoint_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_gc_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_namespace_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_resource_quota_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_serviceaccount_token_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_ttl_after_finished_syncs: Option<usize>,
+    #[arg(long)]
+    pub concurrent_horizontal_pod_autoscaler_syncs: Option<usize>,
+}
+
+/// Upstream's flags that need no doing here: there is no client-side rate limit, no delegated authentication file
+/// and no profiling.
+#[derive(clap::Args, Debug, Clone, Default)]
+#[allow(missing_docs, reason = "each flag's name says it all")]
+pub struct Accepted {
+    #[arg(long)]
+    pub authentication_kubeconfig: Option<PathBuf>,
+    #[arg(long)]
+    pub authorization_kubeconfig: Option<PathBuf>,
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    #[arg(long)]
+    pub kube_api_qps: Option<f64>,
+    #[arg(long)]
+    pub kube_api_burst: Option<u32>,
+    #[arg(long)]
+    pub kube_api_content_type: Option<String>,
+    #[arg(long)]
+    pub feature_gates: Option<String>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub profiling: Option<bool>,
+    #[arg(long)]
+    pub cloud_provider: Option<String>,
+    #[arg(long)]
+    pub configure_cloud_routes: Option<bool>,
+}
+
+fn set<T: Clone>(target: &mut T, flag: &Option<T>) {
+    if let Some(value) = flag {
+        *target = value.clone();
+    }
+}
+
+impl Tuning {
+    /// Puts the given flags over the defaults.
+    ///
+    /// # Errors
+    /// For values that contradict each other.
+    pub fn apply(&self, options: &mut Options) -> Result<(), AnyError> {
+        self.apply_network(options)?;
+        self.apply_nodes(options);
+        self.apply_autoscaler(options);
+        self.apply_signing(options);
+        let slices = &mut options.slices;
+        set(&mut slices.endpoints_per_slice, &self.max_endpoints_per_slice);
+        set(&mut slices.mirrored_per_subset, &self.mirroring_max_endpoints_per_subset);
+        set(&mut slices.batch_period, &self.endpointslice_updates_batch_period);
+        set(&mut slices.endpoints_batch_period, &self.endpoint_updates_batch_period);
+        set(&mut slices.mirroring_batch_period, &self.mirroring_endpointslice_updates_batch_period);
+        set(&mut options.terminated_pod_threshold, &self.terminated_pod_gc_threshold);
+        set(&mut options.legacy_token_cleanup, &self.legacy_service_account_token_clean_up_period);
+        set(&mut options.quota_sync_period, &self.resource_quota_sync_period);
+        set(&mut options.cluster_name, &self.cluster_name);
+        set(&mut options.local_path_root, &self.local_path_root);
+        self.workers.apply(&mut options.workers);
+        Ok(())
+    }
+
+    fn apply_network(&self, options: &mut Options) -> Result<(), AnyError> {
+        let network = &mut options.network;
+        set(&mut network.allocate_node_cidrs, &self.allocate_node_cidrs);
+        network.cluster_cidrs = self.cluster_cidr.clone();
+        network.service_cidrs = self.service_cluster_ip_range.clone();
+        if let Some(size) = self.node_cidr_mask_size {
+            match network.cluster_cidrs.first() {
+                Some(IpNet::V6(_)) => network.node_mask_v6 = size,
+                _ => network.node_mask_v4 = size,
+            }
+        }
+        set(&mut network.node_mask_v4, &self.node_cidr_mask_size_ipv4);
+        set(&mut network.node_mask_v6, &self.node_cidr_mask_size_ipv6);
+        if network.allocate_node_cidrs && network.cluster_cidrs.is_empty() {
+            return Err("--allocate-node-cidrs needs --cluster-cidr".into());
+        }
+        Ok(())
+    }
+
+    fn apply_nodes(&self, options: &mut Options) {
+        let nodes = &mut options.nodes;
+        set(&mut nodes.monitor_grace, &self.node_monitor_grace_period);
+        set(&mut nodes.startup_grace, &self.node_startup_grace_period);
+        set(&mut nodes.monitor_period, &self.node_monitor_period);
+        set(&mut nodes.eviction_rate, &self.node_eviction_rate);
+        set(&mut nodes.secondary_eviction_rate, &self.secondary_node_eviction_rate);
+        set(&mut nodes.large_cluster, &self.large_cluster_size_threshold);
+        set(&mut nodes.unhealthy_zone, &self.unhealthy_zone_threshold);
+    }
+
+    fn apply_autoscaler(&self, options: &mut Options) {
+        let autoscaler = &mut options.autoscaler;
+        set(&mut autoscaler.sync_period, &self.horizontal_pod_autoscaler_sync_period);
+        set(&mut autoscaler.downscale_stabilization, &self.horizontal_pod_autoscaler_downscale_stabilization);
+        set(&mut autoscaler.tolerance, &self.horizontal_pod_autoscaler_tolerance);
+        set(&mut autoscaler.cpu_initialization, &self.horizontal_pod_autoscaler_cpu_initialization_period);
+        set(&mut autoscaler.initial_readiness, &self.horizontal_pod_autoscaler_initial_readiness_delay);
+    }
+
+    fn apply_signing(&self, options: &mut Options) {
+        let signing = &mut options.signing;
+        set(&mut signing.duration, &self.cluster_signing_duration);
+        signing.kubelet_serving = pair(
+            &self.cluster_signing_kubelet_serving_cert_file,
+            &self.cluster_signing_kubelet_serving_key_file,
+        );
+        signing.kubelet_client =
+            pair(&self.cluster_signing_kubelet_client_cert_file, &self.cluster_signing_kubelet_client_key_file);
+        signing.client = pair(
+            &self.cluster_signing_kube_apiserver_client_cert_file,
+            &self.cluster_signing_kube_apiserver_client_key_file,
+        );
+        signing.legacy =
+            pair(&self.cluster_signing_legacy_unknown_cert_file, &self.cluster_signing_legacy_unknown_key_file);
+    }
+}
+
+impl WorkerFlags {
+    fn apply(&self, workers: &mut Workers) {
+        set(&mut workers.deployment, &self.concurrent_deployment_syncs);
+        set(&mut workers.replicaset, &self.concurrent_replicaset_syncs);
+        set(&mut workers.replicationcontroller, &self.concurrent_rc_syncs);
+        set(&mut workers.statefulset, &self.concurrent_statefulset_syncs);
+        set(&mut workers.daemonset, &self.concurrent_daemonset_syncs);
+        set(&mut workers.job, &self.concurrent_job_syncs);
+        set(&mut workers.cronjob, &self.concurrent_cron_job_syncs);
+        set(&mut workers.endpoints, &self.concurrent_endpoint_syncs);
+        set(&mut workers.endpointslice, &self.concurrent_service_endpoint_syncs);
+        set(&mut workers.gc, &self.concurrent_gc_syncs);
+        set(&mut workers.namespace, &self.concurrent_namespace_syncs);
+        set(&mut workers.resourcequota, &self.concurrent_resource_quota_syncs);
+        set(&mut workers.serviceaccount_token, &self.concurrent_serviceaccount_token_syncs);
+        set(&mut workers.ttl_after_finished, &self.concurrent_ttl_after_finished_syncs);
+        set(&mut workers.autoscaler, &self.concurrent_horizontal_pod_autoscaler_syncs);
+    }
+}

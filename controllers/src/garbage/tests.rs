@@ -1,0 +1,138 @@
+//! Background, foreground, orphans, absent owners and owners that stay.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use super::graph::Graph;
+use super::monitor::Feed;
+use super::{Collector, Owner};
+use crate::runtime::store::AnyStore;
+use crate::runtime::{Controller, Gvr, Object, Propagation, Wiring};
+use crate::testing::crash::check_crashes;
+use crate::testing::model::Model;
+use crate::testing::world::{Scenario, World};
+use crate::testing::{Case, check};
+
+/// The collector fed by four typed caches instead of discovery.
+fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
+    let graph = Arc::new(RwLock::new(Graph::default()));
+    let feed = Feed::new(graph.clone(), wiring.queue());
+    fn attach<K: Object>(wiring: &mut Wiring, feed: &Feed) -> (Gvr, bool) {
+        let store = wiring.store::<K>();
+        feed.attach(Gvr::of::<K>(), &store as &dyn AnyStore);
+        (Gvr::of::<K>(), true)
+    }
+    let kinds = vec![
+        attach::<Deployment>(wiring, &feed),
+        attach::<ReplicaSet>(wiring, &feed),
+        attach::<Pod>(wiring, &feed),
+        attach::<ConfigMap>(wiring, &feed),
+    ];
+    graph.write().set_kinds(kinds);
+    graph.write().set_complete(true);
+    Box::new(Collector { graph, workers: 1 })
+}
+
+fn owned(kind: &str, name: &str, owners: &[(&str, &str)]) -> Value {
+    let references = owners.iter().map(|(kind, name)| {
+        let group = if matches!(*kind, "Deployment" | "ReplicaSet") { "apps/v1" } else { "v1" };
+        json!({"apiVersion": group, "kind": kind, "name": name, "uid": format!("u-{name}"), "blockOwnerDeletion": true})
+    });
+    let references: Vec<Value> = references.collect();
+    let mut object = json!({"kind": kind, "metadata": {"name": name, "namespace": "ns", "uid": format!("u-{name}"),
+        "resourceVersion": "1"}});
+    if !references.is_empty() {
+        object["metadata"]["ownerReferences"] = references.into();
+    }
+    match kind {
+        "Pod" => object["spec"] = json!({"containers": []}),
+        "Deployment" | "ReplicaSet" => {
+            object["spec"] = json!({"selector": {}, "template": {"spec": {"containers": []}}});
+        }
+        _ => {}
+    }
+    object
+}
+
+#[test]
+fn absent_owners_are_verified() {
+    let pod = owned("Pod", "p", &[("ReplicaSet", "gone")]);
+    let plan = Case::new(build, &[pod.clone()]).plan("u-p");
+    assert_eq!(plan.asks.len(), 1, "nothing is deleted on the cache's word alone");
+    let ask = plan.asks[0].clone();
+    let answer = |body: Value| crate::runtime::Answer::Json(Arc::new(body));
+    let same = answer(json!({"metadata": {"uid": "u-gone"}}));
+    let other = answer(json!({"metadata": {"uid": "u-reborn"}}));
+    for (answer, expected) in [(same, ""), (other, "delete /api/v1/namespaces/ns/pods/p")] {
+        let objects = [pod.clone()];
+        let case = Case { answers: vec![(ask.clone(), answer)], ..Case::new(build, &objects) };
+        assert_eq!(case.plan("u-p").summary(), expected);
+    }
+}
+
+#[test]
+fn one_living_owner_is_enough() {
+    let kept = owned("ConfigMap", "kept", &[]);
+    check(build, "u-p", &[kept, owned("Pod", "p", &[("ConfigMap", "kept")])], "");
+}
+
+#[test]
+fn references_render_as_they_were() {
+    let owner = Owner {
+        uid: "u".into(),
+        api_version: "v1".into(),
+        kind: "K".into(),
+        name: "n".into(),
+        controller: Some(true),
+        block: None,
+    };
+    assert_eq!(owner.to_json(), json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true}));
+}
+
+fn family() -> Vec<Value> {
+    vec![
+        owned("ConfigMap", "other", &[]),
+        owned("Deployment", "d", &[]),
+        owned("ReplicaSet", "r", &[("Deployment", "d")]),
+        owned("Pod", "p1", &[("ReplicaSet", "r")]),
+        owned("Pod", "p2", &[("ReplicaSet", "r"), ("ConfigMap", "other")]),
+    ]
+}
+
+fn scenario(step: fn(&mut Model)) -> Scenario {
+    let mut scenario = Scenario::new(&[build], &family());
+    scenario.steps = vec![step];
+    scenario
+}
+
+fn left(scenario: &Scenario) -> Vec<String> {
+    let mut world = World::start(scenario, None, false);
+    world.run();
+    let model = world.shared.model.lock();
+    model.everything().map(|object| object["metadata"]["name"].as_str().unwrap_or("").to_string()).collect()
+}
+
+#[test]
+fn background() {
+    let scenario = scenario(|model| model.remove("Deployment", "ns", "d", Some(Propagation::Background)));
+    assert_eq!(left(&scenario), ["other", "p2"]);
+    check_crashes(&scenario);
+}
+
+#[test]
+fn foreground() {
+    let scenario = scenario(|model| model.remove("Deployment", "ns", "d", Some(Propagation::Foreground)));
+    assert_eq!(left(&scenario), ["other", "p2"]);
+    check_crashes(&scenario);
+}
+
+#[test]
+fn orphaning() {
+    let scenario = scenario(|model| model.remove("ReplicaSet", "ns", "r", Some(Propagation::Orphan)));
+    assert_eq!(left(&scenario), ["other", "d", "p1", "p2"]);
+    check_crashes(&scenario);
+}
