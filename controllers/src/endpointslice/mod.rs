@@ -15,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use self::placement::Writes;
+use self::placement::{Parent, Writes};
 use crate::meta::{is_terminating, label, name, namespace};
 use crate::runtime::store::IndexValues;
 use crate::runtime::{
@@ -93,12 +93,12 @@ impl Controller for EndpointSlices {
         for slice in existing.iter().filter(|slice| !families.contains(&slice.address_type.as_str())) {
             deletions.push(Action::delete(slice.as_ref()));
         }
-        let mut missing = None;
+        let (mut missing, parent) = (None, Parent::service(&service));
         for family in families {
             let of_family: Vec<_> = existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
             let wanted = desired::desired(&service, &pods, &self.nodes, family);
             missing = missing.or(wanted.missing_node);
-            let mut writes = placement::place(&service, family, of_family, wanted.groups, self.per_slice);
+            let mut writes = placement::place(&parent, family, of_family, wanted.groups, self.per_slice);
             hints::assign(&service, &mut writes);
             self.write(&service, writes, &mut plan);
         }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::desired::{Group, PortKey};
 use super::{MANAGED_BY, MANAGER, SERVICE_NAME};
-use crate::meta::{StringMap, name, owner_reference, uid};
+use crate::meta::{StringMap, name, owner_reference};
 use crate::pods::name_prefix;
 use crate::service_pods::{HEADLESS, is_headless};
 
@@ -25,6 +26,57 @@ pub struct Writes {
     pub delete: Vec<Arc<EndpointSlice>>,
     /// Slices that stay as they are.
     pub unchanged: Vec<Arc<EndpointSlice>>,
+}
+
+/// What slices belong to: a service, or Endpoints that are mirrored.
+pub struct Parent {
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// What names of slices begin with.
+    pub prefix: String,
+    /// The owner.
+    pub owner: OwnerReference,
+    /// The labels of every slice.
+    pub labels: StringMap,
+    /// Annotations of every slice, where the parent has any to pass on.
+    pub annotations: Option<StringMap>,
+    /// Whether a parent without endpoints has an empty slice.
+    pub placeholder: bool,
+}
+
+impl Parent {
+    /// A service as parent.
+    pub fn service(service: &Service) -> Self {
+        Self {
+            namespace: service.metadata.namespace.clone(),
+            prefix: name_prefix(name(service)),
+            owner: owner_reference(service),
+            labels: labels(service),
+            annotations: None,
+            placeholder: true,
+        }
+    }
+
+    fn owns(&self, slice: &EndpointSlice) -> bool {
+        let same = |have: &OwnerReference| {
+            have.uid == self.owner.uid && have.kind == self.owner.kind && have.api_version == self.owner.api_version
+        };
+        slice.metadata.owner_references.iter().flatten().any(same)
+    }
+
+    fn is_dressed(&self, slice: &EndpointSlice) -> bool {
+        slice.metadata.labels.as_ref() == Some(&self.labels)
+            && self.annotations.as_ref().is_none_or(|wanted| {
+                slice.metadata.annotations.clone().unwrap_or_default() == *wanted
+            })
+    }
+
+    fn dress(&self, slice: &mut EndpointSlice) {
+        slice.metadata.labels = Some(self.labels.clone());
+        if let Some(annotations) = &self.annotations {
+            slice.metadata.annotations = Some(annotations.clone());
+        }
+    }
 }
 
 type EndpointId = (Vec<String>, Option<String>, Option<String>);
@@ -43,7 +95,7 @@ fn is_current(have: &Endpoint, want: &Endpoint) -> bool {
 
 /// Compares the slices of one family with the endpoints there should be.
 pub fn place(
-    service: &Service,
+    parent: &Parent,
     family: &str,
     existing: Vec<Arc<EndpointSlice>>,
     groups: BTreeMap<PortKey, Group>,
@@ -53,7 +105,7 @@ pub fn place(
     let mut by_ports: BTreeMap<PortKey, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     let count = existing.len();
     for slice in existing {
-        if is_owned(&slice, service) {
+        if parent.owns(&slice) {
             by_ports.entry(PortKey::of(slice.ports.as_deref().unwrap_or(&[]))).or_default().push(slice);
         } else {
             writes.delete.push(slice);
@@ -61,23 +113,18 @@ pub fn place(
     }
     for (ports, group) in groups {
         let have = by_ports.remove(&ports).unwrap_or_default();
-        place_group(service, family, have, group, per_slice, &mut writes);
+        place_group(parent, family, have, group, per_slice, &mut writes);
     }
     writes.delete.extend(by_ports.into_values().flatten());
-    if writes.delete.len() == count && writes.create.is_empty() {
-        keep_placeholder(service, family, &mut writes);
+    if parent.placeholder && writes.delete.len() == count && writes.create.is_empty() {
+        keep_placeholder(parent, family, &mut writes);
     }
-    reuse(service, &mut writes);
+    reuse(parent, &mut writes);
     writes
 }
 
-fn is_owned(slice: &EndpointSlice, service: &Service) -> bool {
-    let owners = slice.metadata.owner_references.iter().flatten();
-    owners.into_iter().any(|owner| owner.uid == uid(service) && owner.kind == "Service" && owner.api_version == "v1")
-}
-
 fn place_group(
-    service: &Service,
+    parent: &Parent,
     family: &str,
     have: Vec<Arc<EndpointSlice>>,
     group: Group,
@@ -92,17 +139,15 @@ fn place_group(
             slice.endpoints.iter().flatten().filter_map(|e| Some((e, wanted.remove(&id_of(e))?))).collect();
         let complete = kept.len() == slice.endpoints.as_ref().map_or(0, Vec::len);
         let current = complete && kept.iter().all(|(have, want)| is_current(have, want));
-        let labels = labels(service);
-        let labelled = slice.metadata.labels.as_ref() == Some(&labels);
         if kept.is_empty() && !complete {
             writes.delete.push(slice);
-        } else if current && labelled {
+        } else if current && parent.is_dressed(&slice) {
             unchanged.push(slice);
         } else {
             let endpoints = kept.into_iter().map(|(_, want)| want).collect();
             let mut slice = slice.as_ref().clone();
             slice.endpoints = Some(endpoints);
-            slice.metadata.labels = Some(labels);
+            parent.dress(&mut slice);
             changed.push(slice);
         }
     }
@@ -119,7 +164,7 @@ fn place_group(
             }
             None => None,
         }
-        .unwrap_or_else(|| new_slice(service, family, group.ports.clone()));
+        .unwrap_or_else(|| new_slice(parent, family, group.ports.clone()));
         let is_new = target.metadata.name.is_none();
         let mut one = vec![target];
         fill(&mut one, &mut left, per_slice);
@@ -149,15 +194,16 @@ fn best_fit(slices: &[Arc<EndpointSlice>], count: usize, per_slice: usize) -> Op
     fitting.min().map(|(_, at)| at)
 }
 
-fn new_slice(service: &Service, family: &str, ports: Vec<EndpointPort>) -> EndpointSlice {
+fn new_slice(parent: &Parent, family: &str, ports: Vec<EndpointPort>) -> EndpointSlice {
     EndpointSlice {
         address_type: family.to_string(),
         endpoints: Some(Vec::new()),
         metadata: ObjectMeta {
-            generate_name: Some(name_prefix(name(service))),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(labels(service)),
-            owner_references: Some(vec![owner_reference(service)]),
+            generate_name: Some(parent.prefix.clone()),
+            namespace: parent.namespace.clone(),
+            labels: Some(parent.labels.clone()),
+            annotations: parent.annotations.clone(),
+            owner_references: Some(vec![parent.owner.clone()]),
             ..ObjectMeta::default()
         },
         ports: Some(ports),
@@ -177,24 +223,24 @@ fn labels(service: &Service) -> StringMap {
 }
 
 /// A service without endpoints has one empty slice, so that readers can tell "none" from "not known yet".
-fn keep_placeholder(service: &Service, family: &str, writes: &mut Writes) {
+fn keep_placeholder(parent: &Parent, family: &str, writes: &mut Writes) {
     let is_placeholder = |slice: &Arc<EndpointSlice>| {
         slice.endpoints.as_ref().is_none_or(Vec::is_empty)
             && slice.ports.as_ref().is_none_or(Vec::is_empty)
-            && slice.metadata.labels.as_ref() == Some(&labels(service))
-            && is_owned(slice, service)
+            && parent.is_dressed(slice)
+            && parent.owns(slice)
     };
     match writes.delete.iter().position(is_placeholder) {
         Some(at) => writes.unchanged.push(writes.delete.remove(at)),
-        None => writes.create.push(new_slice(service, family, Vec::new())),
+        None => writes.create.push(new_slice(parent, family, Vec::new())),
     }
 }
 
 /// Turns deletions and creations into updates: one write instead of two, and no moment without the endpoints.
-fn reuse(service: &Service, writes: &mut Writes) {
+fn reuse(parent: &Parent, writes: &mut Writes) {
     let mut kept = Vec::new();
     for old in writes.delete.drain(..) {
-        if !is_owned(&old, service) {
+        if !parent.owns(&old) {
             kept.push(old);
             continue;
         }
@@ -204,7 +250,7 @@ fn reuse(service: &Service, writes: &mut Writes) {
                 let mut slice = old.as_ref().clone();
                 slice.endpoints = new.endpoints;
                 slice.ports = new.ports;
-                slice.metadata.labels = new.metadata.labels;
+                parent.dress(&mut slice);
                 writes.update.push(slice);
             }
         }

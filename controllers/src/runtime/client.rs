@@ -143,6 +143,10 @@ impl Api for ApiClient {
             // A list and an object negotiate different types; which one a path names shows in its query.
             Ask::Meta(path) if path.contains('?') => self.get(path, ACCEPT_META_LIST).await,
             Ask::Meta(path) => self.get(path, ACCEPT_META).await,
+            Ask::Review(path, body) => {
+                let request = http::Request::post(path.as_str()).header(CONTENT_TYPE, "application/json");
+                self.send(request, body.clone().into_bytes()).await
+            }
             Ask::Kinds => {
                 return match discovery::discover(self).await {
                     Ok(found) => Answer::Kinds(Arc::new(found)),

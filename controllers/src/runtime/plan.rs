@@ -21,6 +21,8 @@ pub enum Ask {
     Get(String),
     /// GET of a path, metadata only (`PartialObjectMetadata`, single or list).
     Meta(String),
+    /// POST of a body that changes nothing (a review): path, JSON.
+    Review(String, String),
     /// Every resource the API serves (fresh discovery).
     Kinds,
 }

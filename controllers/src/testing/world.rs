@@ -70,7 +70,7 @@ impl Api for Shared {
     async fn ask(&self, ask: &Ask) -> Answer {
         let body = match ask {
             Ask::Kinds => return Answer::Kinds(Arc::new(discovery())),
-            Ask::Get(path) | Ask::Meta(path) => match self.extra.lock().get(path) {
+            Ask::Get(path) | Ask::Meta(path) | Ask::Review(path, _) => match self.extra.lock().get(path) {
                 Some(body) => Ok(body.clone()),
                 None => self.model.lock().read(path),
             },
