@@ -116,16 +116,16 @@ pub fn track_update(
         return;
     }
     let empty;
-    let mut live = match old {
-        Some(old) => old.clone(),
+    let live = match old {
+        Some(old) => old,
         None => {
             empty = empty_object(schema, new);
-            empty.clone()
+            &empty
         }
     };
-    managers::clear(&mut live);
     let operation = update::Operation { node: Node::root(schema), api_version, manager, reset: &reset.0 };
-    operation.update(&live, new, &mut managers);
+    // The live object's own managedFields are in its way and hurt nobody: they are never owned.
+    operation.update(live, new, &mut managers);
     managers::cap(&mut managers);
     managers::write(new, &managers);
 }

@@ -3,6 +3,7 @@
 //! A path element is kept in its wire text (`f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:3`), keys sorted and without
 //! spaces, so that equal elements are equal texts. Invariant: no child set is empty.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
@@ -57,16 +58,35 @@ impl FieldSet {
 
     /// Adds what is known about one element: whether itself is in the set, and the paths below it.
     pub(super) fn put(&mut self, element: String, member: bool, below: FieldSet) {
-        if !below.is_empty() {
-            match self.children.get_mut(&element) {
-                Some(child) => child.extend(below),
-                None => {
-                    self.children.insert(element.clone(), below);
-                }
+        if below.is_empty() {
+            if member {
+                self.members.insert(element);
             }
+            return;
         }
         if member {
-            self.members.insert(element);
+            self.members.insert(element.clone());
+        }
+        match self.children.entry(element) {
+            Entry::Occupied(mut child) => child.get_mut().extend(below),
+            Entry::Vacant(place) => {
+                place.insert(below);
+            }
+        }
+    }
+
+    /// Removes the paths of the other set; costs what the smaller of the two costs.
+    pub(super) fn remove_all(&mut self, other: &FieldSet) {
+        for element in &other.members {
+            self.members.remove(element);
+        }
+        for (element, minus) in &other.children {
+            if let Some(child) = self.children.get_mut(element) {
+                child.remove_all(minus);
+                if child.is_empty() {
+                    self.children.remove(element);
+                }
+            }
         }
     }
 
@@ -241,6 +261,9 @@ mod tests {
             prop_assert_eq!(sorted(&x.union(&y)), naive(a.union(&b).cloned()));
             prop_assert_eq!(sorted(&x.intersection(&y)), naive(a.intersection(&b).cloned()));
             prop_assert_eq!(sorted(&x.difference(&y)), naive(a.difference(&b).cloned()));
+            let mut in_place = x.clone();
+            in_place.remove_all(&y);
+            prop_assert_eq!(in_place, x.difference(&y));
             let under = |p: &Vec<String>| (1..=p.len()).any(|n| b.contains(&p[..n]));
             prop_assert_eq!(sorted(&x.recursive_difference(&y)), naive(a.iter().filter(|p| !under(p)).cloned()));
             prop_assert_eq!(FieldSet::from_fields_v1(&x.to_fields_v1()), Ok(x));

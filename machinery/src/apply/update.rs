@@ -85,11 +85,14 @@ impl Operation<'_> {
     fn update_as(&self, live: &Value, new: &Value, managers: &mut Managers, name: &str) {
         let changes = walk::compare(self.node, live, new).without(self.reset);
         // Changed fields leave their owners, also the writer's own other entries.
-        let touched = changes.added.union(&changes.modified).union(&changes.removed);
         for managed in managers.values_mut() {
-            managed.set = managed.set.difference(&touched);
+            managed.set.remove_all(&changes.added);
+            managed.set.remove_all(&changes.modified);
+            managed.set.remove_all(&changes.removed);
         }
-        let set = changes.modified.union(&changes.added).difference(never_owned());
+        let mut set = changes.added;
+        set.extend(changes.modified);
+        set.remove_all(never_owned());
         if !set.is_empty() {
             let entry = managers.entry(self.id(name, false)).or_insert_with(|| Managed {
                 set: FieldSet::default(),
@@ -164,9 +167,9 @@ impl Operation<'_> {
         }
         for (other, managed) in managers.iter_mut().filter(|(other, _)| *other != id) {
             if let Some((_, lost)) = conflicts.iter().find(|(manager, _)| manager == other) {
-                managed.set = managed.set.difference(lost);
+                managed.set.remove_all(lost);
             }
-            managed.set = managed.set.difference(&changes.removed);
+            managed.set.remove_all(&changes.removed);
         }
         Ok(())
     }

@@ -66,9 +66,16 @@ pub(super) fn compare(node: Node<'_>, old: &Value, new: &Value) -> Comparison {
 
 impl Comparison {
     fn put(&mut self, element: String, change: Change, below: Comparison) {
-        self.added.put(element.clone(), change == Change::Added, below.added);
-        self.modified.put(element.clone(), change == Change::Modified, below.modified);
-        self.removed.put(element, change == Change::Removed, below.removed);
+        let parts = [
+            (&mut self.added, Change::Added, below.added),
+            (&mut self.modified, Change::Modified, below.modified),
+            (&mut self.removed, Change::Removed, below.removed),
+        ];
+        for (set, kind, below) in parts {
+            if change == kind || !below.is_empty() {
+                set.put(element.clone(), change == kind, below);
+            }
+        }
     }
 
     /// The comparison without the fields that others reset.

@@ -25,11 +25,11 @@ const DUPLICATES_MAX: usize = 100;
 /// # Errors
 /// Go's text (`invalid character 'x' looking for beginning of value`, `unexpected end of JSON input` …).
 pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
-    let mut state = State::default();
+    let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = Seed { state: &mut state }.deserialize(&mut deserializer);
+    let parsed = Seed { duplicates: &mut duplicates, at: None }.deserialize(&mut deserializer);
     match parsed.and_then(|value| deserializer.end().map(|()| value)) {
-        Ok(value) => Ok(Parsed { value, duplicates: state.duplicates }),
+        Ok(value) => Ok(Parsed { value, duplicates }),
         Err(error) => Err(syntax::error(bytes).unwrap_or_else(|| error.to_string())),
     }
 }
@@ -48,36 +48,42 @@ pub fn strict_warnings(unknown: &[String], duplicates: &[String]) -> Vec<String>
     duplicates.chain(unknown.iter().map(|path| format!("unknown field {}", quote(path)))).collect()
 }
 
-#[derive(Default)]
-struct State {
-    path: String,
-    duplicates: Vec<String>,
+/// One step from the root to the value being read. Lives on the stack: paths are printed for duplicates only.
+#[derive(Clone, Copy)]
+struct Frame<'f> {
+    parent: Option<&'f Frame<'f>>,
+    step: Step<'f>,
 }
 
-impl State {
-    /// Runs `work` with a member's name on the path.
-    fn member<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> T) -> T {
-        let len = self.path.len();
-        if len > 0 {
-            self.path.push('.');
-        }
-        self.path.push_str(name);
-        let out = work(self);
-        self.path.truncate(len);
-        out
-    }
+#[derive(Clone, Copy)]
+enum Step<'f> {
+    Member(&'f str),
+    Index(usize),
+}
 
-    fn index<T>(&mut self, index: usize, work: impl FnOnce(&mut Self) -> T) -> T {
-        let len = self.path.len();
-        let _ = write!(self.path, "[{index}]");
-        let out = work(self);
-        self.path.truncate(len);
-        out
+impl Frame<'_> {
+    fn print(&self, out: &mut String) {
+        if let Some(parent) = self.parent {
+            parent.print(out);
+        }
+        match self.step {
+            Step::Member(name) => {
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(name);
+            }
+            Step::Index(index) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "[{index}]");
+            }
+        }
     }
 }
 
 struct Seed<'s> {
-    state: &'s mut State,
+    duplicates: &'s mut Vec<String>,
+    at: Option<&'s Frame<'s>>,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -126,8 +132,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
         loop {
-            let next = self.state.index(out.len(), |state| items.next_element_seed(Seed { state }))?;
-            match next {
+            let frame = Frame { parent: self.at, step: Step::Index(out.len()) };
+            match items.next_element_seed(Seed { duplicates: &mut *self.duplicates, at: Some(&frame) })? {
                 Some(item) => out.push(item),
                 None => return Ok(Value::Array(out)),
             }
@@ -137,13 +143,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
-            let value = self.state.member(&name, |state| entries.next_value_seed(Seed { state }))?;
-            if out.insert(name.clone(), value).is_some() && self.state.duplicates.len() < DUPLICATES_MAX {
-                let path = self.state.member(&name, |state| state.path.clone());
-                if !self.state.duplicates.contains(&path) {
-                    self.state.duplicates.push(path);
+            let frame = Frame { parent: self.at, step: Step::Member(&name) };
+            let value =
+                entries.next_value_seed(Seed { duplicates: &mut *self.duplicates, at: Some(&frame) })?;
+            if out.contains_key(&name) && self.duplicates.len() < DUPLICATES_MAX {
+                let mut path = String::new();
+                frame.print(&mut path);
+                if !self.duplicates.contains(&path) {
+                    self.duplicates.push(path);
                 }
             }
+            out.insert(name, value);
         }
         Ok(Value::Object(out))
     }

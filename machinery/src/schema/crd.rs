@@ -31,6 +31,17 @@ pub fn from_crd(schema: &Value, preserve_unknown: bool) -> Result<Schema, Vec<Fi
     Ok(Schema { types: Arc::new(compiler.types), root })
 }
 
+/// Compiles a part of a schema that is not a whole object.
+pub(super) fn compile_node(schema: &Value) -> Result<Schema, Vec<FieldError>> {
+    let mut compiler = Compiler { types: Types::default(), errors: Vec::new() };
+    let root = compiler.node(schema, &Path::root());
+    if compiler.errors.is_empty() {
+        Ok(Schema { types: Arc::new(compiler.types), root })
+    } else {
+        Err(compiler.errors)
+    }
+}
+
 struct Compiler {
     types: Types,
     errors: Vec<FieldError>,

@@ -42,8 +42,8 @@ struct Frame<'a> {
 
 #[derive(Clone, Copy)]
 enum Step<'a> {
-    /// A struct's field, with the struct's definition name.
-    Field(&'a str, &'a str),
+    /// A struct's field, with the struct's definition name, and whether Go has it in an embedded struct.
+    Field(&'a str, &'a str, bool),
     Key(&'a str),
     Index(usize),
 }
@@ -130,7 +130,8 @@ impl<'t> Pass<'t> {
             if value.is_null() {
                 return false;
             }
-            let frame = Frame { parent: at, step: Step::Field(&field.name, &ty.name) };
+            let frame =
+                Frame { parent: at, step: Step::Field(&field.name, &ty.name, field.number.len() > 1) };
             match self.value(field.ty, value, &field.go_type, Some(&frame)) {
                 Ok(()) => !self.is_omitted(field, value),
                 Err(text) => {
@@ -271,9 +272,12 @@ fn message(found: &str, expected: &str, at: Option<&Frame<'_>>) -> String {
     let mut owner = None;
     let mut next = at;
     while let Some(frame) = next {
-        if let Step::Field(name, definition) = frame.step {
+        if let Step::Field(name, definition, embedded) = frame.step {
             owner = owner.or(Some(definition));
             names.push(name);
+            if embedded {
+                names.extend(embedded_name(definition));
+            }
         }
         next = frame.parent;
     }
@@ -285,11 +289,27 @@ fn message(found: &str, expected: &str, at: Option<&Frame<'_>>) -> String {
     format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {expected}")
 }
 
+/// The embedded struct that holds a definition's inlined fields: Go names it in the path.
+fn embedded_name(definition: &str) -> Option<&'static str> {
+    Some(match definition.rsplit('.').next()? {
+        "EphemeralContainer" => "EphemeralContainerCommon",
+        "IngressRule" => "IngressRuleValue",
+        "NamedRuleWithOperations" => "RuleWithOperations",
+        "PersistentVolumeSpec" => "PersistentVolumeSource",
+        "Probe" => "ProbeHandler",
+        "RuleWithOperations" => "Rule",
+        "Volume" => "VolumeSource",
+        name if name.starts_with("ConfigMap") || name.starts_with("Secret") => "LocalObjectReference",
+        name if name.starts_with("Device") => "DeviceConfiguration",
+        _ => return None,
+    })
+}
+
 fn strict_path(out: &mut String, at: Option<&Frame<'_>>) {
     let Some(frame) = at else { return };
     strict_path(out, frame.parent);
     match frame.step {
-        Step::Field(name, _) | Step::Key(name) => push_name(out, name),
+        Step::Field(name, ..) | Step::Key(name) => push_name(out, name),
         Step::Index(i) => {
             let _ = write!(out, "[{i}]");
         }
@@ -417,6 +437,10 @@ mod tests {
             (
                 json!({"spec": {"template": {"spec": {"containers": [{"imagePullPolicy": 1}]}}}}),
                 "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"volumes": [{"hostPath": 1}]}}}}),
+                "json: cannot unmarshal number into Go struct field Volume.spec.template.spec.volumes.VolumeSource.hostPath of type v1.HostPathVolumeSource",
             ),
             (
                 json!({"metadata": {"labels": {"a": 1}}}),

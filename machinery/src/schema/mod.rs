@@ -8,6 +8,7 @@
 
 pub mod builtin;
 pub mod crd;
+pub mod crd_rules;
 pub mod decode;
 pub mod default;
 pub mod prune;
