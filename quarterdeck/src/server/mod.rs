@@ -67,10 +67,19 @@ pub async fn run(options: ServerOptions) -> Result<()> {
     seed::plant(&layout, &state, &shutdown).await?;
     tracing::info!(api = state.reached_at.api_url, kubeconfig = %layout.admin_kubeconfig().display(), "the server is up");
 
+    notify_ready();
+
     let outcome = roles.run_until(&shutdown).await;
     shutdown.cancel();
     join.await??;
     outcome
+}
+
+/// Tells systemd, where it asked. Without a NOTIFY_SOCKET there is nobody to tell.
+fn notify_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd could not be told that the server is ready");
+    }
 }
 
 /// A directory that already is a server's: it must be this server's.

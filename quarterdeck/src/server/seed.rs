@@ -64,7 +64,7 @@ async fn bind(client: &Client, name: &str, role: &str, group: &str) -> Result<()
     let binding = ClusterRoleBinding {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
         role_ref: RoleRef {
-            api_group: "rbac.authorization.k8s.io".to_owned(),
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
