@@ -66,16 +66,6 @@ impl LeaseTable {
         self.leases.contains_key(&id)
     }
 
-    /// Number of leases.
-    pub fn len(&self) -> usize {
-        self.leases.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.leases.is_empty()
-    }
-
     /// Every id, ascending.
     pub fn ids(&self) -> Vec<i64> {
         let mut ids: Vec<i64> = self.leases.keys().copied().collect();

@@ -145,6 +145,12 @@ impl Store {
     }
 }
 
+fn started_now(gauge: Gauge) -> Gauge {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    gauge.set(now.map_or(0.0, |now| now.as_secs_f64()));
+    gauge
+}
+
 /// Leadership, proposals, quota.
 pub struct Server {
     /// 1 while a leader is known.
@@ -169,8 +175,8 @@ pub struct Server {
     pub slow_reads: IntCounter,
     /// The quota in bytes.
     pub quota: Gauge,
-    /// When this process started, in seconds since 1970.
-    pub start_time: Gauge,
+    /// Keeps the start time registered.
+    _start_time: Gauge,
     /// Resident memory of this process.
     pub resident: IntGauge,
     version: IntGaugeVec,
@@ -194,7 +200,7 @@ impl Server {
             slow_applies: counter("etcd_server_slow_apply_total", "Groups of entries that took long to apply."),
             slow_reads: counter("etcd_server_slow_read_indexes_total", "Read rounds that took long."),
             quota: float("etcd_server_quota_backend_bytes", "The quota in bytes."),
-            start_time: float("process_start_time_seconds", "Start time of the process since 1970, in seconds."),
+            _start_time: started_now(float("process_start_time_seconds", "Start time of the process since 1970, in seconds.")),
             resident: gauge("process_resident_memory_bytes", "Resident memory in bytes."),
             version: labelled("etcd_server_version", "The version of this server.", "server_version"),
             id: labelled("etcd_server_id", "The id of this member.", "server_id"),
@@ -241,8 +247,16 @@ impl Grpc {
     }
 }
 
+/// Resident bytes of this process, from the kernel.
+fn resident_bytes() -> Option<i64> {
+    const PAGE_BYTES: i64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(statm.split(' ').nth(1)?.parse::<i64>().ok()? * PAGE_BYTES)
+}
+
 /// Everything in Prometheus' text format.
 pub fn render() -> String {
+    SERVER.resident.set(resident_bytes().unwrap_or(0));
     LazyLock::force(&DISK);
     LazyLock::force(&STORE);
     LazyLock::force(&SERVER);

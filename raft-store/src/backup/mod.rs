@@ -1,12 +1,162 @@
 //! Snapshots as files: etcd's own format, so that etcd's tools read ours and ours read etcd's.
+//!
+//! Owns the bbolt file format, what stands in it, and making a data directory from it. A running member only
+//! ever gives a snapshot; taking one in needs a directory of its own.
 
-use proto::etcdserverpb::SnapshotResponse;
+mod bolt;
+mod bolt_reader;
+mod bolt_writer;
+mod dump;
+mod restore;
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use proto::etcdserverpb::{SnapshotRequest, SnapshotResponse, maintenance_client::MaintenanceClient};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::{error::Error, member::Member};
+use crate::{
+    error::Error,
+    member::{Member, SERVER_VERSION},
+};
 
-/// Streams the state as one file; the checksum follows it, as etcd's clients expect.
-pub fn stream(_member: &Member, _pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>) -> Result<(), Error> {
-    Err(Error::NOT_CAPABLE)
+/// Bytes of a piece on the wire.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How a data directory is made from a snapshot file.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// The file.
+    pub snapshot: PathBuf,
+    /// The new data directory; must not hold a member.
+    pub data_dir: PathBuf,
+    /// Name of the member.
+    pub name: String,
+    /// Founding members: `name=url,name=url`.
+    pub initial_cluster: String,
+    /// Token of the new cluster.
+    pub initial_cluster_token: String,
+    /// Peer URLs of the member, comma-separated.
+    pub peer_url: String,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Checksum of its records.
+    pub hash: u32,
+    /// The newest revision.
+    pub revision: i64,
+    /// Records in it.
+    pub keys: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Why a file could not be restored; names what and where.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The options contradict each other.
+    #[error("{0}")]
+    Options(String),
+    /// The directory is in use.
+    #[error("the data directory {0} holds a member already; restore into a new one")]
+    Exists(String),
+    /// The file is not what was saved.
+    #[error("the snapshot {0} does not match its checksum; take another")]
+    Checksum(String),
+    /// The file is something else.
+    #[error("the file has no bucket of keys; it is no snapshot of etcd or of this store")]
+    NotASnapshot,
+    /// The file or the directory cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The state cannot be written.
+    #[error(transparent)]
+    State(#[from] Error),
+}
+
+/// Streams the state as one file; its SHA-256 follows, as etcd's clients expect.
+pub fn stream(member: &Member, pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>) -> Result<(), Error> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = member.config().data_dir.join("member/copies").join(format!("backup-{number}.db"));
+    let streamed = write_and_stream(member, &path, pieces);
+    // Left-overs go at the next start.
+    let _ = fs::remove_file(&path);
+    streamed.map_err(Error::internal)
+}
+
+fn write_and_stream(
+    member: &Member,
+    path: &Path,
+    pieces: &mpsc::Sender<Result<SnapshotResponse, Status>>,
+) -> io::Result<()> {
+    let view = member.view();
+    dump::write(&view, &member.auth(), path)?;
+    let header = member.header(view.revision);
+    drop(view);
+    let mut file = fs::File::open(path)?;
+    let mut left = file.metadata()?.len();
+    let mut hasher = Sha256::new();
+    let piece = |blob: Vec<u8>, remaining_bytes: u64| {
+        let version = SERVER_VERSION.to_owned();
+        let response = SnapshotResponse { header, remaining_bytes, blob: blob.into(), version };
+        pieces.blocking_send(Ok(response)).is_ok()
+    };
+    while left > 0 {
+        let mut blob = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
+        file.read_exact(&mut blob)?;
+        hasher.update(&blob);
+        left -= blob.len() as u64;
+        if !piece(blob, left) {
+            return Ok(());
+        }
+    }
+    piece(hasher.finalize().to_vec(), 0);
+    Ok(())
+}
+
+/// Saves the state of a running member into a file; returns its size.
+///
+/// # Errors
+/// The member's, or the disk's as text.
+pub async fn save(endpoint: &str, file: &Path) -> Result<u64, Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::new(tonic::Code::Unavailable, format!("{endpoint}: {error}"));
+    let mut client =
+        MaintenanceClient::connect(endpoint.to_owned()).await.map_err(|error| failed(&error))?;
+    let mut pieces = client.snapshot(SnapshotRequest {}).await?.into_inner();
+    let draft = file.with_extension("part");
+    let mut out = fs::File::create(&draft).map_err(Error::internal)?;
+    let mut size = 0;
+    while let Some(piece) = pieces.message().await? {
+        out.write_all(&piece.blob).map_err(Error::internal)?;
+        size += piece.blob.len() as u64;
+    }
+    out.sync_all().map_err(Error::internal)?;
+    fs::rename(&draft, file).map_err(Error::internal)?;
+    Ok(size)
+}
+
+/// Makes a data directory from a snapshot file.
+///
+/// # Errors
+/// When the file is damaged or no snapshot, or the directory holds a member already. Nothing is left half done
+/// under the directory's name.
+pub fn restore(options: &RestoreOptions) -> Result<Contents, RestoreError> {
+    restore::restore(options)
+}
+
+/// What a snapshot file holds.
+///
+/// # Errors
+/// When the file is damaged or no snapshot.
+pub fn status(file: &Path) -> Result<Contents, RestoreError> {
+    restore::inspect(file)
 }

@@ -1,3 +1,64 @@
 //! The command line: etcd's flags, environment and configuration file.
 
+mod args;
 pub mod duration;
+mod flags;
+mod resolve;
+mod snapshot;
+
+use std::sync::Arc;
+
+pub use args::{Args, StoreCommand};
+pub use resolve::parse_cluster;
+pub use snapshot::SnapshotCommand;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, member::Member, member::SERVER_VERSION};
+
+/// What the functions here fail with; prints well.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Args {
+    /// The configuration these flags, the environment and the file give.
+    ///
+    /// # Errors
+    /// Names the flag and what is wrong with it.
+    pub fn config(&self) -> Result<Config, String> {
+        resolve::Settings::gather(self, |name| std::env::var(name).ok())?.config()
+    }
+}
+
+/// Starts a member with its listeners in the background. Stop it with [`Member::shutdown`].
+///
+/// # Errors
+/// A flag that cannot be used, or why the member did not start.
+pub async fn start(args: Args) -> Result<Arc<Member>, CliError> {
+    let config = args.config()?;
+    Ok(Member::start(config).await?)
+}
+
+/// Serves until `shutdown`, or carries out a subcommand.
+///
+/// # Errors
+/// A flag that cannot be used, why the member did not start, or what the subcommand failed with.
+pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), CliError> {
+    match &args.command {
+        Some(StoreCommand::Snapshot(command)) => return snapshot::run(command).await,
+        None if args.given.get("version").is_some_and(|value| value == "true") => {
+            println!("etcd Version: {SERVER_VERSION} (quarterdeck {})", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        None => {}
+    }
+    let member = start(args).await?;
+    tracing::info!(member = format!("{:x}", member.id()), "ready to serve client requests");
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = member.failed() => {
+            member.shutdown().await;
+            return Err("the member had to stop: its disk or its log failed; see the log above".into());
+        }
+    }
+    member.shutdown().await;
+    Ok(())
+}

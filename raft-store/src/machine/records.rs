@@ -71,6 +71,22 @@ impl Records {
     }
 }
 
+impl Records {
+    /// Writes the records of a state that was restored and has not applied any log entry.
+    pub fn write_initial(
+        db: &StateDb,
+        batch: &mut rocksdb::WriteBatch,
+        revision: i64,
+        compact_revision: i64,
+        auth: &AuthRecord,
+    ) {
+        let meta = db.family(Column::Meta);
+        batch.put_cf(meta, REVISION, revision.to_be_bytes());
+        batch.put_cf(meta, COMPACT, compact_revision.to_be_bytes());
+        batch.put_cf(meta, AUTH, auth.encode_to_vec());
+    }
+}
+
 fn damaged(key: &[u8]) -> Error {
     let key = String::from_utf8_lossy(key);
     Error::new(tonic::Code::DataLoss, format!("etcdserver: the {key} record of the state is damaged"))

@@ -115,6 +115,16 @@ impl Member {
         }
     }
 
+    /// Returns once the consensus core has stopped by itself: the disk or the log failed.
+    pub async fn failed(&self) {
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_watched().running_state.is_ok() {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Is cancelled when the member stops.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stop

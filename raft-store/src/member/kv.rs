@@ -22,8 +22,6 @@ use crate::{
 
 /// Ranges that may give more rows than this run on a thread of their own, so that they do not hold up others.
 const ROWS_INLINE_MAX: i64 = 256;
-/// What etcd allows a request to be larger than `--max-request-bytes`, for its envelope.
-pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
 impl Member {
     /// Answers a range, linearizably unless the request says otherwise.

@@ -41,11 +41,6 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The folder of everything.
-    pub fn member(&self) -> &Path {
-        &self.member
-    }
-
     /// The Raft log.
     pub fn log(&self) -> PathBuf {
         self.member.join("log")
@@ -68,6 +63,21 @@ impl Layout {
     /// The record of who this member is.
     pub fn identity_file(&self) -> PathBuf {
         self.member.join("identity")
+    }
+
+    /// Notes who founded the cluster a restored member belongs to, so that it starts without being told again.
+    pub fn store_founders(&self, cluster: &str, token: &str) -> io::Result<()> {
+        write_durably(&self.member.join("founders"), format!("{cluster}\n{token}\n").as_bytes())
+    }
+
+    /// The noted founders and their token, if there are any.
+    pub fn founders(&self) -> io::Result<Option<(String, String)>> {
+        let path = self.member.join("founders");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(path)?;
+        Ok(text.split_once('\n').map(|(cluster, token)| (cluster.to_owned(), token.trim().to_owned())))
     }
 
     fn current_file(&self) -> PathBuf {

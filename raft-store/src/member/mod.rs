@@ -11,7 +11,7 @@ mod caller;
 mod cluster;
 mod embedded;
 mod handle;
-mod identity;
+pub mod identity;
 mod kv;
 pub mod layout;
 mod leases;

@@ -80,6 +80,11 @@ impl Member {
         std::fs::create_dir_all(config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
         let layout = Layout::prepare(&config.data_dir)?;
+        let mut config = config;
+        if let Some((cluster, token)) = layout.founders()? {
+            config.initial_cluster = crate::cli::parse_cluster(&cluster).map_err(StartError::Config)?;
+            config.initial_cluster_token = token;
+        }
         let tls = ClientTls::load(&config.peer_tls)?;
         let identity = establish_identity(&config, &layout, tls.clone()).await?;
         let peers = Peers::new(identity.cluster_id, tls, config.election_timeout);

@@ -65,11 +65,6 @@ impl Pending {
         self.compact_revision = revision;
     }
 
-    /// The view underneath.
-    pub fn view(&self) -> &Arc<View> {
-        &self.view
-    }
-
     /// Bytes waiting to be committed.
     pub fn size_bytes(&self) -> usize {
         self.batch.size_in_bytes()
@@ -106,13 +101,6 @@ impl Pending {
         let position = Position { revision: self.revision + 1, sub: self.sub };
         self.sub += 1;
         position
-    }
-
-    /// Sets a key; returns what it was.
-    pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Result<Option<KeyValue>, Error> {
-        let before = self.get(&key)?;
-        self.put_over(before.clone(), key, value, lease);
-        Ok(before)
     }
 
     /// Sets a key whose present state the caller has just read.

@@ -18,7 +18,7 @@ use super::{
     snapshot::SnapshotDir,
     types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
-use crate::{machine::Machine, member::layout::Layout, metrics::DISK, storage::StateDb};
+use crate::{machine::Machine, member::layout::Layout, metrics::{DISK, SERVER}, storage::StateDb};
 
 /// Entries applied by one call into the machine.
 const APPLY_ENTRIES_MAX: usize = 512;
@@ -71,6 +71,7 @@ impl StateMachine {
         let took = started.elapsed();
         DISK.observe_commit(took);
         if took > SLOW_APPLY {
+            SERVER.slow_applies.inc();
             tracing::warn!(took_millis = took.as_millis() as u64, entries = count, "apply took too long");
         }
         Ok(results.into_iter().map(|results| Answers { results }).collect())

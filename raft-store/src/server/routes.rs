@@ -121,8 +121,17 @@ fn call_grpc(services: &mut Routes, request: ::http::Request<Incoming>) -> Answe
         _ => "unary",
     };
     GRPC.started(service, method, kind);
+    let (service, method) = (service.to_owned(), method.to_owned());
     let answer = services.call(request);
-    Box::pin(answer)
+    Box::pin(async move {
+        let answer = answer.await;
+        if let Ok(response) = &answer {
+            // Errors come in the head; a stream that fails later has begun well.
+            let status = Status::from_header_map(response.headers());
+            GRPC.handled(&service, &method, kind, status.map_or(tonic::Code::Ok, |status| status.code()));
+        }
+        answer
+    })
 }
 
 /// A learner answers only what its own state can answer, as in etcd.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use rocksdb::{Cache, ColumnFamily, DB, FlushOptions, Options, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+use rocksdb::{Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions, checkpoint::Checkpoint};
 
 use super::Column;
 use crate::error::Error;
@@ -23,6 +23,9 @@ const FORMAT_KEY: &[u8] = b"format";
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
 /// Upper bound of all in-memory tables together; what counts towards a member's memory under load.
 const MEMTABLES_BYTES: usize = 48 << 20;
+
+/// Key and value of a row.
+pub type Row = (Box<[u8]>, Box<[u8]>);
 
 /// One generation of the applied state.
 pub struct StateDb {
@@ -117,6 +120,11 @@ impl StateDb {
     /// Reads one row of the newest state.
     pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.db.get_cf(self.family(column), key).map_err(Error::from)
+    }
+
+    /// Every row of a column as it is now, in order.
+    pub fn rows(&self, column: Column) -> impl Iterator<Item = Result<Row, Error>> {
+        self.db.iterator_cf(self.family(column), IteratorMode::Start).map(|row| row.map_err(Error::from))
     }
 
     /// Makes everything committed so far durable, all columns at one point.

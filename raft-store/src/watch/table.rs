@@ -44,11 +44,6 @@ impl Watcher {
     fn wants_everything_from(&self, revision: i64) -> bool {
         !self.no_put && !self.no_delete && self.next_revision <= revision
     }
-
-    /// Whether previous values must be looked up for it.
-    pub fn wants_prev_kv(&self) -> bool {
-        self.prev_kv
-    }
 }
 
 struct Stream {
@@ -91,12 +86,7 @@ impl WatchTable {
         Self { revision, ..Self::default() }
     }
 
-    /// The last revision handed out.
-    pub fn revision(&self) -> i64 {
-        self.revision
-    }
-
-    /// Watches, and those of them that are behind.
+    /// Streams, watches, and watches that are behind.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.streams.len(), self.watchers.len(), self.behind.len())
     }

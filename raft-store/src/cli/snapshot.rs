@@ -1,0 +1,80 @@
+//! `snapshot save`, `restore` and `status`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::CliError;
+use crate::backup::{self, RestoreOptions};
+
+/// Work on snapshot files.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Saves the state of a running member into a file.
+    Save {
+        /// The file.
+        file: PathBuf,
+        /// URL of the member.
+        #[arg(long, default_value = "http://127.0.0.1:2379")]
+        endpoint: String,
+    },
+    /// Makes a data directory from a snapshot file, of this store or of etcd.
+    Restore {
+        /// The file.
+        file: PathBuf,
+        /// The new data directory.
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// Name of the member.
+        #[arg(long, default_value = "default")]
+        name: String,
+        /// Founding members of the restored cluster.
+        #[arg(long, default_value = "default=http://localhost:2380")]
+        initial_cluster: String,
+        /// Token of the restored cluster.
+        #[arg(long, default_value = "etcd-cluster")]
+        initial_cluster_token: String,
+        /// Peer URLs of the member, comma-separated.
+        #[arg(long, default_value = "http://localhost:2380")]
+        initial_advertise_peer_urls: String,
+    },
+    /// Prints hash, revision, number of keys and size of a file.
+    Status {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Carries out a command.
+pub async fn run(command: &SnapshotCommand) -> Result<(), CliError> {
+    match command.clone() {
+        SnapshotCommand::Save { file, endpoint } => {
+            let bytes = backup::save(&endpoint, &file).await?;
+            println!("Snapshot saved at {} ({bytes} bytes)", file.display());
+        }
+        SnapshotCommand::Restore {
+            file,
+            data_dir,
+            name,
+            initial_cluster,
+            initial_cluster_token,
+            initial_advertise_peer_urls,
+        } => {
+            let options = RestoreOptions {
+                snapshot: file,
+                data_dir,
+                name,
+                initial_cluster,
+                initial_cluster_token,
+                peer_url: initial_advertise_peer_urls,
+            };
+            let restored = tokio::task::spawn_blocking(move || backup::restore(&options)).await??;
+            println!("Restored {} keys at revision {}", restored.keys, restored.revision);
+        }
+        SnapshotCommand::Status { file } => {
+            let status = tokio::task::spawn_blocking(move || backup::status(&file)).await??;
+            println!("{:x}, {}, {}, {}", status.hash, status.revision, status.keys, status.size);
+        }
+    }
+    Ok(())
+}
