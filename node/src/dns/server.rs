@@ -98,12 +98,12 @@ impl Resolver {
                 Outcome::Foreign => {
                     let mut query = query;
                     query.set_name(name);
-                    return self.from_cache(request, aliases, query);
+                    return self.cached_or_forward(request, aliases, query);
                 }
                 Outcome::NotReady => return Now::Reply(wire::reply(request, ResponseCode::ServFail)),
-                Outcome::Alias(record, target) if aliases.len() < ALIASES_MAX => {
-                    aliases.push(record);
-                    name = target;
+                Outcome::Alias(alias) if aliases.len() < ALIASES_MAX => {
+                    aliases.push(alias.record);
+                    name = alias.target;
                 }
                 outcome => return Now::Reply(authoritative(request, &zone, aliases, outcome)),
             }
@@ -111,7 +111,7 @@ impl Resolver {
     }
 
     /// Upstream answers that are known already cost no task.
-    fn from_cache(&self, request: &Message, aliases: Vec<Record>, query: Query) -> Now {
+    fn cached_or_forward(&self, request: &Message, aliases: Vec<Record>, query: Query) -> Now {
         match self.forwarder.cached(&query, dnssec_ok(request)) {
             Some(message) => {
                 self.stats.cache_hits.inc();

@@ -85,12 +85,11 @@ fn resolver(options: &Options) -> Result<Resolver, Error> {
 
 /// Brings every address up, however long that takes: another DNS server may hold the port for a while.
 async fn listen(options: &Options, resolver: &Arc<Resolver>, shutdown: &CancellationToken) {
-    while options.manage_addresses {
-        match address::hold(&options.listen_ips, options.port, &options.nft).await {
-            Ok(()) => break,
-            Err(error) => tracing::error!(%error, "cannot set up the DNS address; retrying"),
+    if options.manage_addresses {
+        while let Err(error) = address::hold(&options.listen_ips, options.port, &options.nft).await {
+            tracing::error!(%error, "cannot set up the DNS address; retrying");
+            tokio::time::sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
     }
     let each = options.listen_ips.iter().map(|ip| listen_at(*ip, options.port, resolver, shutdown));
     futures::future::join_all(each).await;
@@ -138,7 +137,10 @@ async fn follow(mut feed: Subscription, resolver: &Resolver, options: &Options) 
 }
 
 async fn watch_resolv_conf(options: &Options, resolver: &Resolver) {
-    while options.upstreams.is_empty() {
+    if !options.upstreams.is_empty() {
+        return;
+    }
+    loop {
         match tokio::fs::read_to_string(&options.resolv_conf).await {
             Ok(text) => resolver.forwarder.set_servers(resolv_conf::servers(&text, &options.listen_ips)),
             Err(error) => {

@@ -27,6 +27,15 @@ const REFRESH_SECS: i32 = 7_200;
 const RETRY_SECS: i32 = 1_800;
 const EXPIRE_SECS: i32 = 86_400;
 
+/// A name that stands for another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alias {
+    /// For the answer section.
+    pub record: Record,
+    /// The other name.
+    pub target: Name,
+}
+
 /// What a name resolves to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -38,7 +47,7 @@ pub enum Outcome {
         additionals: Vec<Record>,
     },
     /// An alias; the resolver follows it.
-    Alias(Record, Name),
+    Alias(Box<Alias>),
     /// The name exists without records of this type.
     NoData,
     /// The name does not exist.
@@ -397,7 +406,10 @@ impl Asked<'_> {
         let Ok(target) = Name::from_ascii(format!("{}.", target.trim_end_matches('.'))) else {
             return Outcome::NoData;
         };
-        Outcome::Alias(self.zone.record(self.name, RData::CNAME(CNAME(target.clone()))), target)
+        Outcome::Alias(Box::new(Alias {
+            record: self.zone.record(self.name, RData::CNAME(CNAME(target.clone()))),
+            target,
+        }))
     }
 
     fn endpoint(&self, service: &Service, label: &str) -> Outcome {

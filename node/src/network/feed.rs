@@ -96,6 +96,14 @@ pub struct Subscription {
     pub demand: Demand,
 }
 
+impl Subscription {
+    /// A subscription without a hub: whoever holds the sender is the source of events.
+    pub fn manual() -> (mpsc::Sender<Event>, Self) {
+        let (sender, events) = mpsc::channel(QUEUE_LEN);
+        (sender, Self { events, demand: Demand(Arc::new(watch::Sender::new(false))) })
+    }
+}
+
 /// The watches of one machine.
 pub struct Hub {
     client: Client,

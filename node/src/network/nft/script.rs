@@ -26,7 +26,7 @@ pub fn render(table: &str, changes: &Changes) -> String {
         }
     }
     elements(&mut out, "delete", table, changes.gone.iter().filter(|(slot, _)| is_element(slot)));
-    for (slot, _) in &changes.gone {
+    for slot in changes.gone.keys() {
         if let Slot::Chain(name) = slot {
             line(&mut out, format_args!("flush chain {table} {name}"));
         }

@@ -161,6 +161,10 @@ const TABLES: [(&str, &str, &str); 7] = [
 /// The chain that answers "connection refused" for services without endpoints.
 pub const REJECT_CHAIN: &str = "reject-chain";
 
+/// A TCP client on this machine may miss an ICMP error while it holds its own socket, and then waits a second; a reset
+/// it cannot miss.
+const REJECT_RULES: [&str; 2] = ["meta l4proto tcp reject with tcp reset", "reject"];
+
 /// Everything that stands in the table before the first service.
 pub fn base(settings: &Settings) -> Fragment {
     let mut fragment = Fragment::default();
@@ -168,7 +172,7 @@ pub fn base(settings: &Settings) -> Fragment {
         let hook = Hook { kind, hook, priority };
         fragment.chain(&name.into(), Some(hook), rules.iter().map(|rule| (*rule).to_owned()).collect());
     }
-    fragment.chain(&REJECT_CHAIN.into(), None, vec!["reject".into()]);
+    fragment.chain(&REJECT_CHAIN.into(), None, REJECT_RULES.map(str::to_owned).into());
     for family in Family::ALL {
         for (name, kind, spec) in TABLES {
             let name: Arc<str> = format!("{name}{}", family.digit()).into();
@@ -265,5 +269,5 @@ fn node_port_check(settings: &Settings, family: Family) -> Vec<String> {
 
 /// What still goes to a cluster address here was sent to a port that no service has.
 fn cluster_ips_check(_: &Settings, family: Family) -> Vec<String> {
-    vec![format!("{} daddr @cluster-ips{} reject", ip(family), family.digit())]
+    vec![format!("{} daddr @cluster-ips{} goto {REJECT_CHAIN}", ip(family), family.digit())]
 }

@@ -106,7 +106,7 @@ fn ask(zone: &Zone, name: &str, kind: RecordType) -> String {
                 format!("{} + {}", list(&answers), list(&additionals))
             }
         }
-        Outcome::Alias(record, target) => format!("{} -> {target}", show(&record)),
+        Outcome::Alias(alias) => format!("{} -> {}", show(&alias.record), alias.target),
         Outcome::NoData => "no data".to_owned(),
         Outcome::NoName => "no name".to_owned(),
         Outcome::Foreign => "foreign".to_owned(),
