@@ -1,0 +1,292 @@
+//! Cgroups of pods by class, on cgroup v1 (one tree a controller) and v2 (one tree). Containers' own cgroups
+//! are the runtime's business.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::config::{CgroupDriver, Config};
+use super::cri::resources::{QUOTA_PERIOD_MICROS, cpu_quota, cpu_shares};
+use super::pod::qos::{QosClass, class};
+use super::pod::spec;
+use super::quantity;
+use super::stats::usage::{PodUsage, of_cgroup};
+use super::worker::admission::requests;
+
+/// Where the kernel shows cgroups.
+const MOUNT: &str = "/sys/fs/cgroup";
+/// The cgroup of all pods.
+const KUBEPODS: &str = "kubepods";
+/// Controllers of v1 in whose trees pods get a folder.
+const CONTROLLERS: &[&str] =
+    &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd"];
+
+/// Makes and removes pods' cgroups.
+pub struct Cgroups {
+    root: String,
+    driver: CgroupDriver,
+    per_qos: bool,
+    unified: bool,
+    pids_max: i64,
+}
+
+/// What limits a pod as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PodLimits {
+    shares: i64,
+    quota: Option<i64>,
+    memory: Option<i64>,
+}
+
+impl Cgroups {
+    /// By the settings and what the kernel has.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            root: config.cgroup_root.clone(),
+            driver: config.cgroup_driver,
+            per_qos: config.cgroups_per_qos,
+            unified: Path::new(MOUNT).join("cgroup.controllers").exists(),
+            pids_max: config.pod_pids_max,
+        }
+    }
+
+    /// The names from the root down to the pod: `kubepods`, `burstable`, `pod<uid>`.
+    fn names(&self, class: QosClass, uid: &str) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        names.push(KUBEPODS.into());
+        match class {
+            QosClass::Burstable => names.push("burstable".into()),
+            QosClass::BestEffort => names.push("besteffort".into()),
+            QosClass::Guaranteed => {}
+        }
+        names.push(format!("pod{uid}"));
+        names
+    }
+
+    /// The path below a controller's tree.
+    fn path(&self, names: &[String]) -> String {
+        match self.driver {
+            CgroupDriver::Cgroupfs => names.join("/"),
+            CgroupDriver::Systemd => {
+                let escaped: Vec<String> = names.iter().map(|n| n.replace('-', "_")).collect();
+                let slices = (1..=escaped.len()).map(|n| format!("{}.slice", escaped[..n].join("-")));
+                slices.collect::<Vec<_>>().join("/")
+            }
+        }
+    }
+
+    /// The pod's cgroup as the runtime wants it named; empty where pods get none.
+    pub fn parent_for_runtime(&self, pod: &Pod) -> String {
+        if !self.per_qos {
+            return String::new();
+        }
+        let path = self.path(&self.names(class(pod), spec::uid(pod)));
+        match self.driver {
+            CgroupDriver::Cgroupfs => format!("/{path}"),
+            CgroupDriver::Systemd => path.rsplit('/').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn trees(&self) -> Vec<PathBuf> {
+        if self.unified {
+            return vec![PathBuf::from(MOUNT)];
+        }
+        CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|p| p.is_dir()).collect()
+    }
+
+    /// Makes the pod's cgroup with its limits. With systemd the runtime asks it for the slice.
+    pub fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
+        if !self.per_qos || self.driver == CgroupDriver::Systemd {
+            return Ok(());
+        }
+        let path = self.path(&self.names(class(pod), spec::uid(pod)));
+        for tree in self.trees() {
+            let dir = tree.join(&path);
+            self.make(&tree, &dir)?;
+        }
+        self.apply(&path, pod_limits(pod))
+    }
+
+    /// What the pod's cgroup says it uses.
+    pub fn usage(&self, pod: &Pod) -> PodUsage {
+        let path = self.path(&self.names(class(pod), spec::uid(pod)));
+        of_cgroup(
+            |controller| {
+                let base = Path::new(MOUNT);
+                if self.unified { base.join(&path) } else { base.join(controller).join(&path) }
+            },
+            self.unified,
+        )
+    }
+
+    fn make(&self, tree: &Path, dir: &Path) -> io::Result<()> {
+        let Ok(below) = dir.strip_prefix(tree) else { return Ok(()) };
+        let mut path = tree.to_owned();
+        for part in below.components() {
+            if self.unified {
+                // Controllers must be handed down before a child can have them.
+                for controller in ["cpu", "memory", "pids", "cpuset", "io"] {
+                    let _ = fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"));
+                }
+            }
+            let parent = path.clone();
+            path.push(part);
+            match fs::create_dir(&path) {
+                Ok(()) => inherit_cpuset(&parent, &path)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, path: &str, limits: PodLimits) -> io::Result<()> {
+        let write = |tree: &str, file: &str, value: String| -> io::Result<()> {
+            let base = if self.unified { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join(tree) };
+            let target = base.join(path).join(file);
+            if target.exists() { fs::write(target, value) } else { Ok(()) }
+        };
+        if self.unified {
+            write("", "cpu.weight", cpu_weight(limits.shares).to_string())?;
+            if let Some(quota) = limits.quota {
+                write("", "cpu.max", format!("{quota} {QUOTA_PERIOD_MICROS}"))?;
+            }
+            if let Some(memory) = limits.memory {
+                write("", "memory.max", memory.to_string())?;
+            }
+        } else {
+            write("cpu", "cpu.shares", limits.shares.to_string())?;
+            if let Some(quota) = limits.quota {
+                write("cpu", "cpu.cfs_period_us", QUOTA_PERIOD_MICROS.to_string())?;
+                write("cpu", "cpu.cfs_quota_us", quota.to_string())?;
+            }
+            if let Some(memory) = limits.memory {
+                write("memory", "memory.limit_in_bytes", memory.to_string())?;
+            }
+        }
+        if self.pids_max > 0 {
+            write("pids", "pids.max", self.pids_max.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pod's cgroup; one that is gone counts as removed.
+    pub fn remove_pod(&self, pod: &Pod) -> io::Result<()> {
+        self.remove_uid(spec::uid(pod))
+    }
+
+    /// Removes the cgroup of a pod of which only the uid is known.
+    pub fn remove_uid(&self, uid: &str) -> io::Result<()> {
+        if !self.per_qos || self.driver == CgroupDriver::Systemd || uid.is_empty() {
+            return Ok(());
+        }
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            let path = self.path(&self.names(class, uid));
+            for tree in self.trees() {
+                remove_tree(&tree.join(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the cgroups above the pods, at the end of an agent whose pods are gone.
+    pub fn remove_parents(&self) {
+        let mut root: Vec<String> =
+            self.root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        root.push(KUBEPODS.into());
+        for tree in self.trees() {
+            for class in ["burstable", "besteffort", ""] {
+                let _ = fs::remove_dir(tree.join(root.join("/")).join(class));
+            }
+        }
+    }
+}
+
+/// A new cpuset accepts no process before it has CPUs and memory nodes.
+fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let (from, to) = (parent.join(file), child.join(file));
+        if to.exists() && parent.join("cpuset.sched_load_balance").exists() {
+            fs::write(to, fs::read(from)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// v2's weight for v1's shares, as runc maps them.
+fn cpu_weight(shares: i64) -> i64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn pod_limits(pod: &Pod) -> PodLimits {
+    let milli = i64::try_from(requests(pod, "cpu") / 1_000_000).unwrap_or(0);
+    let all_limited = |resource: &str| -> Option<i128> {
+        let pod_level = pod.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.limits.as_ref());
+        if let Some(limit) = pod_level.and_then(|l| l.get(resource)) {
+            return Some(quantity::nano(limit));
+        }
+        let of = |c: &k8s_openapi::api::core::v1::Container| {
+            c.resources.as_ref()?.limits.as_ref()?.get(resource).map(quantity::nano)
+        };
+        let init = spec::init_containers(pod).iter().map(of).try_fold(0, |a: i128, l| l.map(|l| a.max(l)))?;
+        let regular = spec::containers(pod).iter().map(of).try_fold(0, |a: i128, l| l.map(|l| a + l))?;
+        Some(regular.max(init)).filter(|l| *l > 0)
+    };
+    let quota = all_limited("cpu").map(|n| cpu_quota(i64::try_from(n / 1_000_000).unwrap_or(0)));
+    let memory = all_limited("memory").and_then(|n| i64::try_from(n / quantity::NANO).ok());
+    match class(pod) {
+        QosClass::BestEffort => PodLimits { shares: cpu_shares(0), ..Default::default() },
+        _ => PodLimits { shares: cpu_shares(milli), quota, memory },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cgroups(driver: CgroupDriver, root: &str) -> Cgroups {
+        Cgroups { root: root.into(), driver, per_qos: true, unified: false, pids_max: 0 }
+    }
+
+    #[test]
+    fn names_follow_the_driver() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "a-b"}, "spec": {"containers": []}}))
+                .expect("ok");
+        let name = |driver, root| cgroups(driver, root).parent_for_runtime(&pod);
+        assert_eq!(name(CgroupDriver::Cgroupfs, "/"), "/kubepods/besteffort/poda-b");
+        assert_eq!(name(CgroupDriver::Cgroupfs, "/qd"), "/qd/kubepods/besteffort/poda-b");
+        assert_eq!(name(CgroupDriver::Systemd, "/"), "kubepods-besteffort-poda_b.slice");
+    }
+
+    #[test]
+    fn limits_of_the_whole_pod() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "1", "memory": "1Mi"}}},
+            {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}}))
+        .expect("a pod");
+        let limits = pod_limits(&pod);
+        assert_eq!(limits, PodLimits { shares: 512, quota: Some(200_000), memory: None });
+        assert_eq!(cpu_weight(1024), 39);
+    }
+}

@@ -1,0 +1,12 @@
+//! Storage drivers on this machine: they register through a socket, are asked to stage and publish volumes,
+//! and are recorded in the node's CSINode.
+
+pub mod driver;
+
+pub mod registry;
+
+pub mod publish;
+
+pub mod vol_data;
+
+pub use registry::Plugins;

@@ -1,0 +1,337 @@
+//! Publishing a driver's volume for a pod and taking it back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Pod, SecretReference};
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use kube::Api;
+use proto::csi;
+use proto::csi::node_service_capability::rpc::Type as Capability;
+use sha2::{Digest, Sha256};
+
+use super::driver::Driver;
+use super::registry::Plugins;
+use super::vol_data::{self, VolData};
+use crate::kubelet::cluster::objects::Objects;
+use crate::kubelet::pod::spec;
+use crate::kubelet::volumes::fs_group;
+use crate::kubelet::volumes::layout::Layout;
+use crate::kubelet::volumes::mounts;
+use crate::kubelet::volumes::source::{Resolved, Source};
+
+fn sha256_hex(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// One volume on its way to a pod.
+struct Job<'a> {
+    driver: Driver,
+    spec: Option<CSIDriver>,
+    pod: &'a Pod,
+    volume: &'a Resolved,
+    volume_id: String,
+    context: HashMap<String, String>,
+    secrets: HashMap<String, String>,
+    stage_secrets: HashMap<String, String>,
+    capability: csi::VolumeCapability,
+    fs_type: String,
+    read_only: bool,
+    publish_context: HashMap<String, String>,
+}
+
+impl Plugins {
+    /// Stages (where the driver does) and publishes a volume; the path on the machine.
+    pub async fn publish(
+        &self,
+        layout: &Layout,
+        objects: &Objects,
+        pod: &Pod,
+        volume: &Resolved,
+    ) -> Result<PathBuf, String> {
+        let job = self.job(objects, pod, volume).await?;
+        let dir = layout.volume(spec::uid(pod), "kubernetes.io/csi", &volume.dir_name);
+        let target = if volume.block {
+            layout
+                .plugins()
+                .join("kubernetes.io/csi/volumeDevices/publish")
+                .join(&volume.dir_name)
+                .join(spec::uid(pod))
+        } else {
+            dir.join("mount")
+        };
+        if mounts::is_mount_point(&target).map_err(|e| e.to_string())? {
+            return Ok(target);
+        }
+        let note = VolData {
+            driver_name: job.driver.name.clone(),
+            volume_handle: job.volume_id.clone(),
+            spec_vol_id: volume.dir_name.clone(),
+            volume_lifecycle_mode: match volume.source {
+                Source::CsiInline(_) => "Ephemeral".into(),
+                _ => "Persistent".into(),
+            },
+            node_name: self.node_name.clone(),
+        };
+        // The note goes first: whatever happens after it, the volume will be released.
+        vol_data::save(&dir, &note).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let staging = self.stage(layout, &job).await?;
+        let parent = if volume.block { target.parent() } else { Some(dir.as_path()) };
+        if let Some(made) = parent {
+            fs::create_dir_all(made).map_err(|e| format!("{}: {e}", made.display()))?;
+        }
+        self.publish_job(&job, &staging, &target).await?;
+        apply_fs_group(&job, &target)?;
+        Ok(target)
+    }
+
+    async fn job<'a>(
+        &self,
+        objects: &Objects,
+        pod: &'a Pod,
+        volume: &'a Resolved,
+    ) -> Result<Job<'a>, String> {
+        let empty = Vec::new();
+        match &volume.source {
+            Source::CsiInline(inline) => {
+                let seed = format!("{}{}{}", spec::namespace(pod), spec::uid(pod), volume.name);
+                let secret = inline.node_publish_secret_ref.as_ref();
+                let reference = secret.map(|s| SecretReference {
+                    name: Some(s.name.clone()),
+                    namespace: Some(spec::namespace(pod).to_owned()),
+                });
+                let fs_type = inline.fs_type.clone().unwrap_or_default();
+                Ok(Job {
+                    driver: self.driver(&inline.driver)?,
+                    spec: self.driver_spec(&inline.driver).await,
+                    pod,
+                    volume,
+                    volume_id: format!("csi-{}", sha256_hex(&seed)),
+                    context: inline.volume_attributes.clone().unwrap_or_default().into_iter().collect(),
+                    secrets: secret_data(objects, reference.as_ref()).await?,
+                    stage_secrets: HashMap::new(),
+                    capability: capability(false, &fs_type, &empty, &["ReadWriteOnce".into()]),
+                    fs_type,
+                    read_only: inline.read_only == Some(true),
+                    publish_context: HashMap::new(),
+                })
+            }
+            Source::CsiPersistent(source) => self.persistent_job(objects, pod, volume, source).await,
+            other => Err(format!("{} is not a CSI volume", other.plugin())),
+        }
+    }
+
+    async fn persistent_job<'a>(
+        &self,
+        objects: &Objects,
+        pod: &'a Pod,
+        volume: &'a Resolved,
+        source: &CSIPersistentVolumeSource,
+    ) -> Result<Job<'a>, String> {
+        let fs_type = source.fs_type.clone().unwrap_or_default();
+        let spec = self.driver_spec(&source.driver).await;
+        let attach = spec.as_ref().is_none_or(|d| d.spec.attach_required != Some(false));
+        Ok(Job {
+            driver: self.driver(&source.driver)?,
+            publish_context: if attach { self.attachment(source).await? } else { HashMap::new() },
+            spec,
+            pod,
+            volume,
+            volume_id: source.volume_handle.clone(),
+            context: source.volume_attributes.clone().unwrap_or_default().into_iter().collect(),
+            secrets: secret_data(objects, source.node_publish_secret_ref.as_ref()).await?,
+            stage_secrets: secret_data(objects, source.node_stage_secret_ref.as_ref()).await?,
+            capability: capability(volume.block, &fs_type, &volume.mount_options, &volume.access_modes),
+            fs_type,
+            read_only: source.read_only == Some(true) || volume.read_only,
+        })
+    }
+
+    async fn driver_spec(&self, name: &str) -> Option<CSIDriver> {
+        Api::<CSIDriver>::all(self.client.clone()).get_opt(name).await.ok().flatten()
+    }
+
+    /// What the attacher left for this machine; an error until the volume is attached.
+    async fn attachment(
+        &self,
+        source: &CSIPersistentVolumeSource,
+    ) -> Result<HashMap<String, String>, String> {
+        let seed = format!("{}{}{}", source.volume_handle, source.driver, self.node_name);
+        let name = format!("csi-{}", sha256_hex(&seed));
+        let found = Api::<VolumeAttachment>::all(self.client.clone()).get(&name).await;
+        let status = found.map_err(|e| format!("volume attachment {name}: {e}"))?.status.unwrap_or_default();
+        if !status.attached {
+            return Err(format!("volume {} is not attached yet", source.volume_handle));
+        }
+        Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect())
+    }
+
+    async fn stage(&self, layout: &Layout, job: &Job<'_>) -> Result<String, String> {
+        let inline = matches!(job.volume.source, Source::CsiInline(_));
+        if inline || !job.driver.can(Capability::StageUnstageVolume) {
+            return Ok(String::new());
+        }
+        let path = staging_path(layout, &job.driver.name, &job.volume_id);
+        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = path.to_string_lossy().into_owned();
+        let request = csi::NodeStageVolumeRequest {
+            volume_id: job.volume_id.clone(),
+            publish_context: job.publish_context.clone(),
+            staging_target_path: text.clone(),
+            volume_capability: Some(job.capability.clone()),
+            secrets: job.stage_secrets.clone(),
+            volume_context: job.context.clone(),
+        };
+        job.driver.stage(request).await?;
+        Ok(text)
+    }
+
+    async fn publish_job(&self, job: &Job<'_>, staging: &str, target: &Path) -> Result<(), String> {
+        let mut context = job.context.clone();
+        if job.spec.as_ref().is_some_and(|d| d.spec.pod_info_on_mount == Some(true)) {
+            context.extend(pod_info(job));
+        }
+        let mut capability = job.capability.clone();
+        if let (Some(group), Some(csi::volume_capability::AccessType::Mount(mount))) =
+            (group_of(job.pod), capability.access_type.as_mut())
+            && job.driver.can(Capability::VolumeMountGroup)
+        {
+            mount.volume_mount_group = group.to_string();
+        }
+        let request = csi::NodePublishVolumeRequest {
+            volume_id: job.volume_id.clone(),
+            publish_context: job.publish_context.clone(),
+            staging_target_path: staging.to_owned(),
+            target_path: target.to_string_lossy().into_owned(),
+            volume_capability: Some(capability),
+            readonly: job.read_only,
+            secrets: job.secrets.clone(),
+            volume_context: context,
+        };
+        job.driver.publish(request).await
+    }
+
+    /// Takes back every volume of a pod, from the notes on disk. The error is a volume and why.
+    pub async fn unpublish_all(&self, layout: &Layout, uid: &str) -> Result<(), (String, String)> {
+        for (dir, note) in vol_data::of_pod(&layout.volumes(uid)) {
+            let failed = |text: String| (note.spec_vol_id.clone(), text);
+            let driver = self.driver(&note.driver_name).map_err(failed)?;
+            let block = layout
+                .plugins()
+                .join("kubernetes.io/csi/volumeDevices/publish")
+                .join(&note.spec_vol_id)
+                .join(uid);
+            let target = if block.exists() { block } else { dir.join("mount") };
+            driver.unpublish(&note.volume_handle, &target.to_string_lossy()).await.map_err(failed)?;
+            mounts::unmount(&target).map_err(|e| failed(e.to_string()))?;
+            let io = |e: std::io::Error| failed(format!("{}: {e}", dir.display()));
+            if target.is_dir() {
+                fs::remove_dir(&target).map_err(io)?;
+            } else if target.exists() {
+                fs::remove_file(&target).map_err(io)?;
+            }
+            fs::remove_dir_all(&dir).map_err(io)?;
+            self.unstage(layout, &driver, &note).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a volume back from the machine once no pod uses it any more.
+    async fn unstage(&self, layout: &Layout, driver: &Driver, note: &VolData) -> Result<(), String> {
+        let path = staging_path(layout, &driver.name, &note.volume_handle);
+        let used = fs::read_dir(layout.pods()).into_iter().flatten().flatten().any(|pod| {
+            let notes = vol_data::of_pod(&pod.path().join("volumes"));
+            notes
+                .iter()
+                .any(|(_, n)| n.driver_name == note.driver_name && n.volume_handle == note.volume_handle)
+        });
+        if used || !driver.can(Capability::StageUnstageVolume) || !path.exists() {
+            return Ok(());
+        }
+        driver.unstage(&note.volume_handle, &path.to_string_lossy()).await?;
+        mounts::unmount(&path).map_err(|e| e.to_string())?;
+        fs::remove_dir(&path).map_err(|e| format!("{}: {e}", path.display()))
+    }
+}
+
+fn staging_path(layout: &Layout, driver: &str, volume_id: &str) -> PathBuf {
+    layout.plugins().join("kubernetes.io/csi").join(driver).join(sha256_hex(volume_id)).join("globalmount")
+}
+
+fn capability(block: bool, fs_type: &str, flags: &[String], modes: &[String]) -> csi::VolumeCapability {
+    use csi::volume_capability::access_mode::Mode;
+    use csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+    let has = |mode: &str| modes.iter().any(|m| m == mode);
+    let mode = if has("ReadWriteMany") {
+        Mode::MultiNodeMultiWriter
+    } else if has("ReadOnlyMany") {
+        Mode::MultiNodeReaderOnly
+    } else {
+        Mode::SingleNodeWriter
+    };
+    let access = if block {
+        AccessType::Block(BlockVolume {})
+    } else {
+        AccessType::Mount(MountVolume {
+            fs_type: fs_type.to_owned(),
+            mount_flags: flags.to_vec(),
+            volume_mount_group: String::new(),
+        })
+    };
+    csi::VolumeCapability { access_mode: Some(AccessMode { mode: mode as i32 }), access_type: Some(access) }
+}
+
+fn pod_info(job: &Job<'_>) -> BTreeMap<String, String> {
+    let spec = spec::spec(job.pod);
+    let key = |name: &str| format!("csi.storage.k8s.io/{name}");
+    let inline = matches!(job.volume.source, Source::CsiInline(_));
+    BTreeMap::from([
+        (key("pod.name"), spec::name(job.pod).to_owned()),
+        (key("pod.namespace"), spec::namespace(job.pod).to_owned()),
+        (key("pod.uid"), spec::uid(job.pod).to_owned()),
+        (key("serviceAccount.name"), spec.service_account_name.clone().unwrap_or_default()),
+        (key("ephemeral"), inline.to_string()),
+    ])
+}
+
+fn group_of(pod: &Pod) -> Option<u32> {
+    let spec = spec::spec(pod);
+    spec.security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok())
+}
+
+/// Gives the volume to the pod's group where the driver wants the agent to do it.
+fn apply_fs_group(job: &Job<'_>, target: &Path) -> Result<(), String> {
+    let Some(group) = group_of(job.pod) else { return Ok(()) };
+    if job.read_only || job.volume.block || job.driver.can(Capability::VolumeMountGroup) {
+        return Ok(());
+    }
+    let policy = job.spec.as_ref().and_then(|d| d.spec.fs_group_policy.as_deref());
+    let applies = match policy {
+        Some("None") => false,
+        Some("File") => true,
+        _ => {
+            !job.fs_type.is_empty() && job.volume.access_modes.iter().any(|m| m.starts_with("ReadWriteOnce"))
+        }
+    };
+    if !applies {
+        return Ok(());
+    }
+    let spec = spec::spec(job.pod);
+    let change = spec.security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
+    fs_group::apply(target, group, false, change == Some("OnRootMismatch"))
+        .map_err(|e| format!("applyFSGroup failed for vol {}: {e}", job.volume_id))
+}
+
+async fn secret_data(
+    objects: &Objects,
+    reference: Option<&SecretReference>,
+) -> Result<HashMap<String, String>, String> {
+    let Some(reference) = reference else { return Ok(HashMap::new()) };
+    let (name, namespace) =
+        (reference.name.clone().unwrap_or_default(), reference.namespace.clone().unwrap_or_default());
+    let secret = objects.secret(&namespace, &name).await.map_err(|e| e.to_string())?;
+    let secret = secret.ok_or_else(|| format!("secret \"{name}\" not found"))?;
+    let text = |(k, v): (String, k8s_openapi::ByteString)| (k, String::from_utf8_lossy(&v.0).into_owned());
+    Ok(secret.data.unwrap_or_default().into_iter().map(text).collect())
+}

@@ -1,0 +1,36 @@
+//! The drivers that have registered, by name.
+
+use std::collections::BTreeMap;
+
+use kube::Client;
+use parking_lot::RwLock;
+
+use super::driver::Driver;
+
+/// Registered drivers. Shared by registration, volumes and the node's status.
+pub struct Plugins {
+    pub(super) client: Client,
+    pub(super) node_name: String,
+    drivers: RwLock<BTreeMap<String, Driver>>,
+}
+
+impl Plugins {
+    /// None yet.
+    pub fn new(client: Client, node_name: &str) -> Self {
+        Self { client, node_name: node_name.to_owned(), drivers: RwLock::default() }
+    }
+
+    /// One driver; the error is upstream's text.
+    pub fn driver(&self, name: &str) -> Result<Driver, String> {
+        let found = self.drivers.read().get(name).cloned();
+        found.ok_or_else(|| format!("driver name {name} not found in the list of registered CSI drivers"))
+    }
+
+    pub(super) fn insert(&self, driver: Driver) {
+        self.drivers.write().insert(driver.name.clone(), driver);
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.drivers.write().remove(name);
+    }
+}

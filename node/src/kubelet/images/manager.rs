@@ -1,0 +1,201 @@
+//! Makes sure that a container's image is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use parking_lot::Mutex;
+use proto::cri;
+use tokio::sync::Semaphore;
+
+use super::{credentials, names};
+use crate::kubelet::cluster::events::Recorder;
+use crate::kubelet::cri::Runtime;
+use crate::kubelet::cri::client::timed;
+use crate::kubelet::cri::security::ImageUser;
+use crate::kubelet::pod::container_status::Waiting;
+
+/// Pulls at a time where they are not serialized.
+const PARALLEL_PULLS: usize = 8;
+/// A pull may take this long; the pod's end interrupts it earlier.
+const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// An image that is there.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// How the runtime wants it named.
+    pub reference: String,
+    /// The user it names.
+    pub user: ImageUser,
+}
+
+/// The image is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageError {
+    /// The registry or the runtime failed: back-off applies.
+    Pull(Waiting),
+    /// It will not be pulled: name, policy.
+    Refused(Waiting),
+}
+
+/// The manager. Shared by every pod's worker.
+pub struct Images {
+    runtime: Runtime,
+    recorder: Recorder,
+    pulls: Semaphore,
+    /// When each image was last used by a container, for garbage collection.
+    used: Mutex<HashMap<String, Instant>>,
+}
+
+impl Images {
+    /// A manager over the runtime.
+    pub fn new(runtime: Runtime, recorder: Recorder, serialize: bool) -> Arc<Self> {
+        let pulls = Semaphore::new(if serialize { 1 } else { PARALLEL_PULLS });
+        Arc::new(Self { runtime, recorder, pulls, used: Mutex::default() })
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// When an image was last used, if it was since the agent started.
+    pub fn last_used(&self, id: &str) -> Option<Instant> {
+        self.used.lock().get(id).copied()
+    }
+
+    async fn look(&self, image: &str) -> Result<Option<cri::Image>, Waiting> {
+        let spec = cri::ImageSpec { image: image.to_owned(), ..Default::default() };
+        let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
+        let answer = self.runtime.images().image_status(timed(request, Duration::from_secs(30))).await;
+        match answer {
+            Ok(answer) => Ok(answer.into_inner().image),
+            Err(status) => Err(Waiting {
+                reason: "ImageInspectError".into(),
+                message: format!("Failed to inspect image \"{image}\": {}", status.message()),
+            }),
+        }
+    }
+
+    /// Makes the image be there by the container's policy.
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        secrets: &[Secret],
+        sandbox: &cri::PodSandboxConfig,
+    ) -> Result<Pulled, ImageError> {
+        let asked = container.image.clone().unwrap_or_default();
+        let name = Some(container.name.as_str());
+        let Some(image) = names::with_default_tag(&asked) else {
+            let message = format!(
+                "Failed to apply default image tag \"{asked}\": couldn't parse image name \"{asked}\": invalid reference format"
+            );
+            self.recorder.pod(pod, name, true, "InspectFailed", message.clone());
+            return Err(ImageError::Refused(Waiting { reason: "InvalidImageName".into(), message }));
+        };
+        let policy = container.image_pull_policy.as_deref().unwrap_or(default_policy(&image));
+        let found =
+            if policy == "Always" { None } else { self.look(&image).await.map_err(ImageError::Refused)? };
+        if let Some(found) = found {
+            let message = format!("Container image \"{asked}\" already present on machine");
+            self.recorder.pod(pod, name, false, "Pulled", message);
+            return Ok(self.pulled(&found));
+        }
+        if policy == "Never" {
+            let message = format!("Container image \"{asked}\" is not present with pull policy of Never");
+            self.recorder.pod(pod, name, true, "ErrImageNeverPull", message.clone());
+            return Err(ImageError::Refused(Waiting { reason: "ErrImageNeverPull".into(), message }));
+        }
+        self.pull(pod, container, &asked, &image, secrets, sandbox).await
+    }
+
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        asked: &str,
+        image: &str,
+        secrets: &[Secret],
+        sandbox: &cri::PodSandboxConfig,
+    ) -> Result<Pulled, ImageError> {
+        let name = Some(container.name.as_str());
+        self.recorder.pod(pod, name, false, "Pulling", format!("Pulling image \"{asked}\""));
+        let waited = Instant::now();
+        // The semaphore is never closed; without a permit the pull would only be less orderly.
+        let _turn = self.pulls.acquire().await.ok();
+        let started = Instant::now();
+        match self.pull_with_credentials(image, secrets, sandbox).await {
+            Ok(()) => {}
+            Err(text) => {
+                let message = format!("failed to pull image \"{asked}\": {text}");
+                self.recorder.pod(
+                    pod,
+                    name,
+                    true,
+                    "Failed",
+                    format!("Failed to pull image \"{asked}\": {text}"),
+                );
+                self.recorder.pod(pod, name, true, "Failed", "Error: ErrImagePull".into());
+                return Err(ImageError::Pull(Waiting { reason: "ErrImagePull".into(), message }));
+            }
+        }
+        let (pulling, all) = (started.elapsed(), waited.elapsed());
+        let found = self.look(image).await.map_err(ImageError::Refused)?.unwrap_or_default();
+        let message = format!(
+            "Successfully pulled image \"{asked}\" in {} ({} including waiting). Image size: {} bytes.",
+            short(pulling),
+            short(all),
+            found.size
+        );
+        self.recorder.pod(pod, name, false, "Pulled", message);
+        Ok(self.pulled(&found))
+    }
+
+    async fn pull_with_credentials(
+        &self,
+        image: &str,
+        secrets: &[Secret],
+        sandbox: &cri::PodSandboxConfig,
+    ) -> Result<(), String> {
+        let mut tries: Vec<Option<cri::AuthConfig>> =
+            credentials::for_image(image, secrets).into_iter().map(Some).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut last = String::new();
+        for auth in tries {
+            let request = cri::PullImageRequest {
+                image: Some(cri::ImageSpec { image: image.to_owned(), ..Default::default() }),
+                auth,
+                sandbox_config: Some(sandbox.clone()),
+            };
+            match self.runtime.images().pull_image(timed(request, PULL_TIMEOUT)).await {
+                Ok(_) => return Ok(()),
+                Err(status) => {
+                    last = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn pulled(&self, image: &cri::Image) -> Pulled {
+        self.used.lock().insert(image.id.clone(), Instant::now());
+        Pulled {
+            reference: image.id.clone(),
+            user: ImageUser { uid: image.uid.as_ref().map(|u| u.value), username: image.username.clone() },
+        }
+    }
+}
+
+/// `Always` for `:latest`, as the API server defaults it; static pods come without.
+fn default_policy(image: &str) -> &'static str {
+    if image.ends_with(":latest") { "Always" } else { "IfNotPresent" }
+}
+
+/// A duration as Go prints it with milliseconds.
+fn short(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 { format!("{millis}ms") } else { format!("{}s", millis as f64 / 1000.0) }
+}

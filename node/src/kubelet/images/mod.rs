@@ -1,0 +1,11 @@
+//! Images of containers: pulled by policy with the right credentials, and removed when the disk runs full.
+
+pub mod names;
+
+pub mod credentials;
+
+pub mod manager;
+
+pub mod gc;
+
+pub use manager::{ImageError, Images, Pulled};

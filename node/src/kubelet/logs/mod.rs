@@ -1,0 +1,7 @@
+//! Container logs on disk: reading them for clients and rotating them.
+
+pub mod format;
+
+pub mod reader;
+
+pub mod rotate;

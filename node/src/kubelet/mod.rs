@@ -1,0 +1,51 @@
+//! The kubelet: pods of the API (and of files) as containers of a CRI runtime.
+//!
+//! [`run::start`] runs one in this process.
+
+pub mod config;
+
+pub mod configz;
+
+pub mod quantity;
+
+pub mod pod;
+
+pub mod fields;
+
+pub mod env;
+
+pub mod names_in_pod;
+
+pub mod cri;
+
+pub mod tls;
+
+pub mod cluster;
+
+pub mod csi;
+
+pub mod volumes;
+
+pub mod images;
+
+pub mod probes;
+
+pub mod logs;
+
+pub mod cgroups;
+
+pub mod runtime_class;
+
+pub mod metrics;
+
+pub mod stats;
+
+pub mod eviction;
+
+pub mod worker;
+
+pub mod node;
+
+pub mod server;
+
+pub mod run;

@@ -1,0 +1,116 @@
+//! Accepts connections and hands requests to the routes once their client is let in.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::{Gate, Refusal};
+use super::respond::{Answer, text};
+use super::routes::Server;
+
+/// A client must complete its TLS handshake within this time.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The server with its door.
+pub struct Door {
+    /// Who may come in.
+    pub gate: Gate,
+    /// What is inside.
+    pub server: Server,
+}
+
+/// Serves TLS connections until the token fires.
+pub async fn serve(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    door: Arc<Door>,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (acceptor, door) = (acceptor.clone(), Arc::clone(&door));
+                tokio::spawn(connection(stream, peer, acceptor, door));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, door: Arc<Door>) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %peer, "TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate: Option<Arc<[u8]>> = certificates.and_then(|c| c.first()).map(|c| c.as_ref().into());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (door, certificate) = (Arc::clone(&door), certificate.clone());
+        async move { Ok::<_, Infallible>(handle(&door, request, certificate.as_deref()).await) }
+    });
+    let builder = Builder::new(TokioExecutor::new());
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+}
+
+async fn handle(door: &Door, request: Request<Incoming>, certificate: Option<&[u8]>) -> Answer {
+    match door.gate.admit(&request, certificate).await {
+        Ok(()) => door.server.answer(request).await,
+        Err(Refusal::Unauthenticated) => text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+        Err(Refusal::Forbidden(why)) => text(StatusCode::FORBIDDEN, why),
+        Err(Refusal::Unknown(why)) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error: {why}"))
+        }
+    }
+}
+
+/// Serves `/healthz` in plain text on localhost until the token fires.
+pub async fn serve_healthz(listener: TcpListener, door: Arc<Door>, shutdown: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let door = Arc::clone(&door);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let door = Arc::clone(&door);
+                async move {
+                    let health = request.uri().path().starts_with("/healthz");
+                    let answer = if health {
+                        door.server.answer(request).await
+                    } else {
+                        text(StatusCode::NOT_FOUND, "404 page not found\n")
+                    };
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}

@@ -1,0 +1,191 @@
+//! Every pod's volumes: prepared once, refreshed while the pod runs, torn down from what is on disk, so that
+//! an agent that has forgotten a pod (its own restart) still leaves nothing behind.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Client;
+use parking_lot::Mutex;
+
+use super::container_mounts::Prepared;
+use super::layout::Layout;
+use super::mounts;
+use super::setup::Setup;
+use super::source::{Resolved, Source, resolve_all};
+use super::tokens::Tokens;
+use crate::kubelet::cluster::objects::Objects;
+use crate::kubelet::csi::Plugins;
+use crate::kubelet::fields::Allocatable;
+use crate::kubelet::pod::spec;
+
+/// A pod's volumes are not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// One volume cannot be made. The text is shown in a `FailedMount` event.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {text}")]
+    SetUp {
+        /// The volume's name in the pod.
+        volume: String,
+        /// Why.
+        text: String,
+    },
+    /// Something could not be unmounted or removed; trying again may help.
+    #[error("cannot clean up {path}: {source}")]
+    CleanUp {
+        /// What is left.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A driver did not release its volume.
+    #[error("UnmountVolume.TearDown failed for volume \"{volume}\" : {text}")]
+    TearDown {
+        /// The volume's folder.
+        volume: String,
+        /// Why.
+        text: String,
+    },
+}
+
+type PodVolumes = Arc<BTreeMap<String, Prepared>>;
+
+/// The manager. Shared by every pod's worker.
+pub struct Volumes {
+    client: Client,
+    layout: Layout,
+    objects: Arc<Objects>,
+    tokens: Tokens,
+    csi: Arc<Plugins>,
+    ready: Mutex<HashMap<String, PodVolumes>>,
+}
+
+impl Volumes {
+    /// No volumes are known yet.
+    pub fn new(client: Client, layout: Layout, objects: Arc<Objects>, csi: Arc<Plugins>) -> Self {
+        let tokens = Tokens::new(client.clone());
+        Self { client, layout, objects, tokens, csi, ready: Mutex::default() }
+    }
+
+    /// Where things are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The pod's prepared volumes; empty before [`Self::prepare`].
+    pub fn of(&self, uid: &str) -> PodVolumes {
+        self.ready.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    fn setup<'a>(&'a self, pod: &'a Pod, status: &'a PodStatus, allocatable: &'a Allocatable) -> Setup<'a> {
+        Setup { layout: &self.layout, objects: &self.objects, tokens: &self.tokens, pod, status, allocatable }
+    }
+
+    /// Makes every volume of the pod ready.
+    pub async fn prepare(
+        &self,
+        pod: &Pod,
+        status: &PodStatus,
+        allocatable: &Allocatable,
+    ) -> Result<(), VolumeError> {
+        let uid = spec::uid(pod);
+        let dir = self.layout.volumes(uid);
+        fs::create_dir_all(&dir)
+            .map_err(|source| VolumeError::CleanUp { path: dir.display().to_string(), source })?;
+        let resolved = resolve_all(&self.client, pod)
+            .await
+            .map_err(|(volume, text)| VolumeError::SetUp { volume, text })?;
+        let setup = self.setup(pod, status, allocatable);
+        let mut prepared = BTreeMap::new();
+        for (name, volume) in resolved {
+            let path = self.prepare_one(&setup, &volume).await;
+            let path = path.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
+            prepared.insert(name, Prepared { volume, path });
+        }
+        self.ready.lock().insert(uid.to_owned(), Arc::new(prepared));
+        Ok(())
+    }
+
+    async fn prepare_one(&self, setup: &Setup<'_>, volume: &Resolved) -> Result<std::path::PathBuf, String> {
+        match &volume.source {
+            Source::CsiInline(_) | Source::CsiPersistent(_) => {
+                self.csi.publish(&self.layout, &self.objects, setup.pod, volume).await
+            }
+            _ => setup.prepare(volume).await,
+        }
+    }
+
+    /// Brings files from API objects up to date.
+    pub async fn refresh(
+        &self,
+        pod: &Pod,
+        status: &PodStatus,
+        allocatable: &Allocatable,
+    ) -> Result<(), VolumeError> {
+        let setup = self.setup(pod, status, allocatable);
+        for (name, prepared) in self.of(spec::uid(pod)).iter() {
+            if prepared.volume.source.is_live() {
+                let done = setup.prepare(&prepared.volume).await;
+                done.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmounts and removes the pod's volumes. Its folder stays: it holds the last words of its containers.
+    /// Nothing that is still mounted is ever deleted into.
+    pub async fn teardown(&self, uid: &str) -> Result<(), VolumeError> {
+        let pod_dir = self.layout.pod(uid);
+        self.forget(uid);
+        if uid.is_empty() || !pod_dir.exists() {
+            return Ok(());
+        }
+        let failed = |path: &Path, source| VolumeError::CleanUp { path: path.display().to_string(), source };
+        for point in mounts::under(&self.layout.subpaths(uid)).map_err(|e| failed(&pod_dir, e))? {
+            mounts::unmount(&point).map_err(|e| failed(&point, e))?;
+        }
+        self.csi
+            .unpublish_all(&self.layout, uid)
+            .await
+            .map_err(|(volume, text)| VolumeError::TearDown { volume, text })?;
+        for point in mounts::under(&pod_dir).map_err(|e| failed(&pod_dir, e))? {
+            mounts::unmount(&point).map_err(|e| failed(&point, e))?;
+        }
+        if let Some(point) = mounts::under(&pod_dir).map_err(|e| failed(&pod_dir, e))?.first() {
+            return Err(failed(point, io::Error::other("it is still mounted")));
+        }
+        for dir in [self.layout.volumes(uid), self.layout.subpaths(uid)] {
+            if dir.exists() {
+                fs::remove_dir_all(&dir).map_err(|e| failed(&dir, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder of a pod whose volumes are torn down.
+    pub fn remove_pod_dir(&self, uid: &str) -> Result<(), VolumeError> {
+        let dir = self.layout.pod(uid);
+        let failed = |source| VolumeError::CleanUp { path: dir.display().to_string(), source };
+        if uid.is_empty() || !dir.exists() {
+            return Ok(());
+        }
+        if !mounts::under(&dir).map_err(failed)?.is_empty() {
+            return Err(failed(io::Error::other("something is still mounted in it")));
+        }
+        fs::remove_dir_all(&dir).map_err(failed)
+    }
+
+    fn forget(&self, uid: &str) {
+        self.ready.lock().remove(uid);
+        self.tokens.forget(uid);
+    }
+
+    /// Pods that have something on disk.
+    pub fn pods_on_disk(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.layout.pods()) else { return vec![] };
+        entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+    }
+}

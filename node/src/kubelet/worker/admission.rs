@@ -1,0 +1,223 @@
+//! Whether this machine takes a pod: a second, local look at what the scheduler decided, with upstream's
+//! reasons and texts.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::kubelet::fields::Allocatable;
+use crate::kubelet::pod::qos::SYSTEM_CRITICAL_PRIORITY;
+use crate::kubelet::pod::spec;
+use crate::kubelet::pod::status::Failure;
+use crate::kubelet::quantity;
+
+/// Sysctls that cannot disturb others on the machine.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The sum of requests that a pod makes: init containers count as far as they exceed the others.
+pub fn requests(pod: &Pod, resource: &str) -> i128 {
+    let of = |c: &k8s_openapi::api::core::v1::Container| {
+        let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+        requests.and_then(|r| r.get(resource)).map_or(0, quantity::nano)
+    };
+    let spec = spec::spec(pod);
+    let overhead = spec.overhead.as_ref().and_then(|o| o.get(resource)).map_or(0, quantity::nano);
+    let (mut sidecars, mut peak) = (0, 0);
+    for container in spec::init_containers(pod) {
+        if spec::is_sidecar(container) {
+            sidecars += of(container);
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + of(container));
+        }
+    }
+    let regular: i128 = spec::containers(pod).iter().map(of).sum();
+    let own = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource));
+    own.map_or((regular + sidecars).max(peak), quantity::nano) + overhead
+}
+
+/// What admission looks at.
+pub struct Admission<'a> {
+    /// The node as the API shows it.
+    pub node: Option<&'a Node>,
+    /// Its allocatable resources.
+    pub allocatable: &'a Allocatable,
+    /// Sysctls allowed beyond the safe ones.
+    pub unsafe_sysctls: &'a [String],
+    /// Memory pressure: pods that request nothing are not taken.
+    pub memory_pressure: bool,
+    /// Disk pressure: only critical pods are taken.
+    pub disk_pressure: bool,
+}
+
+fn refuse(reason: &str, message: impl Into<String>) -> Option<Failure> {
+    Some(Failure { reason: reason.to_owned(), message: message.into() })
+}
+
+impl Admission<'_> {
+    /// Why the pod is refused; `others` are the active pods already here.
+    pub fn refusal<'p>(&self, pod: &Pod, others: impl Iterator<Item = &'p Pod> + Clone) -> Option<Failure> {
+        let critical = spec::is_static(pod)
+            || spec::is_mirror(pod)
+            || spec::spec(pod).priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY);
+        self.wrong_node(pod)
+            .or_else(|| self.forbidden_sysctl(pod))
+            .or_else(|| if critical { None } else { self.pressure(pod) })
+            .or_else(|| self.out_of(pod, others))
+    }
+
+    fn pressure(&self, pod: &Pod) -> Option<Failure> {
+        let tolerates = spec::spec(pod)
+            .tolerations
+            .iter()
+            .flatten()
+            .any(|t| t.key.as_deref() == Some("node.kubernetes.io/memory-pressure"));
+        let best_effort =
+            crate::kubelet::pod::qos::class(pod) == crate::kubelet::pod::qos::QosClass::BestEffort;
+        if self.memory_pressure && best_effort && !tolerates {
+            return refuse("Evicted", "The node had condition: [MemoryPressure]. ");
+        }
+        if self.disk_pressure {
+            return refuse("Evicted", "The node had condition: [DiskPressure]. ");
+        }
+        None
+    }
+
+    fn wrong_node(&self, pod: &Pod) -> Option<Failure> {
+        let node = self.node?;
+        let labels = node.metadata.labels.clone().unwrap_or_default();
+        let spec = spec::spec(pod);
+        let selector = spec.node_selector.clone().unwrap_or_default();
+        let fits = selector.iter().all(|(k, v)| labels.get(k) == Some(v));
+        let os = spec.os.as_ref().is_none_or(|os| os.name == "linux");
+        if !os {
+            return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
+        }
+        if fits {
+            None
+        } else {
+            refuse(
+                "NodeAffinity",
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+            )
+        }
+    }
+
+    fn forbidden_sysctl(&self, pod: &Pod) -> Option<Failure> {
+        let spec = spec::spec(pod);
+        let sysctls = spec.security_context.as_ref().and_then(|c| c.sysctls.as_ref());
+        let allowed = |name: &str| {
+            SAFE_SYSCTLS.contains(&name)
+                || self.unsafe_sysctls.iter().any(|pattern| match pattern.strip_suffix('*') {
+                    Some(prefix) => name.starts_with(prefix),
+                    None => name == pattern,
+                })
+        };
+        let bad =
+            sysctls.into_iter().flatten().map(|s| s.name.replace('/', ".")).find(|name| !allowed(name))?;
+        refuse("SysctlForbidden", format!("forbidden sysctl: \"{bad}\" not allowlisted"))
+    }
+
+    fn out_of<'p>(&self, pod: &Pod, others: impl Iterator<Item = &'p Pod> + Clone) -> Option<Failure> {
+        let out = |resource: &str, requested: i128, used: i128, capacity: i128| {
+            let message = format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            refuse(&format!("OutOf{resource}"), message)
+        };
+        let capacity = self.allocatable.get("pods").map_or(i128::MAX, |q| i128::from(quantity::units(q)));
+        let count = others.clone().count() as i128;
+        if count + 1 > capacity {
+            return out("pods", 1, count, capacity);
+        }
+        for (resource, unit) in
+            [("cpu", 1_000_000), ("memory", quantity::NANO), ("ephemeral-storage", quantity::NANO)]
+        {
+            let wanted = requests(pod, resource);
+            let Some(capacity) = self.allocatable.get(resource).map(quantity::nano).filter(|_| wanted > 0)
+            else {
+                continue;
+            };
+            let used: i128 = others.clone().map(|p| requests(p, resource)).sum();
+            if used + wanted > capacity {
+                return out(resource, wanted / unit, used / unit, capacity / unit);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"spec": spec})).expect("a pod")
+    }
+
+    fn check(spec: Value, expected: &str) {
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"labels": {"disk": "ssd"}}})).expect("a node");
+        let allocatable: Allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "2")]
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), Quantity(v.into())))
+            .collect();
+        let admission = Admission {
+            node: Some(&node),
+            allocatable: &allocatable,
+            unsafe_sysctls: &["net.core.*".into()],
+            memory_pressure: true,
+            disk_pressure: false,
+        };
+        let other = pod(json!({"containers": [{"name": "o", "resources": {"requests": {"cpu": "1500m"}}}]}));
+        let refusal = admission.refusal(&pod(spec), [&other].into_iter());
+        let text = refusal.map(|f| format!("{}: {}", f.reason, f.message)).unwrap_or_default();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn refusals() {
+        let with =
+            |requests: Value| json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+        check(with(json!({"cpu": "500m"})), "");
+        check(
+            with(json!({"cpu": "501m"})),
+            "OutOfcpu: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000",
+        );
+        check(with(json!({})), "Evicted: The node had condition: [MemoryPressure]. ");
+        let mut spec = with(json!({"cpu": "1m"}));
+        spec["nodeSelector"] = json!({"disk": "hdd"});
+        check(
+            spec,
+            "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        );
+        let mut spec = with(json!({"cpu": "1m"}));
+        spec["securityContext"] = json!({"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]});
+        check(spec.clone(), "");
+        spec["securityContext"] = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+        check(spec, "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+    }
+
+    #[test]
+    fn init_containers_count_by_their_peak() {
+        let p = pod(json!({
+            "initContainers": [
+                {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+                {"name": "i", "resources": {"requests": {"cpu": "5"}}}],
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}));
+        assert_eq!(requests(&p, "cpu"), 6 * quantity::NANO);
+    }
+}

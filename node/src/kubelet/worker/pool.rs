@@ -1,0 +1,277 @@
+//! Routes desired pods to workers: one task per pod uid, made when the pod appears and forgotten when nothing of
+//! it is left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
+
+use super::admission::Admission;
+use super::context::Context;
+use super::pod_worker::{self, Channels, Desired, Snapshot};
+use crate::kubelet::pod::action::Stop;
+use crate::kubelet::pod::phase::Phase;
+use crate::kubelet::pod::spec;
+use crate::kubelet::pod::status::Failure;
+
+/// What happens to the set of pods.
+#[derive(Clone, Debug)]
+pub enum PoolEvent {
+    /// A pod exists or changed.
+    Apply(Arc<Pod>),
+    /// A pod is gone from where it came from.
+    Delete(String),
+    /// The API's whole set is known: pods of the API that are not in it are gone.
+    Complete(Vec<String>),
+    /// A pod must go because the machine needs its resources.
+    Evict {
+        /// The pod's uid.
+        uid: String,
+        /// The status' reason and message.
+        failure: Failure,
+        /// Seconds its containers get.
+        grace_secs: i64,
+    },
+}
+
+struct Entry {
+    desired: watch::Sender<Desired>,
+    nudge: Arc<Notify>,
+    snapshot: watch::Receiver<Snapshot>,
+}
+
+/// A pod as others see it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The desired pod.
+    pub pod: Arc<Pod>,
+    /// What its worker knows.
+    pub snapshot: Snapshot,
+}
+
+/// What admission knows of the node beside the context.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// The node as the API shows it.
+    pub node: Option<Node>,
+    /// Memory is short.
+    pub memory_pressure: bool,
+    /// A disk is short.
+    pub disk_pressure: bool,
+}
+
+/// The pool. Shared by the feed of pods, the server and the node's status.
+pub struct Pool {
+    context: Arc<Context>,
+    entries: RwLock<BTreeMap<String, Entry>>,
+    mirrors: RwLock<HashMap<String, Arc<Pod>>>,
+    /// What admission knows of the node.
+    pub node: RwLock<NodeView>,
+    /// Fires when the set of pods changed.
+    pub changed: Notify,
+}
+
+impl Pool {
+    /// No pods yet.
+    pub fn new(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            entries: RwLock::default(),
+            mirrors: RwLock::default(),
+            node: RwLock::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// What workers share.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Every pod.
+    pub fn views(&self) -> Vec<View> {
+        let entries = self.entries.read();
+        entries
+            .values()
+            .map(|e| View { pod: Arc::clone(&e.desired.borrow().pod), snapshot: e.snapshot.borrow().clone() })
+            .collect()
+    }
+
+    /// One pod by uid.
+    pub fn view(&self, uid: &str) -> Option<View> {
+        let entries = self.entries.read();
+        let entry = entries.get(uid)?;
+        Some(View { pod: Arc::clone(&entry.desired.borrow().pod), snapshot: entry.snapshot.borrow().clone() })
+    }
+
+    /// One pod by name; a mirror stands for its static pod.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<View> {
+        let named = |p: &Pod| spec::name(p) == name && spec::namespace(p) == namespace;
+        self.views().into_iter().rev().find(|v| named(&v.pod))
+    }
+
+    /// True if a worker cares for that uid.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.entries.read().contains_key(uid)
+    }
+
+    /// Tells a pod's worker that something changed.
+    pub fn nudge(&self, uid: &str) {
+        if let Some(entry) = self.entries.read().get(uid) {
+            entry.nudge.notify_one();
+        }
+    }
+
+    /// The mirror of a static pod as the API shows it.
+    pub fn mirror_of(&self, pod: &Pod) -> Option<Arc<Pod>> {
+        self.mirrors.read().get(&full_name(pod)).cloned()
+    }
+
+    /// Takes one change.
+    pub fn handle(self: &Arc<Self>, event: PoolEvent) {
+        match event {
+            PoolEvent::Apply(pod) if spec::is_mirror(&pod) => self.apply_mirror(pod),
+            PoolEvent::Apply(pod) => self.apply(pod),
+            PoolEvent::Delete(uid) => self.gone(&uid),
+            PoolEvent::Complete(uids) => {
+                let known: Vec<String> = {
+                    let entries = self.entries.read();
+                    let from_api = |e: &Entry| !spec::is_static(&e.desired.borrow().pod);
+                    entries.iter().filter(|(_, e)| from_api(e)).map(|(uid, _)| uid.clone()).collect()
+                };
+                for uid in known.into_iter().filter(|uid| !uids.contains(uid)) {
+                    self.gone(&uid);
+                }
+            }
+            PoolEvent::Evict { uid, failure, grace_secs } => {
+                if let Some(entry) = self.entries.read().get(&uid) {
+                    entry.desired.send_modify(|d| {
+                        let stop = Stop { grace_secs, failure: Some(failure), delete: false };
+                        d.stop.get_or_insert(stop);
+                    });
+                }
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn apply_mirror(&self, mirror: Arc<Pod>) {
+        self.mirrors.write().insert(full_name(&mirror), Arc::clone(&mirror));
+        self.with_static(&mirror, |d| d.object = Some(Arc::clone(&mirror)));
+    }
+
+    fn with_static(&self, mirror: &Pod, change: impl Fn(&mut Desired)) {
+        let name = full_name(mirror);
+        for entry in self.entries.read().values() {
+            let fits = {
+                let desired = entry.desired.borrow();
+                spec::is_static(&desired.pod) && full_name(&desired.pod) == name
+            };
+            if fits {
+                entry.desired.send_modify(&change);
+            }
+        }
+    }
+
+    fn apply(self: &Arc<Self>, pod: Arc<Pod>) {
+        let uid = spec::uid(&pod).to_owned();
+        let known = {
+            let entries = self.entries.read();
+            entries.get(&uid).map(|entry| {
+                entry.desired.send_modify(|desired| update(desired, &pod));
+            })
+        };
+        if known.is_none() {
+            self.start(uid, pod);
+        }
+    }
+
+    fn start(self: &Arc<Self>, uid: String, pod: Arc<Pod>) {
+        let rejected = self.admit(&pod);
+        if let Some(failure) = &rejected {
+            self.context.recorder.pod(&pod, None, true, &failure.reason, failure.message.clone());
+        }
+        let object = if spec::is_static(&pod) { self.mirror_of(&pod) } else { Some(Arc::clone(&pod)) };
+        let mut desired = Desired { pod: Arc::clone(&pod), object, stop: None, rejected };
+        update(&mut desired, &pod);
+        let (desired, desired_receiver) = watch::channel(desired);
+        let (snapshot, snapshot_receiver) = watch::channel(Snapshot::default());
+        let nudge = Arc::new(Notify::new());
+        let channels = Channels { desired: desired_receiver, nudge: Arc::clone(&nudge), snapshot };
+        self.entries.write().insert(uid.clone(), Entry { desired, nudge, snapshot: snapshot_receiver });
+        let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
+        tokio::spawn(async move {
+            pod_worker::run(context, channels).await;
+            pool.entries.write().remove(&uid);
+            pool.changed.notify_one();
+        });
+    }
+
+    fn admit(&self, pod: &Pod) -> Option<Failure> {
+        // What has run here before is not asked again: the agent was away, not the pod.
+        let status = spec::status(pod);
+        let started = status.start_time.is_some();
+        if started || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let node = self.node.read();
+        let allocatable = self.context.allocatable.read();
+        let admission = Admission {
+            node: node.node.as_ref(),
+            allocatable: &allocatable,
+            unsafe_sysctls: &self.context.config.allowed_unsafe_sysctls,
+            memory_pressure: node.memory_pressure,
+            disk_pressure: node.disk_pressure,
+        };
+        let views = self.views();
+        let active = views.iter().filter(|v| {
+            let status = spec::status(&v.pod);
+            let reported = v.snapshot.status.phase.as_deref().or(status.phase.as_deref());
+            !reported.and_then(Phase::parse).is_some_and(Phase::is_terminal)
+        });
+        admission.refusal(pod, active.map(|v| &*v.pod))
+    }
+
+    fn gone(&self, uid: &str) {
+        let mirror = {
+            let mirrors = self.mirrors.read();
+            mirrors.iter().find(|(_, p)| spec::uid(p) == uid).map(|(name, p)| (name.clone(), Arc::clone(p)))
+        };
+        if let Some((name, mirror)) = mirror {
+            self.mirrors.write().remove(&name);
+            self.with_static(&mirror, |d| d.object = None);
+            return;
+        }
+        let entries = self.entries.read();
+        let Some(entry) = entries.get(uid) else { return };
+        entry.desired.send_modify(|desired| {
+            let grace = desired.pod.metadata.deletion_grace_period_seconds;
+            let grace_secs = grace.unwrap_or_else(|| spec::termination_grace_secs(&desired.pod));
+            let failure = desired.stop.as_ref().and_then(|s| s.failure.clone());
+            desired.stop = Some(Stop { grace_secs, failure, delete: true });
+            if !spec::is_static(&desired.pod) {
+                desired.object = None;
+            }
+        });
+    }
+}
+
+/// `name_namespace`, which a static pod shares with its mirror.
+pub fn full_name(pod: &Pod) -> String {
+    format!("{}_{}", spec::name(pod), spec::namespace(pod))
+}
+
+fn update(desired: &mut Desired, pod: &Arc<Pod>) {
+    desired.pod = Arc::clone(pod);
+    if !spec::is_static(pod) {
+        desired.object = Some(Arc::clone(pod));
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        let grace = pod.metadata.deletion_grace_period_seconds;
+        let grace_secs = grace.unwrap_or_else(|| spec::termination_grace_secs(pod));
+        let failure = desired.stop.as_ref().and_then(|s| s.failure.clone());
+        desired.stop = Some(Stop { grace_secs, failure, delete: true });
+    }
+}
