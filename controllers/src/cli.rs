@@ -190,16 +190,12 @@ fn election(args: &Args) -> leader::Config {
 
 /// The client of the process, and one like it without credentials.
 async fn clients(args: &Args) -> Result<Clients, AnyError> {
-    let mut config = match &args.kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await?,
+    let wanted = machinery::client::Options {
+        kubeconfig: args.kubeconfig.clone(),
+        master: args.master.clone(),
+        ..machinery::client::Options::default()
     };
-    if let Some(master) = &args.master {
-        config.cluster_url = master.parse()?;
-    }
+    let mut config = machinery::client::config(&wanted).await?;
     config.read_timeout = None;
     let mut anonymous = config.clone();
     anonymous.auth_info = kube::config::AuthInfo::default();

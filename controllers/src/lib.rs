@@ -23,6 +23,7 @@
 //! # How it is tested
 //! `testing::check` for objects-in, writes-out cases; `testing::crash::check_crashes` for every controller.
 
+pub mod certificates;
 pub mod claim;
 pub mod cli;
 pub mod clusterrole_aggregation;
@@ -32,14 +33,17 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslice_mirroring;
 pub mod flags;
 pub mod garbage;
 pub mod hash;
 pub mod history;
 pub mod job;
+pub mod legacy_token_cleaner;
 pub mod manager;
 pub mod meta;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod node_ttl;
 pub mod nodes;
@@ -54,6 +58,7 @@ pub mod service_pods;
 pub mod statefulset;
 pub mod serve;
 pub mod serviceaccount;
+pub mod serviceaccount_token;
 pub mod table;
 pub mod taint_eviction;
 pub mod ttl_after_finished;

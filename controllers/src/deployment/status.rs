@@ -190,7 +190,7 @@ pub fn of_rollout(rollout: &Rollout) -> DeploymentStatus {
     }
     let current = condition(deployment.status.as_ref(), PROGRESSING).cloned();
     let is_done = status.replicas == status.updated_replicas
-        && current.as_ref().is_some_and(|current| current.reason.as_deref() == Some(COMPLETE));
+        && current.as_ref().is_some_and(|current| is_complete_of(current, rollout));
     if has_deadline && !is_done {
         progress(rollout, &mut status, current);
     }
@@ -210,6 +210,16 @@ pub fn of_rollout(rollout: &Rollout) -> DeploymentStatus {
     status
 }
 
+/// Whether a condition tells that the present replica set's rollout is over (and not that of an earlier one).
+fn is_complete_of(condition: &DeploymentCondition, rollout: &Rollout) -> bool {
+    let new = rollout.sets.new.as_ref().filter(|new| new.exists());
+    let named = new.is_none_or(|new| {
+        let quoted = format!("{:?}", name(&new.set));
+        condition.message.as_deref().is_some_and(|message| message.contains(&quoted))
+    });
+    condition.reason.as_deref() == Some(COMPLETE) && named
+}
+
 fn failure_of(set: &k8s_openapi::api::apps::v1::ReplicaSet) -> Option<&ReplicaSetCondition> {
     let conditions = set.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == REPLICA_FAILURE)
@@ -223,7 +233,8 @@ fn progress(rollout: &Rollout, status: &mut DeploymentStatus, current: Option<De
     };
     if is_complete(deployment, Some(status)) {
         let message = format!("{subject} has successfully progressed.");
-        set(status, PROGRESSING, "True", COMPLETE, message, now);
+        let since = current.filter(|current| current.status == "True").and_then(|c| c.last_transition_time);
+        put(status, PROGRESSING, "True", COMPLETE, message, since.unwrap_or(Time(now)), now);
     } else if has_progressed(deployment.status.as_ref(), status) {
         // Progress renews the time of update even when the reason stays.
         let since = current.filter(|current| current.status == "True").and_then(|c| c.last_transition_time);
