@@ -9,6 +9,8 @@ pub mod compare;
 pub mod hash;
 pub mod history;
 pub mod keys;
+#[cfg(test)]
+mod model_test;
 pub mod pending;
 pub mod range;
 pub mod source;

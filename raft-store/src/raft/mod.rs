@@ -13,4 +13,6 @@ pub mod peers;
 pub mod service;
 pub mod snapshot;
 pub mod state_machine;
+#[cfg(test)]
+mod suite_test;
 pub mod types;

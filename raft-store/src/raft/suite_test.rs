@@ -1,0 +1,35 @@
+//! openraft's own conformance suite on our log store and state machine.
+
+use std::sync::Arc;
+
+use openraft::{
+    StorageError,
+    testing::log::{StoreBuilder, Suite},
+};
+use tempfile::TempDir;
+
+use super::{log_store::LogStore, state_machine::StateMachine, types::TypeConfig};
+use crate::{
+    auth::{TokenProvider, TokenSpec},
+    machine::Machine,
+    member::layout::Layout,
+    storage::StateDb,
+};
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(dir.path()).unwrap();
+        let db: Arc<StateDb> = StateDb::open(&layout.state().unwrap()).unwrap();
+        let machine = Machine::load(db, TokenProvider::new(&TokenSpec::Simple).unwrap()).unwrap();
+        let log = LogStore::open(&layout.log()).unwrap();
+        Ok((dir, log, StateMachine::new(machine, layout)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_storage_suite_passes() {
+    Suite::<TypeConfig, LogStore, StateMachine, Builder, TempDir>::test_all(Builder).await.unwrap();
+}
