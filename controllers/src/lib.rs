@@ -23,6 +23,7 @@
 //! # How it is tested
 //! `testing::check` for objects-in, writes-out cases; `testing::crash::check_crashes` for every controller.
 
+pub mod autoscaler;
 pub mod certificates;
 pub mod claim;
 pub mod cli;
@@ -51,6 +52,7 @@ pub mod options;
 pub mod pod_gc;
 pub mod pods;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod root_ca;
 pub mod runtime;
 pub mod selector;

@@ -93,6 +93,13 @@ pub const TABLE: &[Row] = &[
     row("node-lifecycle-controller", "nodelifecycle", "node-controller", crate::node_lifecycle::build),
     row("taint-eviction-controller", "", "node-controller", crate::taint_eviction::build),
     row("ttl-controller", "ttl", "ttl-controller", crate::node_ttl::build),
+    row("resourcequota-controller", "resourcequota", "resourcequota-controller", crate::resourcequota::build),
+    row(
+        "horizontal-pod-autoscaler-controller",
+        "horizontal-pod-autoscaler",
+        "horizontal-pod-autoscaler",
+        crate::autoscaler::build,
+    ),
     row("disruption-controller", "disruption", "disruption-controller", crate::disruption::build),
     row(
         "ttl-after-finished-controller",
