@@ -1,0 +1,301 @@
+//! Flags named as kube-apiserver's, where the meaning exists.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use tokio_util::sync::CancellationToken;
+
+use crate::alloc::{PortRange, ServiceNetworks};
+use crate::bootstrap;
+use crate::http::tls::Source;
+use crate::server::{Handle, Options, Server};
+use crate::storage::Store;
+use crate::storage::embedded::EmbeddedStore;
+use crate::storage::remote::{RemoteConfig, RemoteStore};
+use crate::subresources::kubelet::KubeletConfig;
+
+/// Anything that stops a server from starting.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Flags of `quarterdeck apiserver`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Store endpoints, comma separated: `https://10.0.0.1:2379,…`.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Authority of the store's serving certificates.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// How often old revisions are compacted, such as `5m0s`; 0 for never.
+    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    pub etcd_compaction_interval: Duration,
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub bind_address: IpAddr,
+    /// Where members of the cluster reach this server; found out when not given.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Serving certificate; self-signed in `--cert-dir` when not given.
+    #[arg(long)]
+    pub tls_cert_file: Option<PathBuf>,
+    #[arg(long)]
+    pub tls_private_key_file: Option<PathBuf>,
+    #[arg(long, default_value = "/var/run/kubernetes")]
+    pub cert_dir: PathBuf,
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: bool,
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_bootstrap_token_auth: bool,
+    #[arg(long)]
+    pub service_account_key_file: Vec<PathBuf>,
+    #[arg(long)]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    #[arg(long)]
+    pub service_account_issuer: Vec<String>,
+    #[arg(long, value_parser = duration)]
+    pub service_account_max_token_expiration: Option<Duration>,
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub service_account_extend_token_expiration: bool,
+    #[arg(long, value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: Vec<ipnet::IpNet>,
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
+    pub authorization_mode: Vec<String>,
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
+    pub requestheader_username_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-uid")]
+    pub requestheader_uid_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
+    pub requestheader_group_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    #[arg(long, value_delimiter = ',')]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// The identity of requests passed on to aggregated servers; accepted, not used yet by any resource.
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
+    /// Steps to add to the default chain; every known step is always on unless disabled.
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    #[arg(long, default_value_t = 300)]
+    pub default_not_ready_toleration_seconds: i64,
+    #[arg(long, default_value_t = 300)]
+    pub default_unreachable_toleration_seconds: i64,
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+    #[arg(long, default_value = "1m0s", value_parser = duration)]
+    pub request_timeout: Duration,
+    /// Accepted for compatibility: privileged containers are a matter of policy.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub allow_privileged: bool,
+    /// `Name=true|false`, comma separated; features that do not exist here are passed over.
+    #[arg(long, value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
+    /// `group/version=true|false`, comma separated; versions that are not served by default are passed over.
+    #[arg(long, value_delimiter = ',')]
+    pub runtime_config: Vec<String>,
+    /// Log verbosity as upstream counts it; `RUST_LOG` says more.
+    #[arg(long, short, default_value_t = 0)]
+    pub v: u8,
+}
+
+/// A duration as Go writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed = machinery::time::duration::parse(text)?;
+    Duration::try_from(parsed).map_err(|e| format!("duration {text:?}: {e}"))
+}
+
+/// `Args` as a command of its own, for parsing flag lists.
+#[derive(Parser)]
+#[command(name = "apiserver")]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+impl Args {
+    /// Parses flags such as `["--secure-port=6443", …]` (no program name in front).
+    pub fn from_flags(flags: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let argv = std::iter::once(OsString::from("apiserver")).chain(flags.into_iter().map(OsString::from));
+        let matches = Command::command().try_get_matches_from(argv)?;
+        Ok(Command::from_arg_matches(&matches)?.args)
+    }
+
+    fn advertise(&self) -> IpAddr {
+        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified());
+        self.advertise_address.or(bound).unwrap_or_else(outward_address)
+    }
+
+    fn meaning(&self) -> bootstrap::Options {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = format!("{}-{}", host.trim(), self.secure_port);
+        let defaults = bootstrap::Options::new(name, self.advertise(), self.secure_port);
+        let issuers = match self.service_account_issuer.is_empty() {
+            true => defaults.service_account_issuers.clone(),
+            false => self.service_account_issuer.clone(),
+        };
+        bootstrap::Options {
+            anonymous_auth: self.anonymous_auth,
+            client_ca_file: self.client_ca_file.clone(),
+            token_auth_file: self.token_auth_file.clone(),
+            enable_bootstrap_token_auth: self.enable_bootstrap_token_auth,
+            requestheader_client_ca_file: self.requestheader_client_ca_file.clone(),
+            requestheader_allowed_names: self.requestheader_allowed_names.clone(),
+            requestheader_username_headers: self.requestheader_username_headers.clone(),
+            requestheader_uid_headers: self.requestheader_uid_headers.clone(),
+            requestheader_group_headers: self.requestheader_group_headers.clone(),
+            requestheader_extra_headers_prefix: self.requestheader_extra_headers_prefix.clone(),
+            service_account_issuers: issuers,
+            service_account_signing_key_file: self.service_account_signing_key_file.clone(),
+            service_account_key_files: self.service_account_key_file.clone(),
+            service_account_max_token_expiration_secs: self
+                .service_account_max_token_expiration
+                .and_then(|d| i64::try_from(d.as_secs()).ok()),
+            service_account_extend_token_expiration: self.service_account_extend_token_expiration,
+            api_audiences: self.api_audiences.clone(),
+            authorization_modes: self.authorization_mode.clone(),
+            disable_admission_plugins: self.disable_admission_plugins.clone(),
+            default_not_ready_toleration_secs: self.default_not_ready_toleration_seconds,
+            default_unreachable_toleration_secs: self.default_unreachable_toleration_seconds,
+            ..defaults
+        }
+    }
+
+    fn options(&self, store: Arc<dyn Store>) -> Result<Options, Failure> {
+        let node_ports: PortRange =
+            self.service_node_port_range.parse().map_err(|e| format!("--service-node-port-range: {e}"))?;
+        Ok(Options {
+            store,
+            bind: SocketAddr::new(self.bind_address, self.secure_port),
+            tls: self.tls()?,
+            meaning: self.meaning(),
+            networks: ServiceNetworks { networks: self.service_cluster_ip_range.clone() },
+            node_ports,
+            kubelet: KubeletConfig {
+                authority: self.kubelet_certificate_authority.clone(),
+                certificate: self.kubelet_client_certificate.clone(),
+                key: self.kubelet_client_key.clone(),
+                address_types: self.kubelet_preferred_address_types.clone(),
+            },
+            max_readonly_inflight: self.max_requests_inflight,
+            max_mutating_inflight: self.max_mutating_requests_inflight,
+            request_timeout: self.request_timeout,
+            compaction_interval: self.etcd_compaction_interval,
+        })
+    }
+
+    fn tls(&self) -> Result<Source, Failure> {
+        match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(cert), Some(key)) => Ok(Source::Files { cert: cert.clone(), key: key.clone() }),
+            (None, None) => self.self_signed(),
+            _ => Err("--tls-cert-file and --tls-private-key-file go together".into()),
+        }
+    }
+
+    /// A certificate for clients that do not verify, as upstream makes when none is given.
+    fn self_signed(&self) -> Result<Source, Failure> {
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        names.push(self.advertise().to_string());
+        names.push("127.0.0.1".to_owned());
+        let made = rcgen::generate_simple_self_signed(names)?;
+        Ok(Source::Pem { cert: made.cert.pem(), key: made.signing_key.serialize_pem() })
+    }
+
+    fn remote(&self) -> RemoteConfig {
+        RemoteConfig {
+            endpoints: self.etcd_servers.clone(),
+            ca_file: self.etcd_cafile.clone(),
+            cert_file: self.etcd_certfile.clone(),
+            key_file: self.etcd_keyfile.clone(),
+        }
+    }
+}
+
+/// The address this machine would reach others from; no packet is sent.
+fn outward_address() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+        // A documentation address: connecting a datagram socket only picks the route.
+        socket.connect(("192.0.2.1", 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Starts a server on the embedded store, or on `--etcd-servers` when there is none.
+pub async fn start(
+    args: Args,
+    store: Option<Arc<raft_store::Member>>,
+    shutdown: CancellationToken,
+) -> Result<Handle, Failure> {
+    let store: Arc<dyn Store> = match store {
+        Some(member) => Arc::new(EmbeddedStore::new(member)),
+        None => Arc::new(RemoteStore::new(&args.remote())?),
+    };
+    Ok(Server::start(args.options(store)?, shutdown).await?)
+}
+
+/// Runs a server on `--etcd-servers` until `shutdown`.
+pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let handle = start(args, None, shutdown).await?;
+    tracing::info!(address = %handle.address, "the API server listens");
+    handle.stopped().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_upstreams() {
+        let flags = [
+            "--etcd-servers=http://a:1,http://b:2",
+            "--secure-port",
+            "7443",
+            "--authorization-mode=Node,RBAC",
+            "--enable-bootstrap-token-auth",
+            "--service-cluster-ip-range=10.96.0.0/12",
+            "--etcd-compaction-interval=0",
+        ];
+        let args = Args::from_flags(flags.map(str::to_owned)).expect("flags");
+        assert_eq!((args.etcd_servers.len(), args.secure_port, args.authorization_mode.len()), (2, 7443, 2));
+        assert!(args.enable_bootstrap_token_auth && args.etcd_compaction_interval.is_zero());
+    }
+}

@@ -1,0 +1,103 @@
+//! `/healthz`, `/livez` and `/readyz` with named checks.
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+use parking_lot::RwLock;
+
+use super::body::Body;
+use super::respond;
+use crate::registry::options::Query;
+
+/// Which of the three endpoints a check belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct In {
+    pub healthz: bool,
+    pub livez: bool,
+    pub readyz: bool,
+}
+
+/// Everywhere.
+pub const ALL: In = In { healthz: true, livez: true, readyz: true };
+/// Only where a not-ready server must not get traffic.
+pub const READY_ONLY: In = In { healthz: false, livez: false, readyz: true };
+
+/// Named checks: each is passing, or has a reason why not.
+#[derive(Default)]
+pub struct Health {
+    checks: RwLock<BTreeMap<String, (In, Option<String>)>>,
+}
+
+impl Health {
+    /// Adds or changes a check; `None` means it passes.
+    pub fn set(&self, name: &str, place: In, failure: Option<&str>) {
+        self.checks.write().insert(name.to_owned(), (place, failure.map(str::to_owned)));
+    }
+
+    /// Whether everything that readiness asks for passes.
+    pub fn is_ready(&self) -> bool {
+        self.checks.read().values().all(|(place, failure)| !place.readyz || failure.is_none())
+    }
+
+    /// Answers one of the endpoints, or a single check below it; `None` for an unknown check.
+    pub fn answer(&self, path: &str, query: &Query) -> Option<Response<Body>> {
+        let mut parts = path.trim_matches('/').splitn(2, '/');
+        let endpoint = parts.next()?;
+        let checks = self.checks.read();
+        let belongs = |place: &In| match endpoint {
+            "healthz" => place.healthz,
+            "livez" => place.livez,
+            _ => place.readyz,
+        };
+        if let Some(name) = parts.next().filter(|n| !n.is_empty()) {
+            let (_, failure) = checks.get(name).filter(|(place, _)| belongs(place))?;
+            return Some(match failure {
+                None => respond::text(StatusCode::OK, "ok"),
+                Some(why) => respond::text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {why}\n"),
+                ),
+            });
+        }
+        Some(report(endpoint, checks.iter().filter(|(_, (place, _))| belongs(place)), query))
+    }
+}
+
+fn report<'a>(
+    endpoint: &str,
+    checks: impl Iterator<Item = (&'a String, &'a (In, Option<String>))>,
+    query: &Query,
+) -> Response<Body> {
+    let mut lines = String::from("[+]ping ok\n");
+    let mut failed = false;
+    let excluded = query.all("exclude");
+    let mut unmatched: Vec<&String> = excluded.iter().filter(|e| !e.is_empty()).collect();
+    for (name, (_, failure)) in checks {
+        if excluded.contains(name) {
+            unmatched.retain(|e| *e != name);
+            lines.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        match failure {
+            None => lines.push_str(&format!("[+]{name} ok\n")),
+            Some(_) => {
+                failed = true;
+                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            }
+        }
+    }
+    if !unmatched.is_empty() {
+        let names: Vec<String> = unmatched.iter().map(|n| format!("{n:?}")).collect();
+        lines.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(",")
+        ));
+    }
+    if failed {
+        return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{endpoint} check failed\n"));
+    }
+    if query.has("verbose") {
+        return respond::text(StatusCode::OK, format!("{lines}{endpoint} check passed\n"));
+    }
+    respond::text(StatusCode::OK, "ok")
+}

@@ -1,0 +1,55 @@
+//! The API over HTTP: listener, handler chain, routing, forms of answers.
+//!
+//! Reading order: [`request_info`], [`negotiate`] read requests; [`body`], [`encode`], [`watch`], [`respond`] write
+//! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`], [`metrics`] are the
+//! rest of the surface; [`chain`] is what every request passes through; [`listener`] owns sockets and TLS.
+
+pub mod body;
+pub mod chain;
+pub mod discovery;
+pub mod encode;
+pub mod health;
+pub mod impersonate;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+pub mod negotiate;
+pub mod openapi;
+pub mod request_info;
+pub mod resources;
+pub mod respond;
+pub mod routes;
+pub mod tls;
+pub mod version;
+pub mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio_util::sync::CancellationToken;
+
+use crate::contract::{Authenticator, Authorizer, ClusterWriter};
+use crate::registry::Registry;
+use crate::subresources::Subresources;
+
+/// Everything a request handler reaches.
+pub struct Api {
+    pub registry: Arc<Registry>,
+    pub cluster: Arc<dyn ClusterWriter>,
+    pub authenticator: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub subresources: Subresources,
+    pub health: health::Health,
+    pub metrics: metrics::Metrics,
+    pub limits: limits::Limits,
+    pub discovery: discovery::Discovery,
+    pub openapi: openapi::OpenApi,
+    /// Documents served as they are, by path (service account keys and configuration).
+    pub documents: ArcSwapOption<std::collections::BTreeMap<String, serde_json::Value>>,
+    /// Address and port that clients without a route of their own should use.
+    pub advertise: String,
+    pub request_timeout: Duration,
+    /// Cancelled when watches should end.
+    pub shutdown: CancellationToken,
+}

@@ -1,0 +1,241 @@
+//! `/openapi/v2` and `/openapi/v3`: documents built when first asked for and kept until the catalog changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED, VARY,
+};
+use http::{HeaderValue, Response, StatusCode};
+use machinery::openapi::{CustomSchema, Served, ServedSubresource, v2_document, v3_document};
+use machinery::resources::api_version;
+use machinery::status::StatusError;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha512};
+
+use super::body::{Body, Pieces};
+use super::negotiate::{Encoding, parse_accept};
+use super::resources::{accepts_gzip, header};
+use super::{respond, routes, version};
+use crate::registry::Registry;
+use crate::registry::catalog::Snapshot;
+use crate::registry::kind::Kind;
+use crate::registry::options::Query;
+
+/// Documents under a hash never change (upstream's header for hashed URLs).
+const IMMUTABLE: &str = "public, immutable";
+
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    hash: String,
+}
+
+impl Document {
+    fn new(value: &Value) -> Self {
+        let bytes = Bytes::from(value.to_string());
+        Self { hash: hex::encode_upper(Sha512::digest(&bytes)), bytes }
+    }
+}
+
+/// The documents of one state of the catalog.
+struct Built {
+    generation: u64,
+    served: Vec<Served>,
+    /// Group-versions by their path below `/openapi/v3/`, built when asked for.
+    v3: Mutex<BTreeMap<String, Document>>,
+    v2: Mutex<Option<Document>>,
+}
+
+/// Builds and keeps the documents.
+#[derive(Default)]
+pub struct OpenApi {
+    built: ArcSwapOption<Built>,
+}
+
+fn served(kind: &Kind) -> Served {
+    let subresource = |s: &crate::registry::kind::SubKind| ServedSubresource {
+        name: s.name.clone(),
+        group: s.group.clone(),
+        version: s.version.clone(),
+        kind: s.kind.clone(),
+        verbs: s.verbs.clone(),
+    };
+    let custom = kind.custom.as_ref().map(|c| CustomSchema {
+        schema: c.openapi.clone().unwrap_or_else(|| json!({"type": "object"})),
+        preserve_unknown: c.preserve_unknown,
+    });
+    Served {
+        group: kind.group.clone(),
+        version: kind.version.clone(),
+        resource: kind.resource.clone(),
+        kind: kind.kind.clone(),
+        list_kind: kind.list_kind.clone(),
+        namespaced: kind.namespaced,
+        verbs: kind.verbs.clone(),
+        subresources: kind.subresources.iter().map(subresource).collect(),
+        custom,
+    }
+}
+
+fn path_of(group: &str, version: &str) -> String {
+    let root = if group.is_empty() { "api" } else { "apis" };
+    format!("{root}/{}", api_version(group, version))
+}
+
+impl Built {
+    fn new(snapshot: &Snapshot) -> Self {
+        Self {
+            generation: snapshot.generation,
+            served: snapshot.kinds().map(|k| served(k)).collect(),
+            v3: Mutex::default(),
+            v2: Mutex::default(),
+        }
+    }
+
+    fn group_versions(&self) -> BTreeMap<String, (&str, &str)> {
+        self.served
+            .iter()
+            .map(|s| (path_of(&s.group, &s.version), (s.group.as_str(), s.version.as_str())))
+            .collect()
+    }
+
+    fn v3(&self, path: &str) -> Option<Document> {
+        if let Some(document) = self.v3.lock().get(path) {
+            return Some(document.clone());
+        }
+        let (group, version) = *self.group_versions().get(path)?;
+        let document = Document::new(&v3_document(&self.served, group, version));
+        self.v3.lock().insert(path.to_owned(), document.clone());
+        Some(document)
+    }
+
+    fn v2(&self) -> Document {
+        let mut slot = self.v2.lock();
+        slot.get_or_insert_with(|| Document::new(&v2_document(&self.served, version::GIT_VERSION))).clone()
+    }
+
+    /// Where each group-version's document is, with the hash that clients cache it by.
+    fn index(&self) -> Document {
+        let mut paths = serde_json::Map::new();
+        for path in self.group_versions().into_keys() {
+            if let Some(document) = self.v3(&path) {
+                let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+                paths.insert(path, json!({"serverRelativeURL": url}));
+            }
+        }
+        Document::new(&json!({"paths": paths}))
+    }
+}
+
+impl OpenApi {
+    fn current(&self, registry: &Registry) -> Arc<Built> {
+        let snapshot = registry.catalog.snapshot_arc();
+        if let Some(built) = self.built.load_full().filter(|b| b.generation == snapshot.generation) {
+            return built;
+        }
+        let next = Built::new(&snapshot);
+        // What has not changed keeps its document: one new definition does not rebuild the others.
+        if let Some(old) = self.built.load_full() {
+            let same = |path: &str| {
+                let of = |b: &Built| -> Vec<Served> {
+                    b.served.iter().filter(|s| path_of(&s.group, &s.version) == path).cloned().collect()
+                };
+                of(&old) == of(&next)
+            };
+            let kept: BTreeMap<_, _> = old
+                .v3
+                .lock()
+                .iter()
+                .filter(|(path, _)| same(path))
+                .map(|(p, d)| (p.clone(), d.clone()))
+                .collect();
+            *next.v3.lock() = kept;
+        }
+        let next = Arc::new(next);
+        self.built.store(Some(next.clone()));
+        next
+    }
+
+    /// Answers one path below `/openapi`.
+    pub fn answer(
+        &self,
+        registry: &Registry,
+        path: &str,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, StatusError> {
+        let built = self.current(registry);
+        match path {
+            "/openapi/v2" => {
+                refuse_protobuf_only(headers)?;
+                Ok(document(&built.v2(), headers))
+            }
+            "/openapi/v3" => Ok(document(&built.index(), headers)),
+            _ => {
+                let name = path.strip_prefix("/openapi/v3/").ok_or_else(StatusError::not_found_path)?;
+                let found = built.v3(name).ok_or_else(StatusError::not_found_path)?;
+                Ok(hashed(name, &found, query, headers))
+            }
+        }
+    }
+}
+
+/// The documents are only kept as JSON; clients that can read nothing else but protobuf are told so.
+fn refuse_protobuf_only(headers: &HeaderMap) -> Result<(), StatusError> {
+    let accept = header(headers, &ACCEPT).unwrap_or("*/*");
+    let json = parse_accept(accept)
+        .iter()
+        .any(|a| matches!(a.media_type, "application/json" | "*/*" | "application/*"));
+    if json || accept.trim().is_empty() {
+        Ok(())
+    } else {
+        Err(StatusError::not_acceptable(&["application/json"]))
+    }
+}
+
+fn document(document: &Document, headers: &HeaderMap) -> Response<Body> {
+    let tag = format!("\"{}\"", document.hash);
+    let mut response = if header(headers, &IF_NONE_MATCH).is_some_and(|tags| tags.contains(&tag)) {
+        routes::code_only(StatusCode::NOT_MODIFIED)
+    } else {
+        let mut pieces = Pieces::default();
+        pieces.push(document.bytes.clone());
+        respond::pieces(StatusCode::OK, pieces, Encoding::Json, accepts_gzip(headers))
+    };
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        out.insert(ETAG, tag);
+    }
+    response
+}
+
+/// A document under its hash may be cached for ever; under another hash the client is sent to the right one.
+fn hashed(name: &str, found: &Document, query: &Query, headers: &HeaderMap) -> Response<Body> {
+    match query.get("hash") {
+        Some(hash) if hash != found.hash => {
+            let mut response = routes::code_only(StatusCode::MOVED_PERMANENTLY);
+            let location = format!("/openapi/v3/{name}?hash={}", found.hash);
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                response.headers_mut().insert(http::header::LOCATION, location);
+            }
+            response
+        }
+        given => {
+            let mut response = document(found, headers);
+            if given.is_some() {
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
+                response
+                    .headers_mut()
+                    .insert(EXPIRES, HeaderValue::from_static("Thu, 31 Dec 2099 23:59:59 GMT"));
+                response.headers_mut().remove(LAST_MODIFIED);
+            }
+            response
+        }
+    }
+}

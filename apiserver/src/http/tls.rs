@@ -1,0 +1,180 @@
+//! The server's TLS configuration, with certificates that are read again when their files change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use tokio_util::sync::CancellationToken;
+
+/// How often the files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{0} holds no certificate in PEM form")]
+    NoCertificate(String),
+    #[error("{0} holds no private key in PEM form")]
+    NoKey(String),
+    #[error("certificate and key do not work: {0}")]
+    Bad(#[from] rustls::Error),
+}
+
+/// Where a certificate and its key come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Files { cert: PathBuf, key: PathBuf },
+    Pem { cert: String, key: String },
+}
+
+impl Source {
+    fn read(&self) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
+        let file = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
+        };
+        match self {
+            Self::Files { cert, key } => Ok((file(cert)?, file(key)?)),
+            Self::Pem { cert, key } => Ok((cert.clone().into_bytes(), key.clone().into_bytes())),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Files { cert, .. } => cert.display().to_string(),
+            Self::Pem { .. } => "the given certificate".to_owned(),
+        }
+    }
+
+    fn load(&self) -> Result<CertifiedKey, TlsError> {
+        let (cert, key) = self.read()?;
+        let chain: Vec<CertificateDer<'static>> =
+            rustls_pemfile::certs(&mut &cert[..]).filter_map(Result::ok).collect();
+        if chain.is_empty() {
+            return Err(TlsError::NoCertificate(self.name()));
+        }
+        let key: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut &key[..])
+            .ok()
+            .flatten()
+            .ok_or_else(|| TlsError::NoKey(self.name()))?;
+        let signing = provider().key_provider.load_private_key(key)?;
+        Ok(CertifiedKey::new(chain, signing))
+    }
+
+    /// The newest change of the files.
+    fn modified(&self) -> Option<SystemTime> {
+        let Self::Files { cert, key } = self else { return None };
+        let time = |p: &PathBuf| std::fs::metadata(p).and_then(|m| m.modified()).ok();
+        time(cert).max(time(key))
+    }
+}
+
+/// The crypto provider of every configuration.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[derive(Debug)]
+struct Reloading(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Reloading {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// Asks every client for a certificate and takes any: the authenticator decides what it is worth, and a client
+/// without one can still bring a token. The handshake proves that the client holds the key.
+#[derive(Debug)]
+struct AnyClient(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for AnyClient {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The configuration for a source; files are followed until `shutdown`.
+pub fn server_config(source: Source, shutdown: CancellationToken) -> Result<Arc<ServerConfig>, TlsError> {
+    let reloading = Arc::new(Reloading(ArcSwap::from_pointee(source.load()?)));
+    let provider = provider();
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(AnyClient(provider)))
+        .with_cert_resolver(reloading.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow(source, reloading) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    Ok(Arc::new(config))
+}
+
+async fn follow(source: Source, reloading: Arc<Reloading>) {
+    let mut seen = source.modified();
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let now = source.modified();
+        if now == seen {
+            continue;
+        }
+        match source.load() {
+            Ok(key) => {
+                reloading.0.store(Arc::new(key));
+                seen = now;
+                tracing::info!("serving certificate read again");
+            }
+            Err(error) => tracing::warn!(%error, "the changed serving certificate cannot be used yet"),
+        }
+    }
+}

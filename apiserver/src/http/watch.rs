@@ -1,0 +1,229 @@
+//! Watch answers: the initial objects, then events as they come, with bookmarks between, until time or patience ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use machinery::status::{FieldError, StatusError};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::encode::EventEncoder;
+use crate::cache::resource::{Initial, WatchStart};
+use crate::cache::{Entry, Filter, WatchItem, Watcher};
+use crate::registry::kind::Kind;
+use crate::registry::options::Query;
+use crate::registry::read::catch_up;
+use crate::registry::{Registry, errors};
+
+/// Bookmarks come about once a minute, as upstream's.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// A watch without a timeout of its own lasts between this and twice this (upstream `--min-request-timeout`).
+const TIMEOUT_MIN_SECS: u64 = 1800;
+/// Events taken from the queue at once.
+const BATCH_LEN_MAX: usize = 512;
+/// Small events are sent together up to this size: one TLS record instead of many.
+const COALESCE_LEN: usize = 16 * 1024;
+
+/// What a watch request asks for besides its filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchOptions {
+    pub resource_version: String,
+    pub bookmarks: bool,
+    pub send_initial: Option<bool>,
+    pub timeout_secs: Option<u64>,
+}
+
+impl WatchOptions {
+    pub fn from_query(query: &Query) -> Result<Self, StatusError> {
+        let send_initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+        let matching = query.get("resourceVersionMatch");
+        let bookmarks = query.flag("allowWatchBookmarks");
+        let path = "resourceVersionMatch";
+        let error = match (send_initial, matching) {
+            (Some(_), Some("NotOlderThan")) | (None, None) => None,
+            (Some(_), None) => {
+                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                Some(FieldError::forbidden(&path, why))
+            }
+            (Some(_), Some(other)) => Some(FieldError::not_supported(&path, other, &["NotOlderThan"])),
+            (None, Some(_)) => {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                Some(FieldError::forbidden(&path, why))
+            }
+        };
+        if let Some(error) = error {
+            return Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", vec![error]));
+        }
+        let timeout_secs =
+            query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+        let resource_version = query.get("resourceVersion").unwrap_or_default().to_owned();
+        Ok(Self { resource_version, bookmarks, send_initial, timeout_secs })
+    }
+
+    /// The revision to resume after; `None` means the objects come first.
+    fn since(&self) -> Result<Option<i64>, StatusError> {
+        let initial = self.send_initial.unwrap_or(matches!(self.resource_version.as_str(), "" | "0"));
+        if initial {
+            return Ok(None);
+        }
+        let text = if self.resource_version.is_empty() { "0" } else { &self.resource_version };
+        let revision = text.parse::<u64>().map_err(|_| {
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            StatusError::invalid("", "", "", vec![FieldError::invalid(&"resourceVersion", text, why)])
+        })?;
+        Ok(Some(i64::try_from(revision).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Registry {
+    /// Opens a watch once the cache is as new as the request demands.
+    pub async fn watch(
+        &self,
+        kind: &Kind,
+        filter: Filter,
+        options: &WatchOptions,
+    ) -> Result<WatchStart, StatusError> {
+        let storage = kind.storage()?;
+        let since = options.since()?;
+        match since {
+            // The newest state must be in the answer when nothing is said about its age.
+            None => catch_up(storage, &options.resource_version).await?,
+            Some(_) => storage.cache.ready().await.map_err(|e| errors::from_cache(&e))?,
+        }
+        // `sendInitialEvents=false` without a revision starts at the newest one.
+        let since = match since {
+            Some(0) => Some(storage.cache.revision()),
+            other => other,
+        };
+        storage.cache.watch(filter, since).map_err(|e| errors::from_cache(&e))
+    }
+}
+
+enum Phase {
+    Objects(std::vec::IntoIter<Arc<Entry>>),
+    Events(Vec<WatchItem>),
+    InitialEnd,
+    Live,
+    Ended,
+}
+
+struct WatchBody {
+    encoder: EventEncoder,
+    watcher: Watcher,
+    phase: Phase,
+    revision: i64,
+    options: WatchOptions,
+    deadline: Instant,
+    bookmarks: tokio::time::Interval,
+    shutdown: CancellationToken,
+}
+
+/// The answer's bytes.
+pub fn stream(
+    start: WatchStart,
+    encoder: EventEncoder,
+    options: WatchOptions,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = Bytes> + Send {
+    let secs =
+        options.timeout_secs.unwrap_or_else(|| TIMEOUT_MIN_SECS + rand::random::<u64>() % TIMEOUT_MIN_SECS);
+    let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
+    bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let phase = match start.initial {
+        Initial::Objects(entries) => Phase::Objects(entries.into_iter()),
+        Initial::Events(items) => Phase::Events(items),
+        Initial::Nothing => Phase::Live,
+    };
+    let deadline = Instant::now() + Duration::from_secs(secs);
+    let revision = start.revision;
+    let state = WatchBody {
+        encoder,
+        watcher: start.watcher,
+        phase,
+        revision,
+        options,
+        deadline,
+        bookmarks,
+        shutdown,
+    };
+    futures::stream::unfold(state, |mut state| async move {
+        loop {
+            let bytes = state.step().await?;
+            if !bytes.is_empty() {
+                return Some((bytes, state));
+            }
+        }
+    })
+}
+
+impl WatchBody {
+    /// The next bytes; empty when a phase had none, `None` at the end.
+    async fn step(&mut self) -> Option<Bytes> {
+        match &mut self.phase {
+            Phase::Objects(entries) => {
+                let mut out = BytesMut::new();
+                while out.len() < COALESCE_LEN {
+                    let Some(entry) = entries.next() else {
+                        self.phase = Phase::InitialEnd;
+                        break;
+                    };
+                    out.extend_from_slice(&self.encoder.initial(&entry));
+                }
+                Some(out.freeze())
+            }
+            Phase::InitialEnd => {
+                self.phase = Phase::Live;
+                if self.options.send_initial == Some(true) && self.options.bookmarks {
+                    return Some(self.encoder.bookmark(self.revision, true));
+                }
+                Some(Bytes::new())
+            }
+            Phase::Events(items) => {
+                let items = std::mem::take(items);
+                self.phase = Phase::Live;
+                Some(self.encode(&items))
+            }
+            Phase::Live => self.live().await,
+            Phase::Ended => None,
+        }
+    }
+
+    async fn live(&mut self) -> Option<Bytes> {
+        let mut items = Vec::new();
+        tokio::select! {
+            biased;
+            result = self.watcher.next_batch(&mut items, BATCH_LEN_MAX) => match result {
+                Ok(()) => Some(self.encode(&items)),
+                // The client lists again, or resumes from the revision it has seen.
+                Err(_) => None,
+            },
+            _ = self.bookmarks.tick(), if self.options.bookmarks => {
+                Some(self.watcher.bookmark().map_or_else(Bytes::new, |r| self.encoder.bookmark(r, false)))
+            }
+            () = tokio::time::sleep_until(self.deadline) => self.last_bookmark(),
+            () = self.shutdown.cancelled() => self.last_bookmark(),
+        }
+    }
+
+    /// Before the end, how far the client has got, so that it can resume without a list.
+    fn last_bookmark(&mut self) -> Option<Bytes> {
+        self.phase = Phase::Ended;
+        if !self.options.bookmarks {
+            return None;
+        }
+        self.watcher.bookmark().map(|r| self.encoder.bookmark(r, false))
+    }
+
+    fn encode(&self, items: &[WatchItem]) -> Bytes {
+        if let [item] = items {
+            return self.encoder.event(&item.event, item.event_type);
+        }
+        let mut out = BytesMut::new();
+        for item in items {
+            out.extend_from_slice(&self.encoder.event(&item.event, item.event_type));
+        }
+        out.freeze()
+    }
+}

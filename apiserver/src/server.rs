@@ -1,0 +1,224 @@
+//! One API server in this process: puts store, caches, registry, meaning and HTTP together and runs them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use machinery::status::StatusError;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::alloc::{Allocators, PortRange, ServiceNetworks};
+use crate::bootstrap::{self, Meaning, MeaningError};
+use crate::cache::Hub;
+use crate::compaction;
+use crate::contract::{Admission, AdmissionChain, ClusterWriter};
+use crate::crd::Definitions;
+use crate::http::Api;
+use crate::http::discovery::Discovery;
+use crate::http::health::{self, Health};
+use crate::http::limits::Limits;
+use crate::http::listener::Listener;
+use crate::http::metrics::Metrics;
+use crate::http::openapi::OpenApi;
+use crate::http::tls::{Source, TlsError, server_config};
+use crate::kinds::Kinds;
+use crate::registry::Registry;
+use crate::registry::writer::Cluster;
+use crate::storage::{Store, StoreError};
+use crate::subresources::Subresources;
+use crate::subresources::kubelet::{Kubelet, KubeletConfig};
+use crate::tokens::discovery::{configuration, key_set};
+
+/// Pause between attempts to reach the store at start-up.
+const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Watches end this long before connections are drained, so that their clients have moved on.
+const WATCH_DRAIN: Duration = Duration::from_millis(200);
+
+/// Everything a server is started with.
+pub struct Options {
+    pub store: Arc<dyn Store>,
+    pub bind: SocketAddr,
+    pub tls: Source,
+    /// Identity, permission and start-up objects.
+    pub meaning: bootstrap::Options,
+    pub networks: ServiceNetworks,
+    pub node_ports: PortRange,
+    pub kubelet: KubeletConfig,
+    pub max_readonly_inflight: usize,
+    pub max_mutating_inflight: usize,
+    pub request_timeout: Duration,
+    /// How often old revisions are compacted; zero leaves that to somebody else.
+    pub compaction_interval: Duration,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("bind {address}: {source}")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Meaning(#[from] MeaningError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("shut down while waiting for the store")]
+    Cancelled,
+}
+
+/// A running server.
+pub struct Handle {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// For in-process use: registry, caches, health.
+    pub api: Arc<Api>,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Returns when the server has ended after its token was cancelled.
+    pub async fn stopped(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the API server task ended abnormally");
+        }
+    }
+}
+
+/// Admits everything; only in place until the chain, which needs the registry, has been built.
+struct NotYet;
+
+#[async_trait]
+impl AdmissionChain for NotYet {
+    async fn mutate(&self, _: &mut Admission<'_>) -> Result<(), StatusError> {
+        Err(StatusError::service_unavailable("admission is not set up yet"))
+    }
+
+    async fn validate(&self, _: &Admission<'_>) -> Result<(), StatusError> {
+        Err(StatusError::service_unavailable("admission is not set up yet"))
+    }
+}
+
+/// Starts servers.
+pub struct Server;
+
+impl Server {
+    /// Binds, loads what must be there, and serves until `shutdown` is cancelled.
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, ServerError> {
+        let bind = options.bind;
+        let listener =
+            Listener::bind(bind).await.map_err(|source| ServerError::Bind { address: bind, source })?;
+        let address = listener.address;
+        let tls = server_config(options.tls.clone(), shutdown.clone())?;
+        let hub = connect(&options.store, &shutdown).await?;
+        let registry = Arc::new(Registry::new(hub.clone(), Arc::new(NotYet)));
+        let allocators = Arc::new(Allocators::new(options.networks.clone(), options.node_ports));
+        let kinds = Arc::new(Kinds::new(allocators.clone()));
+        registry.install_builtin(&kinds);
+        let cluster: Arc<dyn ClusterWriter> = Cluster::new(&registry);
+        let meaning = Arc::new(Meaning::build(&options.meaning, cluster.clone(), allocators)?);
+        registry.set_admission(meaning.admission.clone());
+        let api =
+            Arc::new(api(&options, address, registry.clone(), cluster, &meaning, shutdown.child_token())?);
+        spawn_background(&api, &meaning, &options, &shutdown);
+        let (serving, ending) = (api.clone(), shutdown.clone());
+        let task = tokio::spawn(async move {
+            let listener_shutdown = CancellationToken::new();
+            let serve = listener.run(serving.clone(), tls, listener_shutdown.clone());
+            let end = async {
+                ending.cancelled().await;
+                serving.health.set("shutdown", health::READY_ONLY, Some("process is shutting down"));
+                tokio::time::sleep(WATCH_DRAIN).await;
+                listener_shutdown.cancel();
+            };
+            tokio::join!(serve, end);
+        });
+        Ok(Handle { address, api, task })
+    }
+}
+
+async fn connect(store: &Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Arc<Hub>, ServerError> {
+    loop {
+        match Hub::start(store.clone(), shutdown.clone()).await {
+            Ok(hub) => return Ok(hub),
+            Err(error) => tracing::warn!(%error, "the store does not answer yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STORE_RETRY_DELAY) => {}
+            () = shutdown.cancelled() => return Err(ServerError::Cancelled),
+        }
+    }
+}
+
+fn api(
+    options: &Options,
+    address: SocketAddr,
+    registry: Arc<Registry>,
+    cluster: Arc<dyn ClusterWriter>,
+    meaning: &Meaning,
+    shutdown: CancellationToken,
+) -> Result<Api, ServerError> {
+    let advertise = SocketAddr::new(options.meaning.advertise_address, address.port());
+    let documents = token_documents(meaning, &advertise.to_string());
+    Ok(Api {
+        registry,
+        cluster,
+        authenticator: meaning.authenticator.clone(),
+        authorizer: meaning.authorizer.clone(),
+        subresources: Subresources {
+            reviews: Some(meaning.reviews.clone()),
+            kubelet: Kubelet::new(options.kubelet.clone()),
+        },
+        health: Health::default(),
+        metrics: Metrics::new()?,
+        limits: Limits::new(options.max_readonly_inflight, options.max_mutating_inflight),
+        discovery: Discovery::default(),
+        openapi: OpenApi::default(),
+        documents: ArcSwapOption::from_pointee(documents),
+        advertise: advertise.to_string(),
+        request_timeout: options.request_timeout,
+        shutdown,
+    })
+}
+
+fn token_documents(meaning: &Meaning, advertise: &str) -> BTreeMap<String, serde_json::Value> {
+    let mut documents = BTreeMap::new();
+    if let Some(issuer) = meaning.issuers.first() {
+        let jwks_uri = format!("https://{advertise}/openid/v1/jwks");
+        let path = "/.well-known/openid-configuration".to_owned();
+        documents.insert(path, configuration(issuer, &jwks_uri, &meaning.keys));
+        documents.insert("/openid/v1/jwks".to_owned(), key_set(&meaning.keys));
+    }
+    documents
+}
+
+fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, shutdown: &CancellationToken) {
+    for name in ["etcd", "log"] {
+        api.health.set(name, health::ALL, None);
+    }
+    let hooks = ["poststarthook/start-apiextensions-controllers", "poststarthook/rbac/bootstrap-roles"];
+    for name in hooks {
+        api.health.set(name, health::ALL, Some("not finished"));
+    }
+    let definitions = Definitions::new(api.registry.clone());
+    let (api_, token) = (api.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let ready = || api_.health.set(hooks[0], health::ALL, None);
+        definitions.run(ready, token).await;
+    });
+    let (api_, meaning_, token) = (api.clone(), meaning.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        meaning_.bootstrap(&token).await;
+        api_.health.set(hooks[1], health::ALL, None);
+    });
+    tokio::spawn(meaning.maintain(shutdown.clone()));
+    if !options.compaction_interval.is_zero() {
+        let (store, interval, token) = (options.store.clone(), options.compaction_interval, shutdown.clone());
+        tokio::spawn(async move { compaction::run(store, interval, token).await });
+    }
+}
