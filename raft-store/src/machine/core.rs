@@ -170,6 +170,17 @@ impl Machine {
         Ok(Pending::new(view))
     }
 
+    /// Keeps keys, leases and users but no position in a log and no members: the start of another cluster.
+    pub fn forget_cluster(&mut self) -> Result<(), Error> {
+        let mut batch = rocksdb::WriteBatch::default();
+        Records::forget_cluster(&self.db, &mut batch);
+        self.db.commit(batch)?;
+        self.db.flush()?;
+        self.applied = None;
+        self.membership = StoredMembership::default();
+        Ok(())
+    }
+
     /// Replaces the whole state by that of another database, which a snapshot brought.
     pub fn replace(&mut self, db: Arc<StateDb>) -> Result<(), Error> {
         let records = Records::load(&db)?;

@@ -72,6 +72,12 @@ impl Records {
 }
 
 impl Records {
+    /// Removes what ties a state to a log and its members.
+    pub fn forget_cluster(db: &StateDb, batch: &mut rocksdb::WriteBatch) {
+        batch.delete_cf(db.family(Column::Meta), APPLIED);
+        batch.delete_cf(db.family(Column::Meta), MEMBERSHIP);
+    }
+
     /// Writes the records of a state that was restored and has not applied any log entry.
     pub fn write_initial(
         db: &StateDb,

@@ -1,6 +1,9 @@
 //! What a member does on its own: leases, clean-up of history, membership, comparing states.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use openraft::async_runtime::WatchReceiver;
 use proto::{
@@ -191,8 +194,15 @@ async fn promote(member: Arc<Member>) {
 async fn keep_house(member: Arc<Member>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     let mut last_leader = None;
+    let mut disk_was_full = false;
     loop {
         ticks.tick().await;
+        let disk_is_full = member.disk_is_nearly_full();
+        member.is_full.store(disk_is_full || member.over_quota(), Ordering::Relaxed);
+        if disk_was_full && !disk_is_full && !member.over_quota() {
+            lower_nospace(&member).await;
+        }
+        disk_was_full = disk_is_full;
         let leader = member.leader();
         SERVER.has_leader.set(i64::from(leader.is_some()));
         SERVER.is_leader.set(i64::from(leader == Some(member.id)));
@@ -211,6 +221,19 @@ async fn keep_house(member: Arc<Member>) {
         STORE.watch_streams.set(streams as i64);
         STORE.watchers.set(watchers as i64);
         STORE.slow_watchers.set(behind as i64);
+    }
+}
+
+/// Space has returned: this member's alarm, which only the lack of it had raised, goes by itself.
+async fn lower_nospace(member: &Arc<Member>) {
+    let alarm = AlarmRequest {
+        action: AlarmAction::Deactivate as i32,
+        member_id: member.id,
+        alarm: AlarmType::Nospace as i32,
+    };
+    match member.propose(Caller::trusted().command(Op::Alarm(alarm))).await {
+        Ok(_) => tracing::info!("space has returned; NOSPACE is over"),
+        Err(error) => tracing::warn!(%error, "could not lower NOSPACE"),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The member's handle and what all its parts share.
 
-use std::sync::Arc;
+use std::{
+    fs::File,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
 use proto::etcdserverpb::{AlarmType, ResponseHeader};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,10 +35,15 @@ pub struct Member {
     pub(crate) peers: Peers,
     pub(crate) proposer: Proposer,
     pub(crate) reads: ReadGate,
+    /// The state has reached its quota, or the disk its reserve.
+    pub(crate) is_full: AtomicBool,
     /// History has been cleaned up to here.
     pub(crate) cleaned: watch::Sender<i64>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Open files; waited for when the member stops, so that its directory is free afterwards.
+    pub(crate) files: TaskTracker,
+    pub(crate) lock: Mutex<Option<File>>,
 }
 
 impl Member {

@@ -1,6 +1,6 @@
 //! Range, put, delete, transaction and compaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use prost::Message;
 use proto::{
@@ -27,13 +27,7 @@ impl Member {
     /// Answers a range, linearizably unless the request says otherwise.
     pub async fn range_as(&self, caller: &Caller, request: RangeRequest) -> Result<RangeResponse, Error> {
         check::range(&request)?;
-        if !request.serializable {
-            self.read_barrier().await?;
-        }
-        if !caller.is_trusted() {
-            self.shared.auth.load().check_read(&caller.user, &request.key, &request.range_end)?;
-        }
-        STORE.range();
+        self.prepare_range(caller, &request).await?;
         let view = self.view();
         let mut response = if is_small(&request) {
             range::range(view.as_ref(), &request)?
@@ -42,6 +36,40 @@ impl Member {
         };
         self.complete(&mut response.header);
         Ok(response)
+    }
+
+    /// Waits until the state may be read for this request, and allows it.
+    async fn prepare_range(&self, caller: &Caller, request: &RangeRequest) -> Result<(), Error> {
+        if !request.serializable {
+            self.read_barrier().await?;
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::STOPPED);
+        }
+        if !caller.is_trusted() {
+            self.shared.auth.load().check_read(&caller.user, &request.key, &request.range_end)?;
+        }
+        STORE.range();
+        Ok(())
+    }
+
+    /// Answers a range as encoded bytes.
+    pub async fn range_wire_as(&self, caller: &Caller, request: RangeRequest) -> Result<Vec<u8>, Error> {
+        if !range::is_plain(self.view().as_ref(), &request) || request.key.is_empty() {
+            return Ok(self.range_as(caller, request).await?.encode_to_vec());
+        }
+        check::range(&request)?;
+        self.prepare_range(caller, &request).await?;
+        let view = self.view();
+        let Some(header) = self.header(view.revision) else { return Err(Error::STOPPED) };
+        if !range::is_plain(view.as_ref(), &request) {
+            // It asked for what was the newest revision a moment ago.
+            return Ok(self.range_as(caller, RangeRequest { serializable: true, ..request }).await?.encode_to_vec());
+        }
+        if is_small(&request) {
+            return range::plain_wire(view.as_ref(), &request, &header);
+        }
+        on_thread(view, move |view| range::plain_wire(view, &request, &header)).await
     }
 
     /// Sets a key.
@@ -130,7 +158,7 @@ impl Member {
 
     /// Raises the alarm, for every member, when this one is full.
     async fn check_quota(&self) -> Result<(), Error> {
-        if !self.over_quota() {
+        if !self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
         if !self.shared.alarms.load().any(AlarmType::Nospace) {
@@ -139,7 +167,7 @@ impl Member {
                 member_id: self.id,
                 alarm: AlarmType::Nospace as i32,
             };
-            tracing::warn!(quota = self.config.quota_backend_bytes, "the state exceeds its quota: NOSPACE");
+            tracing::warn!(quota = self.config.quota_backend_bytes, "the state exceeds its quota, or the disk is nearly full: NOSPACE");
             self.propose(Caller::trusted().command(Op::Alarm(alarm))).await?;
         }
         Err(Error::NO_SPACE)

@@ -46,6 +46,16 @@ impl Layout {
         self.member.join("log")
     }
 
+    /// Moves the log out of the way; a new one begins. The old one is kept, for whoever wants to look.
+    pub fn set_log_aside(&self) -> io::Result<()> {
+        let mut number = 1;
+        while self.member.join(format!("log-old-{number}")).exists() {
+            number += 1;
+        }
+        fs::rename(self.log(), self.member.join(format!("log-old-{number}")))?;
+        sync_dir(&self.member)
+    }
+
     /// Snapshots on their way in or out.
     pub fn copies(&self) -> &Path {
         &self.copies

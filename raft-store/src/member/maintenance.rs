@@ -21,6 +21,8 @@ use crate::{
 pub const SERVER_VERSION: &str = "3.7.0";
 /// The same without the patch number: what members of one cluster agree on.
 pub const CLUSTER_VERSION: &str = "3.7.0";
+/// Writes are refused while less than this is free: enough for the log and for flushing what is in memory.
+const DISK_RESERVE_BYTES: u64 = 256 << 20;
 /// The version one step down, to which a downgrade may be announced.
 const DOWNGRADE_VERSION: &str = "3.6";
 
@@ -29,6 +31,12 @@ impl Member {
     pub(crate) fn over_quota(&self) -> bool {
         let quota = self.config.quota_backend_bytes;
         quota > 0 && self.view().db().size_bytes() > quota
+    }
+
+    /// Whether so little of the disk is left that the log could not go on safely.
+    pub(crate) fn disk_is_nearly_full(&self) -> bool {
+        let free = nix::sys::statvfs::statvfs(&self.config.data_dir);
+        free.is_ok_and(|free| free.blocks_available() as u64 * free.fragment_size() as u64 <= DISK_RESERVE_BYTES)
     }
 
     /// Lists, raises or lowers alarms.

@@ -1,7 +1,9 @@
 //! Starting and stopping a member.
 
-use std::{collections::BTreeMap, fs::File, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, io, sync::{Arc, atomic::AtomicBool}, time::Duration};
 
+use openraft::{RaftLogReader, storage::RaftLogStorage};
+use parking_lot::Mutex;
 use proto::raftpb::{HelloRequest, peer_server::PeerServer, raft_server::RaftServer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,7 +29,7 @@ use crate::{
         types::{MemberNode, Raft},
     },
     server,
-    storage::StateDb,
+    storage::{StateDb, View},
     tls::{ClientTls, TlsError},
     watch::{Hub, HubLimits},
 };
@@ -88,7 +90,7 @@ impl Member {
         let tls = ClientTls::load(&config.peer_tls)?;
         let identity = establish_identity(&config, &layout, tls.clone()).await?;
         let peers = Peers::new(identity.cluster_id, tls, config.election_timeout);
-        let parts = open(&config, &layout)?;
+        let parts = open(&config, &layout).await?;
         let stop = CancellationToken::new();
         let mut machine = parts.machine;
         let shared = machine.shared().clone();
@@ -115,15 +117,17 @@ impl Member {
             peers,
             proposer,
             reads,
+            is_full: AtomicBool::new(false),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
             stop,
             tasks: TaskTracker::new(),
+            files: parts.files,
+            lock: Mutex::new(Some(lock)),
             config,
         });
         let stop = member.stop.clone();
         member.tasks.spawn(stop.clone().run_until_cancelled_owned(proposals.run(member.clone())));
         member.tasks.spawn(stop.run_until_cancelled_owned(read_queue.run(member.clone())));
-        member.tasks.spawn(hold_until_stopped(lock, member.stop.clone()));
         member.serve_peers(&layout).await?;
         member.found_cluster().await?;
         background::spawn_all(&member);
@@ -150,13 +154,19 @@ impl Member {
     async fn found_cluster(&self) -> Result<(), StartError> {
         let initialized = self.raft.is_initialized().await;
         let initialized = initialized.map_err(|error| StartError::Consensus(error.to_string()))?;
-        if initialized || !identity::is_founder(&self.config) {
+        let founds = identity::is_founder(&self.config) || self.config.force_new_cluster;
+        if initialized || !founds {
             return Ok(());
         }
-        let founders = identity::founders(&self.config).into_iter().map(|(name, peer_urls, id)| {
-            (id, MemberNode { name, peer_urls, ..MemberNode::default() })
-        });
-        let founders: BTreeMap<u64, MemberNode> = founders.collect();
+        let mut founders: BTreeMap<u64, MemberNode> = identity::founders(&self.config)
+            .into_iter()
+            .map(|(name, peer_urls, id)| (id, MemberNode { name, peer_urls, ..MemberNode::default() }))
+            .collect();
+        if self.config.force_new_cluster {
+            let peer_urls = self.config.initial_advertise_peer_urls.clone();
+            let own = MemberNode { name: self.config.name.clone(), peer_urls, ..MemberNode::default() };
+            founders = [(self.id, own)].into();
+        }
         match self.raft.initialize(founders).await {
             Ok(()) => Ok(()),
             // Another founder was faster, and this member has already heard from it.
@@ -176,12 +186,28 @@ impl Member {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the consensus core did not stop cleanly");
         }
-        let view = self.view();
-        let flushed = tokio::task::spawn_blocking(move || view.db().flush()).await;
-        if let Ok(Err(error)) = flushed {
+        self.close_files().await;
+    }
+
+    /// Makes the state durable, lets go of the files even if this handle lives on, and frees the directory.
+    async fn close_files(&self) {
+        let db = self.view().db().clone();
+        db.hold_until_closed(self.files.token());
+        let flushing = db.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || flushing.flush()).await {
             // The log has it all; the next start only takes longer.
             tracing::warn!(%error, "could not flush the state");
         }
+        match StateDb::closed() {
+            Ok(closed) => self.shared.view.store(View::freeze(&closed, 1, 0, 0)),
+            Err(error) => tracing::warn!(%error, "the files stay open until the last handle has gone"),
+        }
+        drop(db);
+        self.files.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.files.wait()).await.is_err() {
+            tracing::warn!("some files are still open: a request or a watch has not ended");
+        }
+        self.lock.lock().take();
     }
 }
 
@@ -190,15 +216,35 @@ struct Opened {
     machine: Machine,
     log: LogStore,
     cleaned: i64,
+    files: TaskTracker,
 }
 
-fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
+async fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
     let db = StateDb::open(&layout.state()?)?;
     let cleaned = Records::load(&db)?.cleaned_revision;
     let tokens = TokenProvider::new(&config.auth_token).map_err(StartError::Config)?;
-    let machine = Machine::load(db, tokens)?;
-    let log = LogStore::open(&layout.log())?;
-    Ok(Opened { machine, log, cleaned })
+    let mut machine = Machine::load(db, tokens)?;
+    let files = TaskTracker::new();
+    let mut log = LogStore::open(&layout.log(), files.token())?;
+    if config.force_new_cluster {
+        apply_committed(&mut machine, &mut log).await?;
+        machine.forget_cluster()?;
+        drop(log);
+        layout.set_log_aside()?;
+        log = LogStore::open(&layout.log(), files.token())?;
+        tracing::warn!("the old cluster is forgotten; this member begins a new one with what it has");
+    }
+    Ok(Opened { machine, log, cleaned, files })
+}
+
+/// Applies what the log holds of committed entries beyond the state, so that nothing acknowledged is lost
+/// when the log goes.
+async fn apply_committed(machine: &mut Machine, log: &mut LogStore) -> Result<(), StartError> {
+    let Some(committed) = log.read_committed().await? else { return Ok(()) };
+    let from = machine.position().0.map_or(0, |applied| applied.index() + 1);
+    let entries = log.try_get_log_entries(from..=committed.index()).await?;
+    machine.apply(entries)?;
+    Ok(())
 }
 
 /// One process a data directory.
@@ -212,11 +258,6 @@ fn lock_data_dir(config: &Config) -> Result<File, StartError> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
     }
-}
-
-async fn hold_until_stopped(lock: File, stop: CancellationToken) {
-    stop.cancelled().await;
-    drop(lock);
 }
 
 async fn establish_identity(

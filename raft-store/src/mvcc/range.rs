@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, ops::ControlFlow};
 
 use bytes::Bytes;
+use prost::Message;
 use proto::{
     etcdserverpb::{
         RangeRequest, RangeResponse, ResponseHeader,
@@ -78,6 +79,51 @@ fn select(source: &dyn Source, request: &RangeRequest) -> Result<RangeResponse, 
     }
     let header = ResponseHeader { revision: source.revision(), ..Default::default() };
     Ok(RangeResponse { header: Some(header), kvs, more, count })
+}
+
+/// Whether a range can be answered by copying rows as they are.
+pub fn is_plain(source: &dyn Source, request: &RangeRequest) -> bool {
+    let newest = request.revision == 0 || request.revision == source.revision();
+    newest
+        && !request.keys_only
+        && !request.count_only
+        && Order::of(request).is_none()
+        && !Filter::of(request).is_active()
+}
+
+/// Answers a plain range as an encoded `RangeResponse`, rows copied as they stand on disk.
+pub fn plain_wire(source: &dyn Source, request: &RangeRequest, header: &ResponseHeader) -> Result<Vec<u8>, Error> {
+    const KVS_FIELD: u8 = 2 << 3 | 2;
+    check_revision(source, request.revision)?;
+    let range = KeyRange::new(&request.key, &request.range_end);
+    let limit = if request.limit > 0 { request.limit } else { i64::MAX };
+    let mut wire = Vec::new();
+    prost::encoding::message::encode(1, header, &mut wire);
+    let mut count: i64 = 0;
+    source.scan(&range, &mut |row: Row<'_>| {
+        count += 1;
+        if count <= limit {
+            wire.push(KVS_FIELD);
+            match row {
+                Row::Raw(_, value) => {
+                    prost::encoding::encode_varint(value.len() as u64, &mut wire);
+                    wire.extend_from_slice(value);
+                }
+                Row::Decoded(kv) => {
+                    prost::encoding::encode_varint(kv.encoded_len() as u64, &mut wire);
+                    kv.encode_raw(&mut wire);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if count > limit {
+        prost::encoding::bool::encode(3, &true, &mut wire);
+    }
+    if count > 0 {
+        prost::encoding::int64::encode(4, &count, &mut wire);
+    }
+    Ok(wire)
 }
 
 /// The order a request asks for, when it is not the order of the keys.

@@ -17,6 +17,7 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use parking_lot::Mutex;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use rocksdb::{BlockBasedOptions, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
 
 use super::{
@@ -49,8 +50,9 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the log, creating it where there is none, and checks that it is whole.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the log, creating it where there is none, and checks that it is whole. `held` is dropped when its
+    /// files are closed, after the last clone has gone.
+    pub fn open(path: &Path, held: TaskTrackerToken) -> io::Result<Self> {
         let db = Arc::new(open_db(path)?);
         check_format(&db, path)?;
         let vote = read_record(&db, VOTE)?;
@@ -60,7 +62,11 @@ impl LogStore {
         let (thread_db, thread_cache) = (db.clone(), cache.clone());
         std::thread::Builder::new()
             .name("raft-log".into())
-            .spawn(move || log_writer::run(&thread_db, &thread_cache, &queue))?;
+            .spawn(move || {
+                log_writer::run(&thread_db, &thread_cache, &queue);
+                drop(thread_db);
+                drop(held);
+            })?;
         Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)) })
     }
 

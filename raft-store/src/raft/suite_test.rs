@@ -7,6 +7,7 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
 
 use super::{log_store::LogStore, state_machine::StateMachine, types::TypeConfig};
 use crate::{
@@ -24,7 +25,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let layout = Layout::prepare(dir.path()).unwrap();
         let db: Arc<StateDb> = StateDb::open(&layout.state().unwrap()).unwrap();
         let machine = Machine::load(db, TokenProvider::new(&TokenSpec::Simple).unwrap()).unwrap();
-        let log = LogStore::open(&layout.log()).unwrap();
+        let log = LogStore::open(&layout.log(), TaskTracker::new().token()).unwrap();
         Ok((dir, log, StateMachine::new(machine, layout)))
     }
 }

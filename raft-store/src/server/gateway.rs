@@ -13,10 +13,9 @@ use hyper::body::{Frame, Incoming};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::json;
-use tonic::{Code, Status, body::Body, service::Routes};
-use tower::Service;
+use tonic::{Code, Status, body::Body};
 
-use super::{http::text, identity::Connection};
+use super::{http::text, identity::Connection, routes::Answer};
 
 /// Path, service, method.
 const PATHS: &[(&str, &str, &str)] = &[
@@ -103,7 +102,11 @@ impl Gateway {
     }
 
     /// Answers one request by calling `services`.
-    pub async fn answer(&self, services: Routes, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(
+        &self,
+        services: impl FnOnce(Request<Body>) -> Answer,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let Some(method) = self.methods.get(request.uri().path()).cloned() else {
             return failure(&Status::not_found("Not Found"));
         };
@@ -114,7 +117,11 @@ impl Gateway {
     }
 }
 
-async fn call(mut services: Routes, method: &MethodDescriptor, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+async fn call(
+    services: impl FnOnce(Request<Body>) -> Answer,
+    method: &MethodDescriptor,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
     if request.method() != ::http::Method::POST {
         return Err(Status::unimplemented("Method Not Allowed"));
     }
@@ -141,7 +148,7 @@ async fn call(mut services: Routes, method: &MethodDescriptor, request: Request<
         Body::new(Full::new(wire))
     };
     let call = call.body(body).map_err(|error| Status::internal(error.to_string()))?;
-    let Ok(response) = services.call(call).await;
+    let Ok(response) = services(call).await;
     if let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) {
         return Err(status);
     }

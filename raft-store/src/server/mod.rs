@@ -16,5 +16,6 @@ mod maintenance;
 mod mutex;
 mod routes;
 mod watch;
+mod wire;
 
 pub use routes::{serve_clients, serve_peers};

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use proto::{
     etcdserverpb::{
         auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, watch_server::WatchServer,
+        maintenance_server::MaintenanceServer, RangeRequest, WatchRequest,
     },
     raftpb::{peer_server::PeerServer, raft_server::RaftServer},
     v3electionpb::election_server::ElectionServer,
@@ -24,7 +24,8 @@ use tower::Service;
 use super::{
     auth::AuthService, cluster::ClusterService, election::ElectionService, gateway::Gateway, http,
     identity::Connection, kv::KvService, lease::LeaseService, listen, lock::LockService,
-    maintenance::MaintenanceService, watch::WatchService,
+    maintenance::MaintenanceService,
+    wire::{RangeWire, WatchWire, WireCodec},
 };
 use crate::{
     error::Error,
@@ -37,7 +38,8 @@ use crate::{
 /// What etcd allows a request to be larger than its limit, for the envelope.
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
-type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
+/// An answer on its way.
+pub type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
 
 /// Every gRPC service of the client port.
 fn client_services(member: &Arc<Member>) -> Routes {
@@ -45,7 +47,6 @@ fn client_services(member: &Arc<Member>) -> Routes {
     let mut routes = Routes::builder();
     routes
         .add_service(KvServer::new(KvService(member.clone())).max_decoding_message_size(request_max).max_encoding_message_size(usize::MAX))
-        .add_service(WatchServer::new(WatchService(member.clone())).max_decoding_message_size(request_max).max_encoding_message_size(usize::MAX))
         .add_service(LeaseServer::new(LeaseService(member.clone())))
         .add_service(ClusterServer::new(ClusterService(member.clone())))
         .add_service(MaintenanceServer::new(MaintenanceService(member.clone())))
@@ -92,14 +93,14 @@ impl Service<::http::Request<Incoming>> for ClientPort {
             if let Err(error) = check_learner(&self.member, request.uri().path()) {
                 return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
             }
-            return call_grpc(&mut self.services, request);
+            return call_grpc(&self.member, &mut self.services, request);
         }
-        let (member, gateway, services) = (self.member.clone(), self.gateway.clone(), self.services.clone());
+        let (member, gateway, mut services) = (self.member.clone(), self.gateway.clone(), self.services.clone());
         Box::pin(async move {
             if let Some(gateway) = gateway
                 && gateway.serves(request.uri().path())
             {
-                return Ok(gateway.answer(services, request).await);
+                return Ok(gateway.answer(|call| call_grpc(&member, &mut services, call), request).await);
             }
             Ok(http::answer(&member, &request).await)
         })
@@ -111,7 +112,12 @@ fn is_grpc<B>(request: &::http::Request<B>) -> bool {
     content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn call_grpc(services: &mut Routes, request: ::http::Request<Incoming>) -> Answer {
+/// Calls a service; the two that matter most have their answers written by hand.
+fn call_grpc<B>(member: &Arc<Member>, services: &mut Routes, request: ::http::Request<B>) -> Answer
+where
+    B: ::http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let path = request.uri().path();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -122,7 +128,29 @@ fn call_grpc(services: &mut Routes, request: ::http::Request<Incoming>) -> Answe
     };
     GRPC.started(service, method, kind);
     let (service, method) = (service.to_owned(), method.to_owned());
-    let answer = services.call(request);
+    let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
+    let by_hand = matches!((service.as_str(), method.as_str()), ("etcdserverpb.KV", "Range") | ("etcdserverpb.Watch", "Watch"));
+    let answer: Answer = match (by_hand, kind) {
+        (true, "unary") => {
+            let member = member.clone();
+            Box::pin(async move {
+                let mut grpc = tonic::server::Grpc::new(WireCodec::<RangeRequest>::default())
+                    .max_decoding_message_size(request_max)
+                    .max_encoding_message_size(usize::MAX);
+                Ok(grpc.unary(RangeWire(member), request).await)
+            })
+        }
+        (true, _) => {
+            let member = member.clone();
+            Box::pin(async move {
+                let mut grpc = tonic::server::Grpc::new(WireCodec::<WatchRequest>::default())
+                    .max_decoding_message_size(request_max)
+                    .max_encoding_message_size(usize::MAX);
+                Ok(grpc.streaming(WatchWire(member), request).await)
+            })
+        }
+        (false, _) => Box::pin(services.call(request)),
+    };
     Box::pin(async move {
         let answer = answer.await;
         if let Ok(response) = &answer {

@@ -1,7 +1,7 @@
 //! The Watch service: many watches on one stream.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -10,16 +10,19 @@ use std::{
 use futures::Stream;
 use proto::{
     etcdserverpb::{
-        WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion, watch_server::Watch,
+        WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
     },
     mvccpb::Event,
 };
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
-use super::identity::{caller, requires_leader};
+use super::{
+    identity::{caller, requires_leader},
+    wire::Wire,
+};
 use crate::{
     error::Error,
     member::{Caller, Member},
@@ -33,32 +36,19 @@ const LEADER_CHECK: Duration = Duration::from_millis(500);
 /// The id in answers that belong to no watch.
 const NO_WATCH: i64 = -1;
 
-type Sender = mpsc::Sender<Result<WatchResponse, Status>>;
+type Sender = mpsc::Sender<Result<Wire, Status>>;
 
-/// Serves watches from a member.
-pub struct WatchService(pub Arc<Member>);
-
-#[tonic::async_trait]
-impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let caller = caller(&self.0, &request)?;
-        let needs_leader = requires_leader(&request);
-        let (responses, stream) = mpsc::channel(RESPONSES_WAITING);
-        let session = Session {
-            member: self.0.clone(),
-            caller,
-            stream: self.0.watch_stream(),
-            responses,
-            fragmented: HashMap::new(),
-        };
-        tokio::spawn(session.run(request.into_inner(), needs_leader));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
-    }
+/// Begins a session for a client's stream of requests; its answers come as the stream that is returned.
+pub fn open_session(
+    member: Arc<Member>,
+    request: Request<Streaming<WatchRequest>>,
+) -> Result<Pin<Box<dyn Stream<Item = Result<Wire, Status>> + Send>>, Status> {
+    let caller = caller(&member, &request)?;
+    let needs_leader = requires_leader(&request);
+    let (responses, stream) = mpsc::channel(RESPONSES_WAITING);
+    let session = Session { caller, stream: member.watch_stream(), responses, fragmented: HashSet::new(), member };
+    tokio::spawn(session.run(request.into_inner(), needs_leader));
+    Ok(Box::pin(ReceiverStream::new(stream)))
 }
 
 struct Session {
@@ -67,7 +57,7 @@ struct Session {
     stream: WatchStream,
     responses: Sender,
     /// Watches whose client takes large messages in pieces.
-    fragmented: HashMap<i64, bool>,
+    fragmented: HashSet<i64>,
 }
 
 impl Session {
@@ -137,7 +127,7 @@ impl Session {
         match self.stream.create(&create) {
             Ok((watch_id, revision)) => {
                 if create.fragment {
-                    self.fragmented.insert(watch_id, true);
+                    self.fragmented.insert(watch_id);
                 }
                 self.send(self.response(watch_id, revision, |response| response.created = true)).await
             }
@@ -165,11 +155,12 @@ impl Session {
     async fn send_update(&mut self, update: WatchUpdate) -> Option<()> {
         match update {
             WatchUpdate::Events { watch_id, revision, events, prev_kv } => {
-                let messages = events.events().iter().map(|event| event.message(prev_kv)).collect();
-                if self.fragmented.contains_key(&watch_id) {
+                if self.fragmented.contains(&watch_id) {
+                    let messages = events.events().iter().map(|event| event.message(prev_kv)).collect();
                     return self.send_fragments(watch_id, revision, messages).await;
                 }
-                self.send(self.response(watch_id, revision, |response| response.events = messages)).await
+                let head = Box::new(self.response(watch_id, revision, |_| {}));
+                self.responses.send(Ok(Wire::Watch(head, Some((events, prev_kv))))).await.ok()
             }
             WatchUpdate::Progress { watch_id, revision } => {
                 self.send(self.response(watch_id, revision, |_| {})).await
@@ -216,6 +207,6 @@ impl Session {
     }
 
     async fn send(&self, response: WatchResponse) -> Option<()> {
-        self.responses.send(Ok(response)).await.ok()
+        self.responses.send(Ok(Wire::Watch(Box::new(response), None))).await.ok()
     }
 }

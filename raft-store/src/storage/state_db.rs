@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use rocksdb::{Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+use parking_lot::Mutex;
+use rocksdb::{
+    Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Column;
 use crate::error::Error;
@@ -32,6 +36,8 @@ pub struct StateDb {
     db: DB,
     path: PathBuf,
     doomed: AtomicBool,
+    // Declared after `db`: dropped when its files are closed.
+    held: Mutex<Option<TaskTrackerToken>>,
 }
 
 impl Drop for StateDb {
@@ -50,21 +56,11 @@ impl StateDb {
     /// Fails with a message naming the path when another process holds it, when a file is missing or
     /// damaged, or when it was written by a newer format.
     pub fn open(path: &Path) -> Result<Arc<Self>, Error> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_atomic_flush(true);
-        options.set_paranoid_checks(true);
-        options.set_db_write_buffer_size(MEMTABLES_BYTES);
-        options.set_max_background_jobs(2);
-        options.set_bytes_per_sync(1 << 20);
-        options.set_keep_log_file_num(2);
-        options.set_max_open_files(512);
-        options.set_allow_concurrent_memtable_write(false);
+        let options = options();
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Column::ALL.iter().map(|column| column.descriptor(&cache));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| open_error(path, &error))?;
-        let state = Self { db, path: path.to_path_buf(), doomed: AtomicBool::new(false) };
+        let state = Self { db, path: path.to_path_buf(), doomed: AtomicBool::new(false), held: Mutex::new(None) };
         state.check_format()?;
         Ok(Arc::new(state))
     }
@@ -88,6 +84,22 @@ impl StateDb {
                 self.commit(batch)
             }
         }
+    }
+
+    /// A stand-in without files, for handles that outlive their member.
+    pub fn closed() -> Result<Arc<Self>, Error> {
+        let mut options = options();
+        options.set_env(&rocksdb::Env::mem_env()?);
+        let cache = Cache::new_lru_cache(0);
+        let families = Column::ALL.iter().map(|column| column.descriptor(&cache));
+        let path = PathBuf::from("/closed");
+        let db = DB::open_cf_descriptors(&options, &path, families)?;
+        Ok(Arc::new(Self { db, path, doomed: AtomicBool::new(false), held: Mutex::new(None) }))
+    }
+
+    /// The token is dropped when the files are closed, which is when the last reader has gone.
+    pub fn hold_until_closed(&self, token: TaskTrackerToken) {
+        *self.held.lock() = Some(token);
     }
 
     /// Another state took this one's place: its files go with its last reader.
@@ -161,6 +173,21 @@ impl StateDb {
         };
         (sum("rocksdb.estimate-live-data-size") + sum("rocksdb.cur-size-all-mem-tables")).min(self.size_bytes())
     }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_paranoid_checks(true);
+    options.set_db_write_buffer_size(MEMTABLES_BYTES);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_max_open_files(512);
+    options.set_allow_concurrent_memtable_write(false);
+    options
 }
 
 fn format_record() -> Vec<u8> {
