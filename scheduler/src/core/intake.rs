@@ -70,6 +70,7 @@ impl Scheduler {
     fn bound_pod(&mut self, input: PodInput, spec: Arc<PodSpec>, now: TimeMs) {
         let uid = Uid::new(&input.uid);
         self.queue.remove(uid);
+        self.storage.settle(uid);
         self.cluster.nominate(uid, spec.clone(), None);
         let known = self.cluster.find_pod(uid).map(|p| {
             let node = self.cluster.nodes.nodes[p.node as usize].name.clone();

@@ -479,6 +479,12 @@ impl Scheduler {
         self.fail(uid, index, error, None, PluginSet::default(), REASON_ERROR, now)
     }
 
+    /// Pods that were bound but that no informer has shown as bound: to be looked up, should this last.
+    pub fn unconfirmed(&self) -> Vec<PodRef> {
+        let waits = |p: &&super::cluster::Pod| p.assumed && self.queue.get(p.uid).is_none();
+        self.cluster.pods().filter(waits).map(assigned_ref).collect()
+    }
+
     /// The eviction of a preemptor's victims is done, or has failed.
     pub fn preemption_done(&mut self, uid: &str, victims: &[PodRef], failed: bool, now: TimeMs) {
         let gone = victims.iter().all(|v| self.cluster.find_pod(Uid::new(&v.uid)).is_none());

@@ -118,6 +118,9 @@ impl SeriesSet {
         profile: &Profile,
         cluster: &Cluster,
     ) -> Coefficients {
+        if self.all.is_empty() {
+            return Coefficients::new();
+        }
         let terms = super::terms::external_terms(class);
         let numbers: Vec<_> = terms.iter().filter(|t| external_matches(t, external, cluster)).collect();
         collect(&self.all, class, own, profile, cluster, |kind_key| {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
+use crate::core::cluster::Uid;
+use crate::core::intake::Intake;
 use crate::core::scheduler::{Command, Nominate, PodRef};
 use crate::core::spec::TimeMs;
 use crate::core::volumes::VolumePlan;
@@ -16,6 +18,7 @@ use crate::core::volumes::VolumePlan;
 use super::api::{Api, ApiError, note};
 use super::events::Recorder;
 use super::extender::HttpExtenders;
+use super::kinds::Kind;
 use super::metrics::Metrics;
 use super::run::{Message, now_ms};
 
@@ -69,6 +72,21 @@ impl Executor {
             let message = executor.run(command).await;
             // The loop has ended when nobody listens; then the answer is of no use.
             let _ = executor.out.send(message).await;
+        });
+    }
+
+    /// Looks up a pod whose binding the informer has not shown, and reports it as it is.
+    pub fn verify(&self, pod: PodRef) {
+        let executor = self.clone();
+        tokio::spawn(async move {
+            let gone = || Intake::PodDeleted { uid: Uid::new(&pod.uid) };
+            let intake = match executor.api.pod(&pod).await {
+                Ok(Some(found)) if found.metadata.uid == *pod.uid => found.present(),
+                Ok(_) => gone(),
+                Err(error) => return tracing::warn!(pod = %pod.name, %error, "cannot look up an assumed pod"),
+            };
+            // The loop has ended when nobody listens; then the answer is of no use.
+            let _ = executor.out.send(Message::Intake(vec![intake])).await;
         });
     }
 

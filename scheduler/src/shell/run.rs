@@ -105,6 +105,8 @@ pub struct Loop {
     leading: Arc<AtomicBool>,
     /// Every kind has been listed.
     ready: Arc<AtomicBool>,
+    /// Pods bound without confirmation at the last flush.
+    suspects: Vec<PodRef>,
 }
 
 /// A place for messages, and where to read them.
@@ -122,7 +124,17 @@ impl Loop {
         leading: Arc<AtomicBool>,
         ready: Arc<AtomicBool>,
     ) -> Self {
-        Loop { core, inbox, executor, synced: Default::default(), in_flight: 0, metrics, leading, ready }
+        Loop {
+            core,
+            inbox,
+            executor,
+            synced: Default::default(),
+            in_flight: 0,
+            metrics,
+            leading,
+            ready,
+            suspects: Vec::new(),
+        }
     }
 
     /// Runs until the shutdown.
@@ -148,7 +160,7 @@ impl Loop {
                     Some(message) => self.handle(message),
                     None => return,
                 },
-                _ = flush.tick() => self.core.queue.flush_parked(now_ms()),
+                _ = flush.tick() => self.flush(),
                 _ = tick.tick() => {
                     self.core.queue.tick(now_ms());
                     self.metrics.observe_queue(self.core.queue.pending(), self.core.cluster.pod_count());
@@ -156,6 +168,16 @@ impl Loop {
                 () = std::future::ready(()), if busy => {}
             }
         }
+    }
+
+    /// Retries what was parked too long, and looks up pods that have been unconfirmed since the last flush.
+    fn flush(&mut self) {
+        self.core.queue.flush_parked(now_ms());
+        let unconfirmed = self.core.unconfirmed();
+        for pod in unconfirmed.iter().filter(|p| self.suspects.contains(p)) {
+            self.executor.verify(pod.clone());
+        }
+        self.suspects = unconfirmed;
     }
 
     fn handle(&mut self, message: Message) {

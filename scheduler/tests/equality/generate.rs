@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use scheduler::core::evaluate::Dice;
-use scheduler::core::labels::{Effect, Labels, NodeSelectorTerm, Op, Requirement, Selector, Taint, Toleration};
+use scheduler::core::labels::{
+    Effect, Labels, NodeSelectorTerm, Op, Requirement, Selector, Taint, Toleration,
+};
 use scheduler::core::spec::{
-    AffinityTerm, HostPort, LocalSpec, NodeImage, NodeInput, PodAffinity, PodClass, PodInput, PodSpec, PreferredNode,
-    Resources, SpreadConstraint, WeightedTerm,
+    AffinityTerm, HostPort, LocalSpec, NodeImage, NodeInput, PodAffinity, PodClass, PodInput, PodSpec,
+    PreferredNode, Resources, SpreadConstraint, WeightedTerm,
 };
 
 pub const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
@@ -88,7 +90,8 @@ impl Source {
         let mut all = Vec::new();
         for key in ["a", "b", ""] {
             if self.chance(25) {
-                let effects = [None, Some(Effect::NoSchedule), Some(Effect::PreferNoSchedule), Some(Effect::NoExecute)];
+                let effects =
+                    [None, Some(Effect::NoSchedule), Some(Effect::PreferNoSchedule), Some(Effect::NoExecute)];
                 all.push(Toleration {
                     key: key.into(),
                     value: self.pick(&["x", "y"]).into(),
@@ -128,7 +131,8 @@ impl Source {
             1 => Selector::from_map([("team", "one")]),
             _ => Selector::Nothing,
         };
-        let namespaces = if self.chance(80) { vec![namespace.clone()] } else { vec![self.pick(&NAMESPACES).into()] };
+        let namespaces =
+            if self.chance(80) { vec![namespace.clone()] } else { vec![self.pick(&NAMESPACES).into()] };
         AffinityTerm {
             topology_key: self.pick(&KEYS).into(),
             namespaces,
@@ -149,7 +153,11 @@ impl Source {
             let weight = if self.chance(50) { weight } else { -weight };
             preferred.push(WeightedTerm { weight, term: self.term(namespace) });
         }
-        PodAffinity { required: self.terms(10, namespace), required_anti: self.terms(12, namespace), preferred }
+        PodAffinity {
+            required: self.terms(10, namespace),
+            required_anti: self.terms(12, namespace),
+            preferred,
+        }
     }
 
     fn spread(&mut self) -> Vec<SpreadConstraint> {
@@ -191,7 +199,8 @@ impl Source {
         while self.chance(20) {
             preferred_nodes.push(PreferredNode { weight: 1 + self.below(50) as i32, term: self.node_term() });
         }
-        let port = |n: usize| HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port: 8000 + n as i32 };
+        let port =
+            |n: usize| HostPort { ip: "0.0.0.0".into(), protocol: "TCP".into(), port: 8000 + n as i32 };
         LocalSpec {
             requests,
             score_milli_cpu: cpu,
@@ -212,8 +221,11 @@ impl Source {
 
     pub fn pod(&mut self, number: usize) -> PodInput {
         let namespace: Arc<str> = self.pick(&NAMESPACES).into();
-        let labels: Labels =
-            if self.chance(90) { [("app", self.pick(&APPS))].into_iter().collect() } else { Labels::default() };
+        let labels: Labels = if self.chance(90) {
+            [("app", self.pick(&APPS))].into_iter().collect()
+        } else {
+            Labels::default()
+        };
         let affinity = self.affinity(&namespace);
         let spec = PodSpec {
             local: Arc::new(self.local()),

@@ -40,7 +40,8 @@ impl Run {
         }
         let selector: Vec<(Box<str>, Box<str>)> = vec![("app".into(), "web".into())];
         run.world.services.push(("red".to_owned(), selector.clone()));
-        let service = Intake::Service { namespace: "red".into(), name: "web".into(), selector: Some(selector) };
+        let service =
+            Intake::Service { namespace: "red".into(), name: "web".into(), selector: Some(selector) };
         run.core.apply(service, 0);
         for _ in 0..3 + run.source.below(12) {
             run.add_node();
@@ -123,7 +124,8 @@ impl Run {
                 Ok(scores) => {
                     assert_eq!(row.refused, None, "{}", about());
                     if verdicts.iter().filter(|v| v.is_ok()).count() > 1 {
-                        let expected: Vec<_> = PLUGINS.iter().map(|(n, _)| *n).zip(scores.iter().copied()).collect();
+                        let expected: Vec<_> =
+                            PLUGINS.iter().map(|(n, _)| *n).zip(scores.iter().copied()).collect();
                         assert_eq!(row.scores, expected, "{}", about());
                     }
                 }
@@ -133,7 +135,12 @@ impl Run {
     }
 
     /// Schedules the pod for real: it must land on a best node, or be reported with the reference's reasons.
-    fn schedule(&mut self, pod: &PodInput, verdicts: &[Result<reference::Scores, (&str, String)>], seed: u64) {
+    fn schedule(
+        &mut self,
+        pod: &PodInput,
+        verdicts: &[Result<reference::Scores, (&str, String)>],
+        seed: u64,
+    ) {
         let mut waiting = pod.clone();
         waiting.spec.never_preempts = true;
         self.core.apply(Intake::Pod(Box::new(waiting)), 0);
@@ -156,7 +163,9 @@ impl Run {
                 assert_eq!(best, None, "seed {seed}: refused a pod that fits: {message}");
                 let prefix = format!("0/{} nodes are available: ", self.world.nodes.len());
                 assert!(message.starts_with(&prefix), "{message}");
-                for reason in verdicts.iter().filter_map(|v| v.as_ref().err()).flat_map(|(_, r)| r.split(", ")) {
+                for reason in
+                    verdicts.iter().filter_map(|v| v.as_ref().err()).flat_map(|(_, r)| r.split(", "))
+                {
                     assert!(message.contains(reason), "seed {seed}: {reason:?} is missing in {message:?}");
                 }
                 self.core.apply(Intake::PodDeleted { uid: Uid::new(&pod.uid) }, 0);

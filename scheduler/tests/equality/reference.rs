@@ -58,8 +58,11 @@ impl World {
     fn refusal(&self, pod: &PodSpec, node: &NodeInput) -> Option<(&'static str, String)> {
         let one = |plugin, reason: &str| Some((plugin, reason.to_owned()));
         let tolerated = |t: &Taint| pod.local.tolerations.iter().any(|tol| tol.tolerates(t));
-        let unschedulable =
-            Taint { key: "node.kubernetes.io/unschedulable".into(), value: "".into(), effect: Effect::NoSchedule };
+        let unschedulable = Taint {
+            key: "node.kubernetes.io/unschedulable".into(),
+            value: "".into(),
+            effect: Effect::NoSchedule,
+        };
         if node.unschedulable && !tolerated(&unschedulable) {
             return one("NodeUnschedulable", "node(s) were unschedulable");
         }
@@ -214,7 +217,8 @@ impl World {
                 return Some("node(s) didn't match pod affinity rules");
             }
         }
-        let hated = |t: &AffinityTerm| self.in_domain(&t.topology_key, node).any(|p| self.selects(t, &p.spec));
+        let hated =
+            |t: &AffinityTerm| self.in_domain(&t.topology_key, node).any(|p| self.selects(t, &p.spec));
         if affinity.required_anti.iter().any(hated) {
             return Some("node(s) didn't match pod anti-affinity rules");
         }
@@ -240,9 +244,7 @@ impl World {
             feasible.iter().map(|n| self.balance_score(pod, n)).collect(),
             feasible.iter().map(|n| self.image_score(pod, n)).collect::<Vec<i64>>(),
         ];
-        (0..feasible.len())
-            .map(|i| std::array::from_fn(|p| per_plugin[p][i] * PLUGINS[p].1))
-            .collect()
+        (0..feasible.len()).map(|i| std::array::from_fn(|p| per_plugin[p][i] * PLUGINS[p].1)).collect()
     }
 
     fn taint_scores(&self, pod: &PodSpec, feasible: &[&NodeInput]) -> Vec<i64> {
@@ -294,11 +296,16 @@ impl World {
         const MIB: i64 = 1024 * 1024;
         let holds = |n: &NodeInput, name: &str| n.images.iter().any(|i| i.names.iter().any(|x| **x == *name));
         let size = |name: &str| {
-            self.nodes.iter().flat_map(|n| &n.images).find(|i| i.names.iter().any(|x| **x == *name)).map(|i| i.size_bytes)
+            self.nodes
+                .iter()
+                .flat_map(|n| &n.images)
+                .find(|i| i.names.iter().any(|x| **x == *name))
+                .map(|i| i.size_bytes)
         };
         let mut sum = 0;
         for image in pod.local.images.iter().filter(|i| holds(node, i)) {
-            let spread = self.nodes.iter().filter(|n| holds(n, image)).count() as f64 / self.nodes.len() as f64;
+            let spread =
+                self.nodes.iter().filter(|n| holds(n, image)).count() as f64 / self.nodes.len() as f64;
             sum += (size(image).unwrap_or(0) as f64 * spread) as i64;
         }
         let most = 1000 * MIB * i64::from(pod.local.container_count);
@@ -333,11 +340,8 @@ impl World {
                 raw[i] += count as f64 * weight + f64::from(constraint.max_skew - 1);
             }
         }
-        let raw: Vec<Option<i64>> = feasible
-            .iter()
-            .zip(raw)
-            .map(|(n, r)| (!ignored(n)).then(|| r.round() as i64))
-            .collect();
+        let raw: Vec<Option<i64>> =
+            feasible.iter().zip(raw).map(|(n, r)| (!ignored(n)).then(|| r.round() as i64)).collect();
         let most = raw.iter().flatten().copied().max().unwrap_or(0);
         let least = raw.iter().flatten().copied().min().unwrap_or(0);
         let normal = |r: &Option<i64>| match r {
@@ -357,7 +361,9 @@ impl World {
                         *by_domain.entry((key, value)).or_default() += weight;
                     }
                 };
-                for own in pod.class.affinity.preferred.iter().filter(|w| self.selects(&w.term, &existing.spec)) {
+                for own in
+                    pod.class.affinity.preferred.iter().filter(|w| self.selects(&w.term, &existing.spec))
+                {
                     add(&own.term.topology_key, i64::from(own.weight));
                 }
                 let theirs = &existing.spec.class.affinity;
