@@ -4,7 +4,7 @@
 
 use machinery::jsonpath;
 use machinery::names;
-use machinery::schema::structural;
+use machinery::schema::crd_rules;
 use machinery::status::{FieldError, Path};
 use serde_json::Value;
 
@@ -133,7 +133,7 @@ fn check_versions(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
 fn check_version(spec: &Value, version: &Value, at: &Path, errors: &mut Vec<FieldError>) {
     let path = at.child("schema").child("openAPIV3Schema");
     match version["schema"].get("openAPIV3Schema").filter(|s| s.is_object()) {
-        Some(schema) => errors.extend(structural::check(schema, &path)),
+        Some(schema) => errors.extend(crd_rules::check_schema(schema, &path)),
         None => errors.push(FieldError::required(&path, "schemas are required")),
     }
     if spec["preserveUnknownFields"] == true {

@@ -34,7 +34,8 @@ pub fn error(error: &StatusError, encoding: Encoding) -> Response<Body> {
 
 /// A continue token travels inside the error as a cause and belongs into the Status' metadata.
 fn move_continue(status: &mut Value) {
-    let Some(causes) = status["details"]["causes"].as_array_mut() else { return };
+    let causes = status.pointer_mut("/details/causes").and_then(Value::as_array_mut);
+    let Some(causes) = causes else { return };
     let Some(index) = causes.iter().position(|c| c["reason"] == CONTINUE_CAUSE) else { return };
     let cause = causes.remove(index);
     if causes.is_empty() {

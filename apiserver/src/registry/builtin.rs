@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Registry;
 use super::facts::Facts;
-use super::kind::{HooksOf, Kind, NoHooks, Storage};
+use super::kind::{HooksOf, Kind, NoHooks, PathSegmentNames, Storage};
 use crate::cache::CacheSpec;
 use crate::cache::hub::REGISTRY;
 use crate::cache::layout::Layout;
@@ -101,7 +101,10 @@ impl Registry {
 
 fn hooks_of(kinds: &Arc<Kinds>, row: &'static Resource) -> HooksOf {
     let kinds = kinds.clone();
-    let none: Arc<dyn KindHooks> = Arc::new(NoHooks);
+    let none: Arc<dyn KindHooks> = match row.group {
+        "rbac.authorization.k8s.io" => Arc::new(PathSegmentNames),
+        _ => Arc::new(NoHooks),
+    };
     let is_definition = row.group == crd::GROUP && row.resource == crd::RESOURCE;
     Arc::new(move |subresource| {
         if is_definition {

@@ -22,6 +22,9 @@ pub enum BodyFormat {
 /// Bytes of a summary in the error about an unreadable body (upstream `summarizeData`).
 const SUMMARY_LEN_MAX: usize = 30;
 
+/// The definition of metadata.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// What a body must be.
 pub struct Expected<'a> {
     pub group: &'a str,
@@ -113,7 +116,12 @@ pub fn tree_to_object(
 /// Removes and names unknown fields; the error is about a value of the wrong type.
 pub fn check_fields(expected: &Expected<'_>, value: &mut Value) -> Result<Vec<String>, String> {
     if expected.is_custom {
-        return Ok(schema::prune::prune(expected.schema, value));
+        let unknown = schema::prune::prune(expected.schema, value);
+        // Metadata is the same Go type for every kind.
+        if let (Some(meta), Some(metadata)) = (schema::definition(OBJECT_META), value.get_mut("metadata")) {
+            schema::decode::decode(&meta, metadata)?;
+        }
+        return Ok(unknown);
     }
     schema::decode::decode(expected.schema, value)
 }

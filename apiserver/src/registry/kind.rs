@@ -193,3 +193,12 @@ impl Kind {
 pub struct NoHooks;
 
 impl KindHooks for NoHooks {}
+
+/// As [`NoHooks`], with names that only have to fit into a path (roles and their bindings).
+pub struct PathSegmentNames;
+
+impl KindHooks for PathSegmentNames {
+    fn validate_name(&self, name: &str, _prefix: bool) -> Vec<String> {
+        machinery::names::path_segment_name(name)
+    }
+}

@@ -153,14 +153,7 @@ impl Registry {
         if options.dry_run {
             return Ok(Attempt::Done(Answer::Object(Arc::new(new)), false));
         }
-        if target.subresource.is_empty() || kind.is_custom() || kind.resource == "pods" {
-            if completes_deletion(&new, &old) && !holds_namespace(kind, &new) {
-                return self.delete_now(ctx, kind, entry, Some(new)).await;
-            }
-        } else if completes_deletion(&new, &old)
-            && target.subresource == "finalize"
-            && !holds_namespace(kind, &new)
-        {
+        if completes_deletion(&new, &old) && !holds_namespace(kind, &new) {
             return self.delete_now(ctx, kind, entry, Some(new)).await;
         }
         self.write(ctx, kind, &*hooks, entry, new, &old, current.fresh).await

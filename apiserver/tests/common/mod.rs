@@ -1,0 +1,163 @@
+//! A server on an embedded store in a temporary folder, and a small HTTPS client for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::cli::{Args, start};
+use apiserver::server::Handle;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+/// The token of a cluster administrator.
+pub const TOKEN: &str = "admin-token";
+/// Longer than start-up takes on a busy machine.
+const READY_TIMEOUT: Duration = Duration::from_secs(40);
+
+#[derive(Debug)]
+struct AnyServer(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+type Https = hyper_rustls::HttpsConnector<HttpConnector>;
+
+/// A running server and a way to talk to it.
+pub struct Server {
+    pub address: SocketAddr,
+    client: Client<Https, Full<Bytes>>,
+    shutdown: CancellationToken,
+    _handle: Handle,
+    _folder: tempfile::TempDir,
+}
+
+/// An answer: code, body as JSON (null when it is not JSON), body as text.
+pub struct Answer {
+    pub code: StatusCode,
+    pub json: Value,
+    pub text: String,
+}
+
+impl Server {
+    /// Starts and waits until it is ready.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let tokens = folder.path().join("tokens.csv");
+        std::fs::write(&tokens, format!("{TOKEN},admin,admin,\"system:masters\"\n")).expect("token file");
+        let store = raft_store::Member::start(raft_store::Config::embedded(folder.path().join("store")));
+        let store = store.await.expect("embedded store");
+        let flags = [
+            "--secure-port=0".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", tokens.display()),
+        ];
+        let shutdown = CancellationToken::new();
+        let args = Args::from_flags(flags).expect("flags");
+        let handle = start(args, Some(store), shutdown.clone()).await.expect("server");
+        let server =
+            Self { address: handle.address, client: client(), shutdown, _handle: handle, _folder: folder };
+        server.ready().await;
+        server
+    }
+
+    async fn ready(&self) {
+        let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
+        loop {
+            let answer = self.send(Method::GET, "/readyz", "", "").await;
+            if answer.code == StatusCode::OK {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not ready: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One request; an empty content type means JSON.
+    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: &str) -> Answer {
+        let content_type = if content_type.is_empty() { "application/json" } else { content_type };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.address))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .header("content-type", content_type)
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+            .expect("request");
+        let response = self.client.request(request).await.expect("answer");
+        let code = response.status();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { code, json: serde_json::from_slice(&bytes).unwrap_or(Value::Null), text }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, "", "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, "", &body.to_string()).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn client() -> Client<Https, Full<Bytes>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_no_client_auth();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_http1()
+        .build();
+    Client::builder(TokioExecutor::new()).build(connector)
+}
