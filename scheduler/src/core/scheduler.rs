@@ -16,7 +16,7 @@ use super::preempt::{self, Budget, Candidate, Outcome};
 use super::profile::{Plugin, PluginSet, Profile};
 use super::queue::{Backoff, Queue};
 use super::spec::{PodInput, PodSpec, ScheduledCondition, TimeMs};
-use super::status::{Diagnosis, NO_NODES};
+use super::status::{self, Diagnosis, NO_NODES};
 use super::storage::{Storage, VolumeCycle, VolumePlan};
 use super::templates::Templates;
 
@@ -299,21 +299,51 @@ impl Scheduler {
         now: TimeMs,
     ) -> Vec<Command> {
         let mut message = diagnosis.message(self.cluster.nodes.count());
-        let mut commands = Vec::new();
-        let mut nominate = Nominate::Set("".into());
-        if self.profiles[index].post_filter.contains(&Plugin::DefaultPreemption) {
-            self.counters.preemption_attempts += 1;
-            let (said, nominated, evictions) = self.try_preemption(uid, index, spec, diagnosis, volumes);
-            if let Some(said) = said {
-                message.push_str(&format!(" preemption: {said}"));
-            }
-            nominate = nominated;
-            commands = evictions;
+        let (said, nominate, mut commands) = self.post_filter(uid, index, spec, diagnosis, volumes);
+        if let Some(said) = said {
+            message.push_str(&format!(" {said}"));
         }
         let mut all =
             self.fail(uid, index, message, Some(nominate), diagnosis.plugins, REASON_UNSCHEDULABLE, now);
         all.append(&mut commands);
         all
+    }
+
+    /// Runs the PostFilter plugins in order until one helps: what they say, what becomes of the nomination, what to
+    /// evict. Upstream's DynamicResources has nothing to go by where PreFilter refused the pod, and ends the round
+    /// with its error's words.
+    fn post_filter(
+        &mut self,
+        uid: Uid,
+        index: usize,
+        spec: &Arc<PodSpec>,
+        diagnosis: &Diagnosis,
+        mut volumes: Option<VolumeCycle>,
+    ) -> (Option<String>, Nominate, Vec<Command>) {
+        let mut reasons: Vec<String> = Vec::new();
+        let mut nominate = Nominate::Keep;
+        let plugins = self.profiles[index].post_filter.clone();
+        if plugins.is_empty() {
+            return (None, Nominate::Set("".into()), Vec::new());
+        }
+        for plugin in plugins {
+            match plugin {
+                Plugin::DynamicResources if diagnosis.pre_filter.is_some() => {
+                    return (Some(status::STATE_NOT_FOUND.to_owned()), Nominate::Keep, Vec::new());
+                }
+                Plugin::DynamicResources => reasons.push(status::NO_CLAIMS_TO_DEALLOCATE.to_owned()),
+                Plugin::DefaultPreemption => {
+                    self.counters.preemption_attempts += 1;
+                    let (said, nominated, evictions) =
+                        self.try_preemption(uid, index, spec, diagnosis, volumes.take());
+                    let Some(said) = said else { return (None, nominated, evictions) };
+                    reasons.push(format!("preemption: {said}"));
+                    nominate = nominated;
+                }
+                _ => {}
+            }
+        }
+        ((!reasons.is_empty()).then(|| reasons.join(", ")), nominate, Vec::new())
     }
 
     /// Runs the dry run: what to say, what becomes of the nomination, what to evict.

@@ -95,6 +95,10 @@ pub const VOLUME_ZONE: &str = "node(s) had no available volume zone";
 pub const FEATURES: &str = "node(s) didn't match Pod's required features";
 pub const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 pub const PREEMPTION_NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
+/// What upstream's DynamicResources says after filters have refused a pod without claims.
+pub const NO_CLAIMS_TO_DEALLOCATE: &str = "no new claims to deallocate";
+/// What it says where its own PreFilter has not run.
+pub const STATE_NOT_FOUND: &str = "not found";
 /// The whole message when the cluster has no node.
 pub const NO_NODES: &str = "no nodes available to schedule pods";
 

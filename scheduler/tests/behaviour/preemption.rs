@@ -80,7 +80,7 @@ fn pods_that_never_preempt_say_so() {
     bed.node("a", json!({}));
     running(&mut bed, "low", "a", 1, "4", EARLY);
     bed.pod("p", and(important("4"), json!({"spec": {"preemptionPolicy": "Never"}})));
-    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.";
+    let message = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
     assert_eq!(bed.step(), Outcome::Refused(message.to_owned()));
 }
 

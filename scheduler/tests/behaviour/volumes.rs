@@ -46,7 +46,7 @@ fn bed(class: Value, objects: impl FnOnce(&mut Bed)) -> Bed {
 
 fn refusal(bed: &mut Bed) -> String {
     match bed.step() {
-        Outcome::Refused(message) => message.split(". preemption").next().unwrap_or_default().to_owned(),
+        Outcome::Refused(message) => message.split(". no").next().unwrap_or_default().to_owned(),
         other => format!("{other:?}"),
     }
 }
