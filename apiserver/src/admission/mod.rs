@@ -6,10 +6,13 @@ pub mod certificates;
 pub mod chain;
 pub mod classes;
 pub mod escalation;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod plugin;
+pub mod pod_security;
 pub mod priority;
+pub mod quota;
 pub mod service_account;
 pub mod storage;
 pub mod tolerations;
@@ -45,9 +48,11 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
     };
     let plugins: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
+        Arc::new(limit_ranger::LimitRanger),
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction),
         Arc::new(tolerations::TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity),
         Arc::new(priority::Priority),
         Arc::new(tolerations),
         Arc::new(classes::DefaultStorageClass),
@@ -61,6 +66,7 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
         Arc::new(topology_labels::PodTopologyLabels),
         Arc::new(topology_labels::PodResizeValidator),
         Arc::new(escalation::RbacEscalation(escalation)),
+        Arc::new(quota::ResourceQuota::default()),
     ];
     Chain::new(plugins).without(&config.disabled)
 }

@@ -43,6 +43,11 @@ pub fn invalid(at: &At<'_, '_>, texts: Vec<String>) -> impl Iterator<Item = Fiel
     texts.into_iter().map(move |text| FieldError::invalid(&place, value.clone(), text))
 }
 
+/// An invalid-value error that does not show the value.
+pub fn invalid_hidden(place: &impl std::fmt::Display, detail: impl Into<String>) -> FieldError {
+    FieldError { value: None, ..FieldError::invalid(place, Value::Null, detail) }
+}
+
 /// The rule of that name in the table.
 fn name_rule(rule: &str) -> Option<fn(&str) -> Vec<String>> {
     Some(match rule {
@@ -132,9 +137,10 @@ pub fn unique(at: &At<'_, '_>, key: &str) -> Vec<FieldError> {
     errors
 }
 
-/// The quantity, when it parses.
+/// The quantity, when there is one and it parses.
 pub fn quantity(value: &Value) -> Option<Quantity> {
-    Quantity::from_value(value).ok()
+    // Absence would read as zero.
+    (!value.is_null()).then(|| Quantity::from_value(value).ok()).flatten()
 }
 
 /// An error when the quantity is below zero.
@@ -188,6 +194,25 @@ pub fn int_or_percent(at: &At<'_, '_>) -> Vec<FieldError> {
 /// The percentage, when the value is one.
 pub fn percent_of(value: &Value) -> Option<i64> {
     value.as_str()?.strip_suffix('%')?.parse().ok()
+}
+
+/// `domain/path` names such as `acme.io/foo`.
+pub fn domain_prefixed_path(at: &At<'_, '_>) -> Vec<FieldError> {
+    let text = at.text();
+    if text.is_empty() {
+        return vec![FieldError::required(at, "")];
+    }
+    let Some((domain, path)) = text.split_once('/') else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![FieldError::invalid(at, text, detail)];
+    };
+    let mut errors: Vec<FieldError> =
+        invalid(&at.with(&Value::from(domain)), names::dns1123_subdomain(domain)).collect();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%@".contains(c);
+    if path.is_empty() || !path.chars().all(allowed) {
+        errors.push(FieldError::invalid(at, path, "Invalid path"));
+    }
+    errors
 }
 
 #[cfg(test)]

@@ -33,12 +33,12 @@ pub fn items<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
 }
 
 /// The strings of the list at the path.
-pub fn texts<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = &'a str> {
+pub fn texts<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = &'a str> + use<'a> {
     items(value, path).iter().filter_map(Value::as_str)
 }
 
 /// The entries of the map at the path, none when absent.
-pub fn entries<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+pub fn entries<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
     at(value, path).as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value))
 }
 

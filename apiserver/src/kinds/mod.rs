@@ -3,14 +3,29 @@
 //! Rules that are data stand in `tables/rules.tsv` and the machinery's tables; a kind's functions hold the rest. The
 //! table of kinds is built once; resources without a row have no rules beyond the tables.
 
+pub mod apps;
 pub mod at;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 pub mod checks;
+pub mod config;
+pub mod endpoints;
+pub mod events;
+pub mod flowcontrol;
 pub mod json;
 pub mod kind;
 pub mod namespace;
+pub mod networking;
+pub mod node;
 pub mod pod;
+pub mod quota;
+pub mod rbac;
+pub mod registration;
 pub mod rules;
 pub mod service;
+pub mod small;
+pub mod storage;
 
 use std::sync::Arc;
 
@@ -21,7 +36,25 @@ use crate::contract::KindHooks;
 use kind::Kind;
 
 /// Every stateless row of the table.
-const TABLES: &[&[Kind]] = &[namespace::KINDS, pod::hooks::KINDS];
+const TABLES: &[&[Kind]] = &[
+    namespace::KINDS,
+    pod::hooks::KINDS,
+    apps::KINDS,
+    batch::KINDS,
+    config::KINDS,
+    node::KINDS,
+    quota::KINDS,
+    rbac::KINDS,
+    networking::KINDS,
+    storage::KINDS,
+    autoscaling::KINDS,
+    certificates::KINDS,
+    endpoints::KINDS,
+    events::KINDS,
+    small::KINDS,
+    flowcontrol::KINDS,
+    registration::KINDS,
+];
 
 /// The hooks of all built-in kinds.
 pub struct Kinds {

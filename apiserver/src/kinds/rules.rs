@@ -17,6 +17,9 @@ use super::checks;
 
 static TABLE: &str = include_str!("../../tables/rules.tsv");
 
+const FILE_MODE_MAX: i64 = 0o777;
+const FILE_MODE_DETAIL: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+
 /// One row of the table.
 #[derive(Clone, Debug, PartialEq)]
 struct Rule {
@@ -41,6 +44,18 @@ enum Check {
     Range(i64, i64),
     /// Names by a rule of their own when not empty.
     Name(&'static str),
+    /// Names by a rule of their own; an empty one is wrong too.
+    NameAlways(&'static str),
+    /// A port number when not zero.
+    Port,
+    /// A port number or name.
+    PortOrName,
+    /// The bits of a file's mode.
+    Mode,
+    /// From 1 to 100.
+    Weight,
+    /// An IP address.
+    Ip,
     /// A label map.
     Labels,
     /// A label selector.
@@ -108,6 +123,12 @@ fn parse(line: &'static str) -> Option<(&'static str, Rule)> {
             Check::Range(low.parse().ok()?, high.parse().ok()?)
         }
         "name" => Check::Name(argument),
+        "name!" => Check::NameAlways(argument),
+        "port" => Check::Port,
+        "portorname" => Check::PortOrName,
+        "mode" => Check::Mode,
+        "weight" => Check::Weight,
+        "ip" => Check::Ip,
         "labels" => Check::Labels,
         "selector" => Check::Selector,
         "unique" => Check::Unique(argument),
@@ -184,6 +205,12 @@ fn apply(check: &Check, at: &At<'_, '_>, errors: &mut Vec<FieldError>) {
             );
         }
         Check::Name(rule) if at.has() => errors.extend(checks::named(rule, at)),
+        Check::NameAlways(rule) => errors.extend(checks::named(rule, &at.with(&Value::from(at.text())))),
+        Check::Port if at.has() => errors.extend(checks::port_number(at)),
+        Check::PortOrName => errors.extend(checks::port_number_or_name(at)),
+        Check::Mode => errors.extend(out_of_range(at, 0, FILE_MODE_MAX, FILE_MODE_DETAIL)),
+        Check::Weight => errors.extend(out_of_range(at, 1, 100, "must be in the range 1-100")),
+        Check::Ip if at.has() => errors.extend(checks::ip(at)),
         Check::Labels => errors.extend(checks::labels(at)),
         Check::Selector if at.is_set() => errors.extend(checks::label_selector(at)),
         Check::Unique(key) => errors.extend(checks::unique(at, key)),
@@ -192,6 +219,11 @@ fn apply(check: &Check, at: &At<'_, '_>, errors: &mut Vec<FieldError>) {
         }
         _ => {}
     }
+}
+
+fn out_of_range(at: &At<'_, '_>, low: i64, high: i64, detail: &str) -> Option<FieldError> {
+    let number = at.int().filter(|number| !(low..=high).contains(number))?;
+    Some(FieldError::invalid(at, number, detail))
 }
 
 #[cfg(test)]
@@ -205,7 +237,7 @@ mod tests {
             let schema = schema::definition(&format!("io.k8s.api.{definition}"));
             let schema = schema.unwrap_or_else(|| panic!("no such type: {line}"));
             assert!(schema.field(&[rule.field]).is_some(), "no such field: {line}");
-            if let Check::Name(name) = rule.check {
+            if let Check::Name(name) | Check::NameAlways(name) = rule.check {
                 assert!(checks::is_name_rule(name), "no such name rule: {line}");
             }
         }

@@ -69,7 +69,9 @@ impl Reviews {
         let of = |resource: bool| {
             rules
                 .iter()
-                .filter(|rule| if resource { !rule.resources.is_empty() } else { !rule.non_resource_urls.is_empty() })
+                .filter(|rule| {
+                    if resource { !rule.resources.is_empty() } else { !rule.non_resource_urls.is_empty() }
+                })
                 .map(|rule| split(rule, resource))
                 .collect::<Vec<_>>()
         };

@@ -44,15 +44,21 @@ pub fn aggregate_limits(spec: &Value) -> Amounts {
     aggregate(spec, "limits")
 }
 
-/// What the scheduler and quota count for a pod: containers, pod-level requests, overhead.
-pub fn pod_amounts(pod: &Object, which: &str) -> Amounts {
-    let spec = at(pod, &["spec"]);
+/// What containers come to, with the pod's own amounts where it has some; without overhead.
+pub fn effective(spec: &Value, which: &str) -> Amounts {
     let mut total = aggregate(spec, which);
     for (name, value) in entries(spec, &["resources", which]) {
         if let (true, Some(amount)) = (is_pod_level(name), quantity(value)) {
             total.insert(name.to_owned(), amount);
         }
     }
+    total
+}
+
+/// What the scheduler and quota count for a pod: containers, pod-level requests, overhead.
+pub fn pod_amounts(pod: &Object, which: &str) -> Amounts {
+    let spec = at(pod, &["spec"]);
+    let mut total = effective(spec, which);
     let overhead = amounts(at(spec, &["overhead"]));
     // Overhead only raises limits that are set: none means without bound.
     let keep = |name: &String| which == "requests" || total.contains_key(name);

@@ -52,7 +52,10 @@ pub fn is_externally_accessible(service: &Object) -> bool {
 
 /// The cluster IPs that are addresses.
 pub fn addresses(service: &Object) -> Vec<String> {
-    texts(service, &["spec", "clusterIPs"]).filter(|ip| *ip != HEADLESS && !ip.is_empty()).map(str::to_owned).collect()
+    texts(service, &["spec", "clusterIPs"])
+        .filter(|ip| *ip != HEADLESS && !ip.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Every node port the service holds, the health-check one included.
