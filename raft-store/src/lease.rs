@@ -141,7 +141,8 @@ impl LeaseTable {
         }
         // Renewals leave stale entries behind; past this they would outweigh the leases themselves.
         if self.queue.len() > 64 + 4 * self.leases.len() {
-            let live = self.leases.iter().filter_map(|(id, lease)| lease.deadline.map(|at| Reverse((at, *id))));
+            let live =
+                self.leases.iter().filter_map(|(id, lease)| lease.deadline.map(|at| Reverse((at, *id))));
             self.queue = live.collect();
         }
     }

@@ -5,8 +5,8 @@
 use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, exponential_buckets,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, exponential_buckets,
 };
 use proto::mvccpb::event::EventType;
 
@@ -52,7 +52,12 @@ pub struct Disk {
 impl Disk {
     fn new() -> Self {
         Self {
-            sync: histogram("etcd_disk_wal_fsync_duration_seconds", "Latency of syncing the Raft log.", 0.0005, 14),
+            sync: histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "Latency of syncing the Raft log.",
+                0.0005,
+                14,
+            ),
             commit: histogram(
                 "etcd_disk_backend_commit_duration_seconds",
                 "Latency of applying and committing a group of entries.",
@@ -115,7 +120,10 @@ impl Store {
             watch_streams: gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
             watchers: gauge("etcd_debugging_mvcc_watcher_total", "Open watches."),
             slow_watchers: gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that are behind."),
-            size: gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes the state takes on disk and in memory tables."),
+            size: gauge(
+                "etcd_mvcc_db_total_size_in_bytes",
+                "Bytes the state takes on disk and in memory tables.",
+            ),
             size_in_use: gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of live rows."),
             lease_granted: counter("etcd_debugging_lease_granted_total", "Leases granted."),
             lease_revoked: counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
@@ -186,8 +194,9 @@ pub struct Server {
 impl Server {
     fn new() -> Self {
         let float = |name: &str, help: &str| registered(Gauge::new(name, help));
-        let labelled =
-            |name: &str, help: &str, label: &str| registered(IntGaugeVec::new(Opts::new(name, help), &[label]));
+        let labelled = |name: &str, help: &str, label: &str| {
+            registered(IntGaugeVec::new(Opts::new(name, help), &[label]))
+        };
         Self {
             has_leader: gauge("etcd_server_has_leader", "1 while a leader is known."),
             is_leader: gauge("etcd_server_is_leader", "1 while this member leads."),
@@ -197,10 +206,16 @@ impl Server {
             applied: float("etcd_server_proposals_applied_total", "The applied log index."),
             pending: gauge("etcd_server_proposals_pending", "Proposals waiting for their answer."),
             failed: counter("etcd_server_proposals_failed_total", "Proposals that failed."),
-            slow_applies: counter("etcd_server_slow_apply_total", "Groups of entries that took long to apply."),
+            slow_applies: counter(
+                "etcd_server_slow_apply_total",
+                "Groups of entries that took long to apply.",
+            ),
             slow_reads: counter("etcd_server_slow_read_indexes_total", "Read rounds that took long."),
             quota: float("etcd_server_quota_backend_bytes", "The quota in bytes."),
-            _start_time: started_now(float("process_start_time_seconds", "Start time of the process since 1970, in seconds.")),
+            _start_time: started_now(float(
+                "process_start_time_seconds",
+                "Start time of the process since 1970, in seconds.",
+            )),
             resident: gauge("process_resident_memory_bytes", "Resident memory in bytes."),
             version: labelled("etcd_server_version", "The version of this server.", "server_version"),
             id: labelled("etcd_server_id", "The id of this member.", "server_id"),
@@ -273,7 +288,9 @@ mod tests {
     #[test]
     fn every_metric_can_be_made_and_is_rendered() {
         let text = super::render();
-        for name in ["etcd_server_has_leader", "etcd_disk_wal_fsync_duration_seconds_bucket", "etcd_mvcc_put_total"] {
+        for name in
+            ["etcd_server_has_leader", "etcd_disk_wal_fsync_duration_seconds_bucket", "etcd_mvcc_put_total"]
+        {
             assert!(text.contains(name), "{name} is missing");
         }
     }

@@ -112,7 +112,8 @@ impl TlsFiles {
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
             let made = rcgen::generate_simple_self_signed(names).map_err(setup)?;
             fs::create_dir_all(&dir).map_err(|error| file_error(&dir, error))?;
-            fs::write(&key_path, made.signing_key.serialize_pem()).map_err(|error| file_error(&key_path, error))?;
+            fs::write(&key_path, made.signing_key.serialize_pem())
+                .map_err(|error| file_error(&key_path, error))?;
             fs::write(&cert_path, made.cert.pem()).map_err(|error| file_error(&cert_path, error))?;
         }
         Ok((read_certificates(&cert_path)?, read_key(&key_path)?))
@@ -140,8 +141,9 @@ impl TlsFiles {
 
     fn client_config(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(setup)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?;
         let mut authorities = RootCertStore::empty();
         if let Some(path) = &self.trusted_ca_file {
             authorities = roots(path)?;
@@ -200,7 +202,9 @@ impl<C> Reloading<C> {
                         tracing::info!("certificates have changed and were read again");
                         *current = (Arc::new(config), changed, Instant::now());
                     }
-                    Err(error) => tracing::warn!(%error, "changed certificates cannot be used; the old ones stay"),
+                    Err(error) => {
+                        tracing::warn!(%error, "changed certificates cannot be used; the old ones stay")
+                    }
                 }
             }
         }
@@ -253,7 +257,10 @@ impl ClientTls {
     }
 }
 
-async fn connect(config: &Arc<ClientConfig>, uri: &http::Uri) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn connect(
+    config: &Arc<ClientConfig>,
+    uri: &http::Uri,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(443);
     let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;

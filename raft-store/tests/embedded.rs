@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proto::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
-    WatchCreateRequest,
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest,
+    RangeRequest, WatchCreateRequest,
 };
 use raft_store::{Config, Error, Member, StartError, WatchStream, WatchUpdate};
 
@@ -19,7 +19,12 @@ fn get(key: &str) -> RangeRequest {
 fn prefix(key: &str) -> WatchCreateRequest {
     let mut end = key.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
-    WatchCreateRequest { key: key.to_owned().into(), range_end: end.into(), prev_kv: true, ..Default::default() }
+    WatchCreateRequest {
+        key: key.to_owned().into(),
+        range_end: end.into(),
+        prev_kv: true,
+        ..Default::default()
+    }
 }
 
 async fn next(watch: &WatchStream) -> WatchUpdate {
@@ -134,7 +139,8 @@ async fn an_expired_lease_takes_its_keys_along() {
     let lease = member.lease_grant(LeaseGrantRequest { ttl: 1, id: 0 }).await.unwrap();
     assert_eq!(lease.ttl, 1);
     member.put(PutRequest { lease: lease.id, ..put("session", "x") }).await.unwrap();
-    let watch = member.watch(WatchCreateRequest { key: "session".into(), ..Default::default() }).await.unwrap();
+    let watch =
+        member.watch(WatchCreateRequest { key: "session".into(), ..Default::default() }).await.unwrap();
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let kept = member.lease_keep_alive(LeaseKeepAliveRequest { id: lease.id }).await.unwrap();

@@ -82,7 +82,8 @@ impl AuthState {
         }
         let no_password = request.options.as_ref().is_some_and(|options| options.no_password);
         let password_hash = if no_password { String::new() } else { request.hashed_password.clone() };
-        self.users.insert(request.name.clone(), UserEntry { password_hash, no_password, roles: BTreeSet::new() });
+        self.users
+            .insert(request.name.clone(), UserEntry { password_hash, no_password, roles: BTreeSet::new() });
         self.revision += 1;
         Ok(())
     }
@@ -166,7 +167,8 @@ impl AuthState {
             return Err(Error::INVALID_AUTH_MGMT);
         }
         let role = self.roles.get_mut(&request.name).ok_or(Error::ROLE_NOT_FOUND)?;
-        let same = |held: &&mut Permission| held.key == permission.key && held.range_end == permission.range_end;
+        let same =
+            |held: &&mut Permission| held.key == permission.key && held.range_end == permission.range_end;
         match role.iter_mut().find(same) {
             Some(held) => held.perm_type = permission.perm_type,
             None => {
@@ -201,7 +203,11 @@ impl AuthState {
         let permissions = self.roles.get(name).ok_or(Error::ROLE_NOT_FOUND)?;
         if name == ROOT {
             let all = Bytes::from_static(&[0]);
-            return Ok(vec![Permission { perm_type: Type::Readwrite as i32, key: Bytes::new(), range_end: all }]);
+            return Ok(vec![Permission {
+                perm_type: Type::Readwrite as i32,
+                key: Bytes::new(),
+                range_end: all,
+            }]);
         }
         Ok(permissions.clone())
     }
@@ -265,7 +271,13 @@ impl AuthState {
     }
 
     /// Allows writing a range; also reading it when previous values are asked for.
-    pub fn check_write(&self, user: &str, key: &Bytes, range_end: &Bytes, prev_kv: bool) -> Result<(), Error> {
+    pub fn check_write(
+        &self,
+        user: &str,
+        key: &Bytes,
+        range_end: &Bytes,
+        prev_kv: bool,
+    ) -> Result<(), Error> {
         let range = KeyRange::new(key, range_end);
         self.check(user, &range, Access::Write)?;
         if prev_kv { self.check(user, &range, Access::Read) } else { Ok(()) }
@@ -282,7 +294,9 @@ impl AuthState {
         for RequestOp { request } in request.success.iter().chain(&request.failure) {
             match request {
                 Some(Request::RequestRange(op)) => self.check_read(user, &op.key, &op.range_end)?,
-                Some(Request::RequestPut(op)) => self.check_write(user, &op.key, &Bytes::new(), op.prev_kv)?,
+                Some(Request::RequestPut(op)) => {
+                    self.check_write(user, &op.key, &Bytes::new(), op.prev_kv)?
+                }
                 Some(Request::RequestDeleteRange(op)) => {
                     self.check_write(user, &op.key, &op.range_end, op.prev_kv)?;
                 }

@@ -55,7 +55,9 @@ impl TokenSpec {
             std::fs::read_to_string(Path::new(path)).map_err(|error| format!("--auth-token: {path}: {error}"))
         };
         let ttl = match options.get("ttl") {
-            Some(ttl) => crate::cli::duration::parse(ttl).map_err(|error| format!("--auth-token: ttl: {error}"))?,
+            Some(ttl) => {
+                crate::cli::duration::parse(ttl).map_err(|error| format!("--auth-token: ttl: {error}"))?
+            }
             None => JWT_TTL_DEFAULT,
         };
         let sign_method = options.get("sign-method").ok_or("--auth-token: jwt needs sign-method")?;
@@ -130,7 +132,9 @@ impl TokenProvider {
                 (sign.transpose().map_err(bad)?, DecodingKey::from_rsa_pem(public).map_err(bad)?)
             }
         };
-        Ok(Self { kind: Kind::Jwt { sign: sign.map(Box::new), verify: Box::new(verify), algorithm, ttl: *ttl } })
+        Ok(Self {
+            kind: Kind::Jwt { sign: sign.map(Box::new), verify: Box::new(verify), algorithm, ttl: *ttl },
+        })
     }
 
     /// Makes a token. `needs_log` says that every member must be told before it can be used.
@@ -148,7 +152,8 @@ impl TokenProvider {
                     revision: auth_revision,
                     exp: jsonwebtoken::get_current_timestamp() + ttl.as_secs(),
                 };
-                let token = jsonwebtoken::encode(&Header::new(*algorithm), &claims, key).map_err(Error::internal)?;
+                let token =
+                    jsonwebtoken::encode(&Header::new(*algorithm), &claims, key).map_err(Error::internal)?;
                 Ok(NewToken { token, needs_log: false })
             }
         }
@@ -185,8 +190,7 @@ impl TokenProvider {
                 Ok(Identity { user: found.user.clone(), revision: auth_revision })
             }
             Kind::Jwt { verify, algorithm, .. } => {
-                let checked =
-                    jsonwebtoken::decode::<Claims>(token, verify, &Validation::new(*algorithm));
+                let checked = jsonwebtoken::decode::<Claims>(token, verify, &Validation::new(*algorithm));
                 let claims = checked.map_err(|_| Error::INVALID_AUTH_TOKEN)?.claims;
                 Ok(Identity { user: claims.username, revision: claims.revision })
             }

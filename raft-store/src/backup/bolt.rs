@@ -40,7 +40,9 @@ pub fn page_head(id: u64, flags: u16, count: u16, overflow: u32) -> [u8; PAGE_HE
 
 /// The checksum of a meta record: FNV-1a.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A number at a place; nothing behind the end.

@@ -3,8 +3,8 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::bolt::{
-    BRANCH, BUCKET_FLAG, BUCKET_HEAD, ELEMENT, LEAF, MAGIC, META_LEN, PAGE_HEAD, VERSION, fnv1a, u16_at, u32_at,
-    u64_at,
+    BRANCH, BUCKET_FLAG, BUCKET_HEAD, ELEMENT, LEAF, MAGIC, META_LEN, PAGE_HEAD, VERSION, fnv1a, u16_at,
+    u32_at, u64_at,
 };
 
 /// Deepest tree followed; bbolt's own are far flatter, so more is a loop.
@@ -47,7 +47,11 @@ impl BoltReader {
     }
 
     /// Calls `visit` with every key of a bucket of the root, in order; `false` when there is no such bucket.
-    pub fn bucket(&self, name: &str, visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<bool> {
+    pub fn bucket(
+        &self,
+        name: &str,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let mut found = None;
         self.walk(self.root, 0, &mut |key, value, is_bucket| {
             if is_bucket && key == name.as_bytes() {
@@ -107,7 +111,10 @@ impl BoltReader {
 fn parse_meta(head: &[u8], file: &File) -> io::Result<Option<(u64, BoltReader)>> {
     let meta = &head[PAGE_HEAD..];
     let checksum = u64_at(meta, META_LEN);
-    if u32_at(meta, 0) != Some(MAGIC) || u32_at(meta, 4) != Some(VERSION) || checksum != Some(fnv1a(&meta[..META_LEN])) {
+    if u32_at(meta, 0) != Some(MAGIC)
+        || u32_at(meta, 4) != Some(VERSION)
+        || checksum != Some(fnv1a(&meta[..META_LEN]))
+    {
         return Ok(None);
     }
     let (Some(page_bytes), Some(root), Some(pages), Some(transaction)) =

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::bolt::{
-    BRANCH, BUCKET_FLAG, BUCKET_HEAD, ELEMENT, FREELIST, LEAF, MAGIC, META, META_LEN, PAGE, PAGE_HEAD, VERSION,
-    fnv1a, page_head,
+    BRANCH, BUCKET_FLAG, BUCKET_HEAD, ELEMENT, FREELIST, LEAF, MAGIC, META, META_LEN, PAGE, PAGE_HEAD,
+    VERSION, fnv1a, page_head,
 };
 
 /// Bytes after which a page is closed. A larger single value still fits: pages may run on.

@@ -128,9 +128,9 @@ fn write_and_stream(
 /// # Errors
 /// The member's, or the disk's as text.
 pub async fn save(endpoint: &str, file: &Path) -> Result<u64, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(tonic::Code::Unavailable, format!("{endpoint}: {error}"));
-    let mut client =
-        MaintenanceClient::connect(endpoint.to_owned()).await.map_err(|error| failed(&error))?;
+    let failed =
+        |error: &dyn std::fmt::Display| Error::new(tonic::Code::Unavailable, format!("{endpoint}: {error}"));
+    let mut client = MaintenanceClient::connect(endpoint.to_owned()).await.map_err(|error| failed(&error))?;
     let mut pieces = client.snapshot(SnapshotRequest {}).await?.into_inner();
     let draft = file.with_extension("part");
     let mut out = fs::File::create(&draft).map_err(Error::internal)?;

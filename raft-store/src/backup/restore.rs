@@ -81,7 +81,8 @@ pub fn restore(options: &RestoreOptions) -> Result<Contents, RestoreError> {
     identity.store(&layout.identity_file())?;
     layout.store_founders(&options.initial_cluster, &options.initial_cluster_token)?;
     let db = StateDb::open(&layout.state()?)?;
-    let mut loader = Loader { db: &db, batch: WriteBatch::default(), contents: Contents::default(), failed: None };
+    let mut loader =
+        Loader { db: &db, batch: WriteBatch::default(), contents: Contents::default(), failed: None };
     loader.load(&reader)?;
     let mut contents = loader.contents;
     contents.size = size;
@@ -103,7 +104,8 @@ fn config_of(options: &RestoreOptions) -> Result<Config, RestoreError> {
     config.name = options.name.clone();
     config.initial_cluster = parse_cluster(&options.initial_cluster).map_err(RestoreError::Options)?;
     config.initial_cluster_token = options.initial_cluster_token.clone();
-    config.initial_advertise_peer_urls = options.peer_url.split(',').map(|url| url.trim().to_owned()).collect();
+    config.initial_advertise_peer_urls =
+        options.peer_url.split(',').map(|url| url.trim().to_owned()).collect();
     Ok(config)
 }
 
@@ -187,7 +189,11 @@ impl Loader<'_> {
         let event = Event { r#type: kind as i32, kv: Some(kv), prev_kv: None };
         self.batch.put_cf(family(Column::Events), position.encode(), event.encode_to_vec());
         let version = Version { sub: position.sub, tombstone: deleted };
-        self.batch.put_cf(family(Column::Versions), version_row(&user_key, position.revision), version.encode());
+        self.batch.put_cf(
+            family(Column::Versions),
+            version_row(&user_key, position.revision),
+            version.encode(),
+        );
         self.contents.keys += 1;
         self.contents.revision = position.revision;
         if self.batch.size_in_bytes() > BATCH_BYTES_MAX {

@@ -40,7 +40,8 @@ impl Args {
 }
 
 fn argument(flag: &Flag) -> Arg {
-    let argument = Arg::new(flag.name).long(flag.name).help(flag.help).action(ArgAction::Set).hide(!flag.used);
+    let argument =
+        Arg::new(flag.name).long(flag.name).help(flag.help).action(ArgAction::Set).hide(!flag.used);
     match flag.kind {
         Kind::Value => argument.value_name("VALUE").allow_hyphen_values(true),
         Kind::Switch => argument
@@ -54,8 +55,12 @@ fn argument(flag: &Flag) -> Arg {
 
 impl clap::Args for Args {
     fn augment_args(command: Command) -> Command {
-        let command = FLAGS.iter().fold(command.disable_version_flag(true), |command, flag| command.arg(argument(flag)));
-        StoreCommand::augment_subcommands(command).subcommand_required(false).args_conflicts_with_subcommands(true)
+        let command = FLAGS
+            .iter()
+            .fold(command.disable_version_flag(true), |command, flag| command.arg(argument(flag)));
+        StoreCommand::augment_subcommands(command)
+            .subcommand_required(false)
+            .args_conflicts_with_subcommands(true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -92,7 +97,8 @@ mod tests {
 
     #[test]
     fn flags_are_taken_as_etcd_writes_them() {
-        let args = parse(&["--name", "m1", "--data-dir=/d", "--client-cert-auth", "--auto-tls=false"]).unwrap();
+        let args =
+            parse(&["--name", "m1", "--data-dir=/d", "--client-cert-auth", "--auto-tls=false"]).unwrap();
         let expected =
             [("auto-tls", "false"), ("client-cert-auth", "true"), ("data-dir", "/d"), ("name", "m1")];
         assert_eq!(args.given, expected.map(|(name, value)| (name, value.to_owned())).into());

@@ -140,7 +140,9 @@ impl Settings {
         config.initial_advertise_peer_urls = or("initial-advertise-peer-urls", "http://localhost:2380");
         config.listen_metrics_urls = self.list("listen-metrics-urls").unwrap_or_default();
         if self.text("listen-client-urls").is_some() && self.text("advertise-client-urls").is_none() {
-            return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
+            return Err(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly".into()
+            );
         }
         config.initial_cluster = match self.text("initial-cluster") {
             Some(text) => parse_cluster(text)?,
@@ -178,16 +180,20 @@ impl Settings {
             ["experimental-watch-progress-notify-interval", "watch-progress-notify-interval"],
             &mut config.watch_progress_interval,
         )?;
-        self.duration(["experimental-corrupt-check-time", "corrupt-check-time"], &mut config.corrupt_check_interval)
+        self.duration(
+            ["experimental-corrupt-check-time", "corrupt-check-time"],
+            &mut config.corrupt_check_interval,
+        )
     }
 }
 
 /// `name=url,name=url`.
 pub fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, String> {
     let pair = |part: &str| {
-        let (name, url) = part.trim().split_once('=').ok_or_else(|| {
-            format!("--initial-cluster: {part:?} is not name=URL")
-        })?;
+        let (name, url) = part
+            .trim()
+            .split_once('=')
+            .ok_or_else(|| format!("--initial-cluster: {part:?} is not name=URL"))?;
         Ok((name.to_owned(), url.to_owned()))
     };
     text.split(',').map(pair).collect()
@@ -209,9 +215,7 @@ fn read_file(path: &str) -> Result<BTreeMap<String, String>, String> {
             Value::Bool(value) => value.to_string(),
             Value::Number(value) => value.to_string(),
             Value::String(value) => value.clone(),
-            Value::Sequence(list) => {
-                list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-            }
+            Value::Sequence(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
             _ => return Err(format!("--config-file {path}: {name} cannot be read")),
         };
         values.insert(name, text);

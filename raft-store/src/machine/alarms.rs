@@ -26,7 +26,8 @@ impl Alarms {
 
     /// Alarms of one type, or all of them.
     pub fn list(&self, kind: AlarmType) -> Vec<AlarmMember> {
-        let wanted = self.raised.iter().filter(|(_, raised)| kind == AlarmType::None || *raised == kind as i32);
+        let wanted =
+            self.raised.iter().filter(|(_, raised)| kind == AlarmType::None || *raised == kind as i32);
         wanted.map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
     }
 
@@ -57,7 +58,9 @@ impl Alarms {
                 for alarm in &gone {
                     self.raised.remove(alarm);
                 }
-                let listed = gone.iter().map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm });
+                let listed = gone
+                    .iter()
+                    .map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm });
                 (listed.collect(), !gone.is_empty())
             }
             _ => (self.list(kind), false),

@@ -209,7 +209,12 @@ fn is_fatal(error: &Error) -> bool {
 fn touches_keys(op: &Op) -> bool {
     matches!(
         op,
-        Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) | Op::Compact(_) | Op::LeaseGrant(_) | Op::LeaseRevoke(_)
+        Op::Put(_)
+            | Op::DeleteRange(_)
+            | Op::Txn(_)
+            | Op::Compact(_)
+            | Op::LeaseGrant(_)
+            | Op::LeaseRevoke(_)
     )
 }
 

@@ -82,7 +82,11 @@ impl Member {
             Op::UserAdd(request) if request.hashed_password.is_empty() => {
                 let no_password = request.options.as_ref().is_some_and(|options| options.no_password);
                 let hashed = if no_password { String::new() } else { hash(request.password).await? };
-                Ok(Op::UserAdd(AuthUserAddRequest { password: String::new(), hashed_password: hashed, ..request }))
+                Ok(Op::UserAdd(AuthUserAddRequest {
+                    password: String::new(),
+                    hashed_password: hashed,
+                    ..request
+                }))
             }
             Op::UserChangePassword(request) if request.hashed_password.is_empty() => {
                 let hashed_password = hash(request.password).await?;
@@ -120,7 +124,10 @@ impl Member {
     pub async fn user_list_as(&self, caller: &Caller) -> Result<AuthUserListResponse, Error> {
         self.read_barrier().await?;
         self.check_admin(caller)?;
-        Ok(AuthUserListResponse { header: self.header(self.view().revision), users: self.auth().user_names() })
+        Ok(AuthUserListResponse {
+            header: self.header(self.view().revision),
+            users: self.auth().user_names(),
+        })
     }
 
     /// The permissions of a role; users may ask for their own roles.
@@ -138,6 +145,9 @@ impl Member {
     pub async fn role_list_as(&self, caller: &Caller) -> Result<AuthRoleListResponse, Error> {
         self.read_barrier().await?;
         self.check_admin(caller)?;
-        Ok(AuthRoleListResponse { header: self.header(self.view().revision), roles: self.auth().role_names() })
+        Ok(AuthRoleListResponse {
+            header: self.header(self.view().revision),
+            roles: self.auth().role_names(),
+        })
     }
 }

@@ -92,10 +92,8 @@ async fn keep_leases(member: Arc<Member>) {
         }
         let next = member.shared.leases.read().next_deadline();
         let pause = next.map_or(FAILURE_PAUSE, |at| {
-            Duration::from_millis(at.saturating_sub(member.shared.now_millis())).clamp(
-                Duration::from_millis(20),
-                Duration::from_millis(500),
-            )
+            Duration::from_millis(at.saturating_sub(member.shared.now_millis()))
+                .clamp(Duration::from_millis(20), Duration::from_millis(500))
         });
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -297,7 +295,11 @@ async fn compare_once(member: &Arc<Member>) -> Result<(), Error> {
         };
         let answer = answer.into_inner();
         if answer.compact_revision == own.compact_revision && answer.hash != own.hash {
-            tracing::error!(member = format!("{id:x}"), revision = own.hash_revision, "states differ: CORRUPT");
+            tracing::error!(
+                member = format!("{id:x}"),
+                revision = own.hash_revision,
+                "states differ: CORRUPT"
+            );
             let alarm = AlarmRequest {
                 action: AlarmAction::Activate as i32,
                 member_id: id,

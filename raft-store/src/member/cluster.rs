@@ -120,7 +120,8 @@ impl Member {
             Op::Publish(member) => {
                 let members = self.members();
                 let known = members.get(&member.id).ok_or(Error::MEMBER_NOT_FOUND)?;
-                let node = MemberNode { name: member.name, client_urls: member.client_ur_ls, ..known.node.clone() };
+                let node =
+                    MemberNode { name: member.name, client_urls: member.client_ur_ls, ..known.node.clone() };
                 if node != known.node {
                     self.set_node(member.id, node).await?;
                 }
@@ -174,11 +175,16 @@ impl Member {
     pub(crate) async fn promote_waiting(&self) -> Result<(), Error> {
         let members = self.members();
         let ready = members.iter().filter(|(id, member)| {
-            member.is_learner && member.node.becomes_voter && membership::check_promote(&members, **id).is_ok()
+            member.is_learner
+                && member.node.becomes_voter
+                && membership::check_promote(&members, **id).is_ok()
         });
         for (id, member) in ready {
             let node = MemberNode { becomes_voter: false, ..member.node.clone() };
-            let both = Change::Batch(vec![Change::SetNodes([(*id, node)].into()), Change::AddVoterIds([*id].into())]);
+            let both = Change::Batch(vec![
+                Change::SetNodes([(*id, node)].into()),
+                Change::AddVoterIds([*id].into()),
+            ]);
             self.change(both, true).await?;
             tracing::info!(member = format!("{id:x}"), "a member has caught up and votes now");
         }
@@ -256,7 +262,11 @@ impl Member {
     }
 
     /// Adds a voter or a learner.
-    pub async fn member_add_as(&self, caller: &Caller, request: MemberAddRequest) -> Result<MemberAddResponse, Error> {
+    pub async fn member_add_as(
+        &self,
+        caller: &Caller,
+        request: MemberAddRequest,
+    ) -> Result<MemberAddResponse, Error> {
         self.check_admin(caller)?;
         let answer = self.administer(Op::Add(request)).await?;
         Ok(MemberAddResponse {
@@ -317,9 +327,9 @@ impl Member {
 fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NOT_LEADER,
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
-            Error::TIMEOUT
-        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(
+            _,
+        ))) => Error::TIMEOUT,
         RaftError::Fatal(_) => Error::STOPPED,
         RaftError::APIError(error) => Error::internal(error),
     }

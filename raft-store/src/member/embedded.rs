@@ -3,10 +3,10 @@
 
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest,
+    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest,
 };
 
 use super::{Caller, Member};
@@ -86,7 +86,10 @@ impl Member {
     }
 
     /// Makes a learner a voter.
-    pub async fn member_promote(&self, request: MemberPromoteRequest) -> Result<MemberPromoteResponse, Error> {
+    pub async fn member_promote(
+        &self,
+        request: MemberPromoteRequest,
+    ) -> Result<MemberPromoteResponse, Error> {
         self.member_promote_as(&owner(), request).await
     }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-        PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
-        alarm_request::AlarmAction, response_op::Response,
+        AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+        DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
+        TxnRequest, TxnResponse, alarm_request::AlarmAction, response_op::Response,
     },
     raftpb::{Answer, answer::Kind, command::Op},
 };
@@ -64,7 +64,10 @@ impl Member {
         let Some(header) = self.header(view.revision) else { return Err(Error::STOPPED) };
         if !range::is_plain(view.as_ref(), &request) {
             // It asked for what was the newest revision a moment ago.
-            return Ok(self.range_as(caller, RangeRequest { serializable: true, ..request }).await?.encode_to_vec());
+            return Ok(self
+                .range_as(caller, RangeRequest { serializable: true, ..request })
+                .await?
+                .encode_to_vec());
         }
         if is_small(&request) {
             return range::plain_wire(view.as_ref(), &request, &header);
@@ -127,7 +130,11 @@ impl Member {
     }
 
     /// Gives up history before a revision; waits for the clean-up when `physical` asks for it.
-    pub async fn compact_as(&self, caller: &Caller, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+    pub async fn compact_as(
+        &self,
+        caller: &Caller,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse, Error> {
         self.check_admin(caller)?;
         let (revision, physical) = (request.revision, request.physical);
         let now = self.propose_revision(caller, Op::Compact(request)).await?;
@@ -167,7 +174,10 @@ impl Member {
                 member_id: self.id,
                 alarm: AlarmType::Nospace as i32,
             };
-            tracing::warn!(quota = self.config.quota_backend_bytes, "the state exceeds its quota, or the disk is nearly full: NOSPACE");
+            tracing::warn!(
+                quota = self.config.quota_backend_bytes,
+                "the state exceeds its quota, or the disk is nearly full: NOSPACE"
+            );
             self.propose(Caller::trusted().command(Op::Alarm(alarm))).await?;
         }
         Err(Error::NO_SPACE)

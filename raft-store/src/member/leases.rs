@@ -2,8 +2,9 @@
 
 use proto::{
     etcdserverpb::{
-        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesResponse,
-        LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+        LeaseTimeToLiveResponse,
     },
     raftpb::{LeaseRemainingRequest, LeaseRenewRequest, answer::Kind, command::Op},
 };
@@ -63,7 +64,10 @@ impl Member {
     }
 
     /// Starts the full time of a lease again. A time of 0 says that there is no such lease.
-    pub async fn lease_keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Error> {
+    pub async fn lease_keep_alive(
+        &self,
+        request: LeaseKeepAliveRequest,
+    ) -> Result<LeaseKeepAliveResponse, Error> {
         let ttl = self.lease_renew(request.id).await?;
         STORE.lease_renewed.inc();
         Ok(LeaseKeepAliveResponse { header: self.header(self.view().revision), id: request.id, ttl })

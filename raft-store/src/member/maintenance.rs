@@ -2,8 +2,9 @@
 
 use proto::{
     etcdserverpb::{
-        AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvResponse,
-        HashResponse, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
+        AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, DowngradeRequest, DowngradeResponse,
+        HashKvResponse, HashResponse, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction,
     },
     raftpb::{answer::Kind, command::Op},
 };
@@ -36,7 +37,9 @@ impl Member {
     /// Whether so little of the disk is left that the log could not go on safely.
     pub(crate) fn disk_is_nearly_full(&self) -> bool {
         let free = nix::sys::statvfs::statvfs(&self.config.data_dir);
-        free.is_ok_and(|free| free.blocks_available() as u64 * free.fragment_size() as u64 <= DISK_RESERVE_BYTES)
+        free.is_ok_and(|free| {
+            free.blocks_available() as u64 * free.fragment_size() as u64 <= DISK_RESERVE_BYTES
+        })
     }
 
     /// Lists, raises or lowers alarms.
@@ -113,7 +116,11 @@ impl Member {
 
     /// Announces, checks or takes back a downgrade. Nothing else follows from it: the formats on our disks
     /// are not etcd's, and members of both announced versions work together.
-    pub async fn downgrade_as(&self, caller: &Caller, request: DowngradeRequest) -> Result<DowngradeResponse, Error> {
+    pub async fn downgrade_as(
+        &self,
+        caller: &Caller,
+        request: DowngradeRequest,
+    ) -> Result<DowngradeResponse, Error> {
         self.check_admin(caller)?;
         self.read_barrier().await?;
         let announced = self.shared.downgrade.load_full();

@@ -69,14 +69,20 @@ pub fn check_urls(urls: &[String]) -> Result<(), Error> {
 }
 
 /// Whether a member with these peer URLs may be added.
-pub fn check_add(members: &Members, id: MemberId, peer_urls: &[String], learners_max: Option<usize>) -> Result<(), Error> {
+pub fn check_add(
+    members: &Members,
+    id: MemberId,
+    peer_urls: &[String],
+    learners_max: Option<usize>,
+) -> Result<(), Error> {
     check_urls(peer_urls)?;
     if members.contains_key(&id) {
         return Err(Error::MEMBER_EXIST);
     }
     check_urls_free(members, None, peer_urls)?;
     if let Some(max) = learners_max {
-        let learners = members.values().filter(|member| member.is_learner && !member.node.becomes_voter).count();
+        let learners =
+            members.values().filter(|member| member.is_learner && !member.node.becomes_voter).count();
         if learners >= max {
             return Err(Error::TOO_MANY_LEARNERS);
         }
@@ -85,7 +91,11 @@ pub fn check_add(members: &Members, id: MemberId, peer_urls: &[String], learners
 }
 
 /// No other member may have one of these URLs.
-pub fn check_urls_free(members: &Members, except: Option<MemberId>, peer_urls: &[String]) -> Result<(), Error> {
+pub fn check_urls_free(
+    members: &Members,
+    except: Option<MemberId>,
+    peer_urls: &[String],
+) -> Result<(), Error> {
     let others = members.iter().filter(|(id, _)| Some(**id) != except);
     let taken = others.flat_map(|(_, member)| &member.node.peer_urls).any(|url| peer_urls.contains(url));
     if taken { Err(Error::PEER_URL_EXIST) } else { Ok(()) }
@@ -98,8 +108,9 @@ pub fn check_remove(members: &Members, id: MemberId, strict: bool) -> Result<(),
         return Ok(());
     }
     let staying = members.iter().filter(|(other, member)| **other != id && !member.is_learner);
-    let (voters, reachable) =
-        staying.fold((0, 0), |(voters, reachable), (_, member)| (voters + 1, reachable + usize::from(member.is_reachable)));
+    let (voters, reachable) = staying.fold((0, 0), |(voters, reachable), (_, member)| {
+        (voters + 1, reachable + usize::from(member.is_reachable))
+    });
     if voters == 0 || (strict && reachable < voters / 2 + 1) {
         return Err(Error::MEMBER_NOT_ENOUGH_STARTED);
     }
@@ -125,7 +136,15 @@ mod tests {
     fn members(list: &[(u64, bool, bool)]) -> Members {
         let member = |(id, is_learner, is_reachable): &(u64, bool, bool)| {
             let node = MemberNode { peer_urls: vec![format!("http://m{id}:2380")], ..Default::default() };
-            (*id, MemberView { node, is_learner: *is_learner, is_reachable: *is_reachable, is_caught_up: *is_reachable })
+            (
+                *id,
+                MemberView {
+                    node,
+                    is_learner: *is_learner,
+                    is_reachable: *is_reachable,
+                    is_caught_up: *is_reachable,
+                },
+            )
         };
         list.iter().map(member).collect()
     }
@@ -135,7 +154,11 @@ mod tests {
         let cases = [
             (&[(1, false, true), (2, false, true), (3, false, true)][..], 3, Ok(())),
             (&[(1, false, true), (2, false, true), (3, false, false)], 3, Ok(())),
-            (&[(1, false, true), (2, false, true), (3, false, false)], 2, Err(Error::MEMBER_NOT_ENOUGH_STARTED)),
+            (
+                &[(1, false, true), (2, false, true), (3, false, false)],
+                2,
+                Err(Error::MEMBER_NOT_ENOUGH_STARTED),
+            ),
             (&[(1, false, true)], 1, Err(Error::MEMBER_NOT_ENOUGH_STARTED)),
             (&[(1, false, true), (2, true, false)], 2, Ok(())),
             (&[(1, false, true)], 9, Err(Error::MEMBER_NOT_FOUND)),

@@ -40,7 +40,10 @@ impl Peer for PeerService {
         Ok(Response::new(ProposeResponse { index, results }))
     }
 
-    async fn read_index(&self, _request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+    async fn read_index(
+        &self,
+        _request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
         if !self.member.is_leader() {
             return Err(Error::NOT_LEADER.into());
         }
@@ -48,7 +51,10 @@ impl Peer for PeerService {
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
-    async fn lease_renew(&self, request: Request<LeaseRenewRequest>) -> Result<Response<LeaseRenewResponse>, Status> {
+    async fn lease_renew(
+        &self,
+        request: Request<LeaseRenewRequest>,
+    ) -> Result<Response<LeaseRenewResponse>, Status> {
         let ttl = self.member.lease_renew_here(request.into_inner().id).await?;
         Ok(Response::new(LeaseRenewResponse { ttl }))
     }

@@ -139,7 +139,9 @@ impl Member {
         let _slot = slot;
         loop {
             let attempt = match self.leader() {
-                Some(leader) if leader == self.id => self.write(wire.clone()).await.map(|(results, _)| results),
+                Some(leader) if leader == self.id => {
+                    self.write(wire.clone()).await.map(|(results, _)| results)
+                }
                 Some(leader) => {
                     let commands = match batch.take() {
                         Some(batch) => batch.commands,
@@ -185,7 +187,11 @@ impl Member {
     }
 
     /// Has the leader write an entry, and waits until it is applied here too.
-    async fn forward(&self, leader: u64, commands: Vec<Command>) -> Result<Vec<Result<Answer, Error>>, Failure> {
+    async fn forward(
+        &self,
+        leader: u64,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<Answer, Error>>, Failure> {
         let node = self.node(leader).ok_or(Failure::Retry)?;
         let mut client = self.peers.peer(&node.peer_urls).map_err(Failure::Final)?;
         let mut request = tonic::Request::new(ProposeRequest { commands });
@@ -205,7 +211,10 @@ impl Member {
     }
 
     /// Writes an entry for another member. `NOT_LEADER` says that nothing was written.
-    pub(crate) async fn propose_for_peer(&self, commands: Vec<Command>) -> Result<(Vec<ProposeResult>, u64), Error> {
+    pub(crate) async fn propose_for_peer(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<(Vec<ProposeResult>, u64), Error> {
         let wire = Bytes::from(Batch { commands }.encode_to_vec());
         if !self.is_leader() {
             return Err(Error::NOT_LEADER);
@@ -235,7 +244,9 @@ impl Member {
 fn pack(result: Result<Answer, Error>) -> ProposeResult {
     match result {
         Ok(answer) => ProposeResult { answer: Some(answer), code: 0, message: String::new() },
-        Err(error) => ProposeResult { answer: None, code: error.code() as i32, message: error.text().to_owned() },
+        Err(error) => {
+            ProposeResult { answer: None, code: error.code() as i32, message: error.text().to_owned() }
+        }
     }
 }
 

@@ -1,6 +1,12 @@
 //! Starting and stopping a member.
 
-use std::{collections::BTreeMap, fs::File, io, sync::{Arc, atomic::AtomicBool}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use openraft::{RaftLogReader, storage::RaftLogStorage};
 use parking_lot::Mutex;
@@ -48,7 +54,9 @@ pub enum StartError {
     #[error("{0}")]
     Config(String),
     /// Another process uses the data directory.
-    #[error("the data directory {0} is in use by another process; stop it first, or choose another --data-dir")]
+    #[error(
+        "the data directory {0} is in use by another process; stop it first, or choose another --data-dir"
+    )]
     InUse(String),
     /// The data directory cannot be read or written.
     #[error("the data directory: {0}")]
@@ -298,7 +306,10 @@ async fn ask_members(config: &Config, tls: Option<ClientTls>) -> Result<Identity
             };
             match tokio::time::timeout(config.election_timeout, hello).await {
                 Ok(Ok(hello)) => {
-                    let known = hello.members.iter().find(|member| member.peer_ur_ls.iter().any(|url| own.contains(url)));
+                    let known = hello
+                        .members
+                        .iter()
+                        .find(|member| member.peer_ur_ls.iter().any(|url| own.contains(url)));
                     if let Some(known) = known {
                         return Ok(Identity { cluster_id: hello.cluster_id, member_id: known.id });
                     }

@@ -20,7 +20,8 @@ pub fn range(request: &RangeRequest) -> Result<(), Error> {
     if request.key.is_empty() {
         return Err(Error::EMPTY_KEY);
     }
-    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err() {
+    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err()
+    {
         return Err(Error::INVALID_SORT_OPTION);
     }
     Ok(())

@@ -162,4 +162,3 @@ impl Source for Past<'_> {
         Ok(Box::new(Past::new(self.view, revision)))
     }
 }
-

@@ -211,7 +211,8 @@ fn random_histories_agree_with_the_model() {
             }
             let before = hash::hash_at(&real.view, real.view.revision).unwrap();
             let (batch, progress) =
-                compact::step(&real.view, cleaned, real.view.compact_revision, rng.random_range(1..20)).unwrap();
+                compact::step(&real.view, cleaned, real.view.compact_revision, rng.random_range(1..20))
+                    .unwrap();
             cleaned = progress.done;
             real.db.commit(batch).unwrap();
             real.view = View::freeze(&real.db, real.view.revision, real.view.compact_revision, 0);

@@ -92,7 +92,11 @@ pub fn is_plain(source: &dyn Source, request: &RangeRequest) -> bool {
 }
 
 /// Answers a plain range as an encoded `RangeResponse`, rows copied as they stand on disk.
-pub fn plain_wire(source: &dyn Source, request: &RangeRequest, header: &ResponseHeader) -> Result<Vec<u8>, Error> {
+pub fn plain_wire(
+    source: &dyn Source,
+    request: &RangeRequest,
+    header: &ResponseHeader,
+) -> Result<Vec<u8>, Error> {
     const KVS_FIELD: u8 = 2 << 3 | 2;
     check_revision(source, request.revision)?;
     let range = KeyRange::new(&request.key, &request.range_end);
@@ -175,8 +179,9 @@ impl Filter {
     }
 
     fn keeps(&self, kv: &KeyValue) -> bool {
-        let within =
-            |revision: i64, (min, max): (i64, i64)| (min == 0 || revision >= min) && (max == 0 || revision <= max);
+        let within = |revision: i64, (min, max): (i64, i64)| {
+            (min == 0 || revision >= min) && (max == 0 || revision <= max)
+        };
         within(kv.mod_revision, self.modified) && within(kv.create_revision, self.created)
     }
 }

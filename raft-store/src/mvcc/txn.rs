@@ -24,7 +24,11 @@ fn header(revision: i64) -> Option<ResponseHeader> {
 }
 
 /// Applies one put as its own transaction.
-pub fn put(pending: &mut Pending, request: PutRequest, leases: &LeaseExists<'_>) -> Result<PutResponse, Error> {
+pub fn put(
+    pending: &mut Pending,
+    request: PutRequest,
+    leases: &LeaseExists<'_>,
+) -> Result<PutResponse, Error> {
     check_put(pending, &request, leases)?;
     let mut response = execute_put(pending, request)?;
     response.header = header(pending.finish_transaction());
@@ -32,7 +36,10 @@ pub fn put(pending: &mut Pending, request: PutRequest, leases: &LeaseExists<'_>)
 }
 
 /// Applies one delete as its own transaction.
-pub fn delete_range(pending: &mut Pending, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
+pub fn delete_range(
+    pending: &mut Pending,
+    request: &DeleteRangeRequest,
+) -> Result<DeleteRangeResponse, Error> {
     let mut response = execute_delete(pending, request)?;
     response.header = header(pending.finish_transaction());
     Ok(response)
@@ -40,7 +47,11 @@ pub fn delete_range(pending: &mut Pending, request: &DeleteRangeRequest) -> Resu
 
 /// Applies a transaction: all conditions are decided on the state before it, all checks are made before the
 /// first change, so it happens as a whole or not at all.
-pub fn txn(pending: &mut Pending, request: TxnRequest, leases: &LeaseExists<'_>) -> Result<TxnResponse, Error> {
+pub fn txn(
+    pending: &mut Pending,
+    request: TxnRequest,
+    leases: &LeaseExists<'_>,
+) -> Result<TxnResponse, Error> {
     let mut path = VecDeque::new();
     decide(pending, &request, &mut path)?;
     check(pending, &request, leases, &mut path.clone())?;
@@ -120,7 +131,9 @@ fn execute(
     let mut responses = Vec::with_capacity(ops.len());
     for op in ops {
         let response = match op.request {
-            Some(Request::RequestRange(inner)) => Some(Response::ResponseRange(range::range(pending, &inner)?)),
+            Some(Request::RequestRange(inner)) => {
+                Some(Response::ResponseRange(range::range(pending, &inner)?))
+            }
             Some(Request::RequestPut(inner)) => {
                 let mut response = execute_put(pending, inner)?;
                 response.header = header(pending.revision());
@@ -163,5 +176,9 @@ fn execute_delete(pending: &mut Pending, request: &DeleteRangeRequest) -> Result
         pending.delete_range(&range)?
     };
     let deleted = before.len() as i64;
-    Ok(DeleteRangeResponse { header: None, deleted, prev_kvs: if request.prev_kv { before } else { Vec::new() } })
+    Ok(DeleteRangeResponse {
+        header: None,
+        deleted,
+        prev_kvs: if request.prev_kv { before } else { Vec::new() },
+    })
 }

@@ -17,8 +17,8 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use rocksdb::{BlockBasedOptions, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     codec,
@@ -60,13 +60,11 @@ impl LogStore {
         let cache = Arc::new(Mutex::new(LogCache::default()));
         let (writes, queue) = mpsc::sync_channel(WRITES_QUEUED_MAX);
         let (thread_db, thread_cache) = (db.clone(), cache.clone());
-        std::thread::Builder::new()
-            .name("raft-log".into())
-            .spawn(move || {
-                log_writer::run(&thread_db, &thread_cache, &queue);
-                drop(thread_db);
-                drop(held);
-            })?;
+        std::thread::Builder::new().name("raft-log".into()).spawn(move || {
+            log_writer::run(&thread_db, &thread_cache, &queue);
+            drop(thread_db);
+            drop(held);
+        })?;
         Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)) })
     }
 
@@ -88,7 +86,8 @@ impl LogStore {
         let Some(entries) = self.db.cf_handle(ENTRIES) else { return Ok(None) };
         let mut iterator = self.db.raw_iterator_cf(entries);
         iterator.seek_to_last();
-        let last = iterator.value().map(|wire| codec::decode_entry(Bytes::copy_from_slice(wire))).transpose()?;
+        let last =
+            iterator.value().map(|wire| codec::decode_entry(Bytes::copy_from_slice(wire))).transpose()?;
         iterator.status().map_err(io::Error::other)?;
         Ok(last)
     }
@@ -185,7 +184,8 @@ fn check_entries(db: &DB, path: &Path) -> io::Result<()> {
         )
     };
     while let Some((key, wire)) = iterator.item() {
-        let entry = codec::decode_entry(Bytes::copy_from_slice(wire)).map_err(|error| bad(error.to_string()))?;
+        let entry =
+            codec::decode_entry(Bytes::copy_from_slice(wire)).map_err(|error| bad(error.to_string()))?;
         let index = entry.index();
         if key != index.to_be_bytes() || before.is_some_and(|before| before + 1 != index) {
             return Err(bad(format!("entry {index} does not follow {before:?}")));

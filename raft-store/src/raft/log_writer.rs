@@ -114,7 +114,11 @@ fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
         let took = started.elapsed();
         DISK.observe_sync(took);
         if took > SLOW_SYNC {
-            tracing::warn!(took_millis = took.as_millis() as u64, writes = group.len(), "slow disk: log sync");
+            tracing::warn!(
+                took_millis = took.as_millis() as u64,
+                writes = group.len(),
+                "slow disk: log sync"
+            );
         }
     }
     Ok(())

@@ -245,9 +245,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         Box::pin(async move {
             let mut client = self.client()?;
             // A request that cannot be encoded ends the stream; openraft starts another.
-            let requests = input.map(|request| encode_append(&request).ok()).take_while(|message| {
-                std::future::ready(message.is_some())
-            });
+            let requests = input
+                .map(|request| encode_append(&request).ok())
+                .take_while(|message| std::future::ready(message.is_some()));
             let requests = requests.filter_map(std::future::ready);
             let replies = within(option.soft_ttl(), client.append(requests)).await?;
             let results = replies.map(|reply| {

@@ -58,7 +58,10 @@ impl Peers {
         let bad = |error: &dyn std::fmt::Display| {
             Error::new(tonic::Code::Unavailable, format!("etcdserver: peer {url}: {error}"))
         };
-        let endpoint = Endpoint::from_shared(url.to_owned())
+        // tonic refuses `https` unless it does TLS itself; ours is done by the connector underneath.
+        let tls = self.tls.as_ref().filter(|_| url.starts_with("https://"));
+        let target = if tls.is_some() { url.replacen("https://", "http://", 1) } else { url.to_owned() };
+        let endpoint = Endpoint::from_shared(target)
             .map_err(|error| bad(&error))?
             .connect_timeout(self.timeout)
             .tcp_nodelay(true)
@@ -67,9 +70,9 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = match &self.tls {
-            Some(tls) if url.starts_with("https://") => tls.connect_lazy(endpoint),
-            _ => endpoint.connect_lazy(),
+        let channel = match tls {
+            Some(tls) => tls.connect_lazy(endpoint),
+            None => endpoint.connect_lazy(),
         };
         self.channels.lock().insert(url.to_owned(), channel.clone());
         Ok(channel)
@@ -84,12 +87,16 @@ impl Peers {
     /// The consensus service of a member.
     pub fn raft(&self, urls: &[String]) -> Result<RaftClient<PeerChannel>, Error> {
         let client = RaftClient::new(self.named(urls)?);
-        Ok(client.max_decoding_message_size(PEER_MESSAGE_BYTES_MAX).max_encoding_message_size(PEER_MESSAGE_BYTES_MAX))
+        Ok(client
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX))
     }
 
     /// The service for forwarded requests of a member.
     pub fn peer(&self, urls: &[String]) -> Result<PeerClient<PeerChannel>, Error> {
         let client = PeerClient::new(self.named(urls)?);
-        Ok(client.max_decoding_message_size(PEER_MESSAGE_BYTES_MAX).max_encoding_message_size(PEER_MESSAGE_BYTES_MAX))
+        Ok(client
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX))
     }
 }

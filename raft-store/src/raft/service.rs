@@ -100,7 +100,10 @@ impl RaftService {
         }
         let size: u64 = incoming.header.files.iter().map(|file| file.size).sum();
         if block.last && incoming.received != size {
-            return Err(io::Error::other(format!("a snapshot of {} instead of {size} bytes", incoming.received)));
+            return Err(io::Error::other(format!(
+                "a snapshot of {} instead of {size} bytes",
+                incoming.received
+            )));
         }
         Ok(block.last)
     }

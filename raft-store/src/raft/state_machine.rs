@@ -18,7 +18,12 @@ use super::{
     snapshot::SnapshotDir,
     types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
-use crate::{machine::Machine, member::layout::Layout, metrics::{DISK, SERVER}, storage::StateDb};
+use crate::{
+    machine::Machine,
+    member::layout::Layout,
+    metrics::{DISK, SERVER},
+    storage::StateDb,
+};
 
 /// Entries applied by one call into the machine.
 const APPLY_ENTRIES_MAX: usize = 512;
@@ -144,7 +149,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotDir,
+    ) -> Result<(), io::Error> {
         if meta.last_log_id <= self.machine.position().0 {
             // At start openraft offers the copy of what is already applied.
             return Ok(());
@@ -165,7 +174,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>, io::Error> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>, io::Error> {
         let copy = self.make_copy()?;
         Ok(copy.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, _> { meta, snapshot }))
     }

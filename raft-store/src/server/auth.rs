@@ -3,7 +3,18 @@
 use std::sync::Arc;
 
 use proto::{
-    etcdserverpb::{AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse, AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse, AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse, AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse, AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse, ResponseHeader, auth_server::Auth},
+    etcdserverpb::{
+        AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse, AuthRoleAddRequest,
+        AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse, AuthRoleGetRequest,
+        AuthRoleGetResponse, AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse,
+        AuthRoleListRequest, AuthRoleListResponse, AuthRoleRevokePermissionRequest,
+        AuthRoleRevokePermissionResponse, AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest,
+        AuthUserAddResponse, AuthUserChangePasswordRequest, AuthUserChangePasswordResponse,
+        AuthUserDeleteRequest, AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse,
+        AuthUserGrantRoleRequest, AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+        AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
+        ResponseHeader, auth_server::Auth,
+    },
     raftpb::command::Op,
 };
 use tonic::{Request, Response, Status};
@@ -27,62 +38,98 @@ impl AuthService {
 
 #[tonic::async_trait]
 impl Auth for AuthService {
-    async fn auth_enable(&self, request: Request<AuthEnableRequest>) -> Result<Response<AuthEnableResponse>, Status> {
+    async fn auth_enable(
+        &self,
+        request: Request<AuthEnableRequest>,
+    ) -> Result<Response<AuthEnableResponse>, Status> {
         let header = self.change(request, Op::AuthEnable).await?;
         Ok(Response::new(AuthEnableResponse { header }))
     }
 
-    async fn auth_disable(&self, request: Request<AuthDisableRequest>) -> Result<Response<AuthDisableResponse>, Status> {
+    async fn auth_disable(
+        &self,
+        request: Request<AuthDisableRequest>,
+    ) -> Result<Response<AuthDisableResponse>, Status> {
         let header = self.change(request, Op::AuthDisable).await?;
         Ok(Response::new(AuthDisableResponse { header }))
     }
 
-    async fn user_add(&self, request: Request<AuthUserAddRequest>) -> Result<Response<AuthUserAddResponse>, Status> {
+    async fn user_add(
+        &self,
+        request: Request<AuthUserAddRequest>,
+    ) -> Result<Response<AuthUserAddResponse>, Status> {
         let header = self.change(request, Op::UserAdd).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
     }
 
-    async fn user_delete(&self, request: Request<AuthUserDeleteRequest>) -> Result<Response<AuthUserDeleteResponse>, Status> {
+    async fn user_delete(
+        &self,
+        request: Request<AuthUserDeleteRequest>,
+    ) -> Result<Response<AuthUserDeleteResponse>, Status> {
         let header = self.change(request, Op::UserDelete).await?;
         Ok(Response::new(AuthUserDeleteResponse { header }))
     }
 
-    async fn user_change_password(&self, request: Request<AuthUserChangePasswordRequest>) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
+    async fn user_change_password(
+        &self,
+        request: Request<AuthUserChangePasswordRequest>,
+    ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
         let header = self.change(request, Op::UserChangePassword).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
 
-    async fn user_grant_role(&self, request: Request<AuthUserGrantRoleRequest>) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
+    async fn user_grant_role(
+        &self,
+        request: Request<AuthUserGrantRoleRequest>,
+    ) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
         let header = self.change(request, Op::UserGrantRole).await?;
         Ok(Response::new(AuthUserGrantRoleResponse { header }))
     }
 
-    async fn user_revoke_role(&self, request: Request<AuthUserRevokeRoleRequest>) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
+    async fn user_revoke_role(
+        &self,
+        request: Request<AuthUserRevokeRoleRequest>,
+    ) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
         let header = self.change(request, Op::UserRevokeRole).await?;
         Ok(Response::new(AuthUserRevokeRoleResponse { header }))
     }
 
-    async fn role_add(&self, request: Request<AuthRoleAddRequest>) -> Result<Response<AuthRoleAddResponse>, Status> {
+    async fn role_add(
+        &self,
+        request: Request<AuthRoleAddRequest>,
+    ) -> Result<Response<AuthRoleAddResponse>, Status> {
         let header = self.change(request, Op::RoleAdd).await?;
         Ok(Response::new(AuthRoleAddResponse { header }))
     }
 
-    async fn role_delete(&self, request: Request<AuthRoleDeleteRequest>) -> Result<Response<AuthRoleDeleteResponse>, Status> {
+    async fn role_delete(
+        &self,
+        request: Request<AuthRoleDeleteRequest>,
+    ) -> Result<Response<AuthRoleDeleteResponse>, Status> {
         let header = self.change(request, Op::RoleDelete).await?;
         Ok(Response::new(AuthRoleDeleteResponse { header }))
     }
 
-    async fn role_grant_permission(&self, request: Request<AuthRoleGrantPermissionRequest>) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
+    async fn role_grant_permission(
+        &self,
+        request: Request<AuthRoleGrantPermissionRequest>,
+    ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
         let header = self.change(request, Op::RoleGrantPermission).await?;
         Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
     }
 
-    async fn role_revoke_permission(&self, request: Request<AuthRoleRevokePermissionRequest>) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
+    async fn role_revoke_permission(
+        &self,
+        request: Request<AuthRoleRevokePermissionRequest>,
+    ) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
         let header = self.change(request, Op::RoleRevokePermission).await?;
         Ok(Response::new(AuthRoleRevokePermissionResponse { header }))
     }
 
-    async fn auth_status(&self, request: Request<AuthStatusRequest>) -> Result<Response<AuthStatusResponse>, Status> {
+    async fn auth_status(
+        &self,
+        request: Request<AuthStatusRequest>,
+    ) -> Result<Response<AuthStatusResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.auth_status_as(&caller).await?))
     }
@@ -94,7 +141,10 @@ impl Auth for AuthService {
         Ok(Response::new(self.0.authenticate(request.into_inner()).await?))
     }
 
-    async fn user_get(&self, request: Request<AuthUserGetRequest>) -> Result<Response<AuthUserGetResponse>, Status> {
+    async fn user_get(
+        &self,
+        request: Request<AuthUserGetRequest>,
+    ) -> Result<Response<AuthUserGetResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.user_get_as(&caller, &request.into_inner().name).await?))
     }
@@ -107,7 +157,10 @@ impl Auth for AuthService {
         Ok(Response::new(self.0.user_list_as(&caller).await?))
     }
 
-    async fn role_get(&self, request: Request<AuthRoleGetRequest>) -> Result<Response<AuthRoleGetResponse>, Status> {
+    async fn role_get(
+        &self,
+        request: Request<AuthRoleGetRequest>,
+    ) -> Result<Response<AuthRoleGetResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.role_get_as(&caller, &request.into_inner().role).await?))
     }

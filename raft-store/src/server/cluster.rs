@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proto::etcdserverpb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
-    cluster_server::Cluster,
+    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
+    MemberUpdateResponse, cluster_server::Cluster,
 };
 use tonic::{Request, Response, Status};
 
@@ -17,7 +17,10 @@ pub struct ClusterService(pub Arc<Member>);
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
-    async fn member_add(&self, request: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
+    async fn member_add(
+        &self,
+        request: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.member_add_as(&caller, request.into_inner()).await?))
     }
@@ -38,7 +41,10 @@ impl Cluster for ClusterService {
         Ok(Response::new(self.0.member_update_as(&caller, request.into_inner()).await?))
     }
 
-    async fn member_list(&self, request: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
+    async fn member_list(
+        &self,
+        request: Request<MemberListRequest>,
+    ) -> Result<Response<MemberListResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.member_list_as(&caller, request.into_inner()).await?))
     }

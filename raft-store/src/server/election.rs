@@ -39,7 +39,10 @@ fn not_leader() -> Status {
 
 #[tonic::async_trait]
 impl Election for ElectionService {
-    async fn campaign(&self, request: Request<CampaignRequest>) -> Result<Response<CampaignResponse>, Status> {
+    async fn campaign(
+        &self,
+        request: Request<CampaignRequest>,
+    ) -> Result<Response<CampaignResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         let CampaignRequest { name, lease, value } = request.into_inner();
         let (place, known) = mutex::join(&self.0, &caller, &name, lease, value.clone()).await?;
@@ -53,7 +56,10 @@ impl Election for ElectionService {
         Ok(Response::new(CampaignResponse { header: self.0.header(revision), leader: Some(leader) }))
     }
 
-    async fn proclaim(&self, request: Request<ProclaimRequest>) -> Result<Response<ProclaimResponse>, Status> {
+    async fn proclaim(
+        &self,
+        request: Request<ProclaimRequest>,
+    ) -> Result<Response<ProclaimResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         let ProclaimRequest { leader, value } = request.into_inner();
         let leader = leader.ok_or_else(|| Status::invalid_argument("\"leader\" field must be provided"))?;
@@ -70,7 +76,10 @@ impl Election for ElectionService {
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>;
 
-    async fn observe(&self, request: Request<LeaderRequest>) -> Result<Response<Self::ObserveStream>, Status> {
+    async fn observe(
+        &self,
+        request: Request<LeaderRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
         let caller = caller(&self.0, &request)?;
         let name = request.into_inner().name;
         let (seen, stream) = mpsc::channel(OBSERVED_WAITING);

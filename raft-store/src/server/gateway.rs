@@ -149,7 +149,9 @@ async fn call(
     };
     let call = call.body(body).map_err(|error| Status::internal(error.to_string()))?;
     let Ok(response) = services(call).await;
-    if let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) {
+    if let Some(status) =
+        Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
+    {
         return Err(status);
     }
     if method.is_server_streaming() {

@@ -76,9 +76,11 @@ async fn ready(member: &Member) -> Result<(), String> {
 fn probe(result: Result<(), String>) -> Response<Body> {
     match result {
         Ok(()) => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
-        Err(reason) => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("[-] failed: {reason}\n"))
-        }
+        Err(reason) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain; charset=utf-8",
+            format!("[-] failed: {reason}\n"),
+        ),
     }
 }
 

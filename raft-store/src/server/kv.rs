@@ -77,7 +77,10 @@ impl Kv for KvService {
         Ok(Response::new(self.0.txn_as(&caller, request.into_inner()).await?))
     }
 
-    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.compact_as(&caller, request.into_inner()).await?))
     }

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt};
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    lease_server::Lease,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, lease_server::Lease,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,7 +18,10 @@ pub struct LeaseService(pub Arc<Member>);
 
 #[tonic::async_trait]
 impl Lease for LeaseService {
-    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.lease_grant_as(&caller, request.into_inner()).await?))
     }

@@ -144,7 +144,8 @@ async fn serve_stream<H: Handler>(
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(std::time::Duration::from_secs(60))
         .keep_alive_timeout(std::time::Duration::from_secs(20));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(handler));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(handler));
     tokio::pin!(connection);
     tokio::select! {
         ended = &mut connection => {

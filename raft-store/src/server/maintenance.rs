@@ -33,7 +33,10 @@ impl Maintenance for MaintenanceService {
     }
 
     /// There is nothing to do: RocksDB gives space back by itself, a little at a time.
-    async fn defragment(&self, request: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+    async fn defragment(
+        &self,
+        request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         self.0.check_admin(&caller)?;
         Ok(Response::new(DefragmentResponse { header: self.0.header(self.0.view().revision) }))
@@ -53,7 +56,10 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
-    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         let caller = caller(&self.0, &request)?;
         self.0.check_admin(&caller)?;
         let (pieces, stream) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_WAITING);
@@ -67,12 +73,18 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.move_leader_as(&caller, request.into_inner()).await?))
     }
 
-    async fn downgrade(&self, request: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         Ok(Response::new(self.0.downgrade_as(&caller, request.into_inner()).await?))
     }

@@ -6,13 +6,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use hyper::body::Incoming;
 use proto::{
     etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer, RangeRequest, WatchRequest,
+        RangeRequest, WatchRequest, auth_server::AuthServer, cluster_server::ClusterServer,
+        kv_server::KvServer, lease_server::LeaseServer, maintenance_server::MaintenanceServer,
     },
     raftpb::{peer_server::PeerServer, raft_server::RaftServer},
     v3electionpb::election_server::ElectionServer,
@@ -22,8 +23,16 @@ use tonic::{Status, body::Body, service::Routes};
 use tower::Service;
 
 use super::{
-    auth::AuthService, cluster::ClusterService, election::ElectionService, gateway::Gateway, http,
-    identity::Connection, kv::KvService, lease::LeaseService, listen, lock::LockService,
+    auth::AuthService,
+    cluster::ClusterService,
+    election::ElectionService,
+    gateway::Gateway,
+    http,
+    identity::Connection,
+    kv::KvService,
+    lease::LeaseService,
+    listen,
+    lock::LockService,
     maintenance::MaintenanceService,
     wire::{RangeWire, WatchWire, WireCodec},
 };
@@ -38,6 +47,9 @@ use crate::{
 /// What etcd allows a request to be larger than its limit, for the envelope.
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
+/// A call slower than this is reported; the log sync and apply warnings beside it tell the cause.
+const SLOW_REQUEST: Duration = Duration::from_millis(500);
+
 /// An answer on its way.
 pub type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
 
@@ -46,7 +58,11 @@ fn client_services(member: &Arc<Member>) -> Routes {
     let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
     let mut routes = Routes::builder();
     routes
-        .add_service(KvServer::new(KvService(member.clone())).max_decoding_message_size(request_max).max_encoding_message_size(usize::MAX))
+        .add_service(
+            KvServer::new(KvService(member.clone()))
+                .max_decoding_message_size(request_max)
+                .max_encoding_message_size(usize::MAX),
+        )
         .add_service(LeaseServer::new(LeaseService(member.clone())))
         .add_service(ClusterServer::new(ClusterService(member.clone())))
         .add_service(MaintenanceServer::new(MaintenanceService(member.clone())))
@@ -95,7 +111,8 @@ impl Service<::http::Request<Incoming>> for ClientPort {
             }
             return call_grpc(&self.member, &mut self.services, request);
         }
-        let (member, gateway, mut services) = (self.member.clone(), self.gateway.clone(), self.services.clone());
+        let (member, gateway, mut services) =
+            (self.member.clone(), self.gateway.clone(), self.services.clone());
         Box::pin(async move {
             if let Some(gateway) = gateway
                 && gateway.serves(request.uri().path())
@@ -129,7 +146,10 @@ where
     GRPC.started(service, method, kind);
     let (service, method) = (service.to_owned(), method.to_owned());
     let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
-    let by_hand = matches!((service.as_str(), method.as_str()), ("etcdserverpb.KV", "Range") | ("etcdserverpb.Watch", "Watch"));
+    let by_hand = matches!(
+        (service.as_str(), method.as_str()),
+        ("etcdserverpb.KV", "Range") | ("etcdserverpb.Watch", "Watch")
+    );
     let answer: Answer = match (by_hand, kind) {
         (true, "unary") => {
             let member = member.clone();
@@ -151,15 +171,33 @@ where
         }
         (false, _) => Box::pin(services.call(request)),
     };
-    Box::pin(async move {
-        let answer = answer.await;
-        if let Ok(response) = &answer {
-            // Errors come in the head; a stream that fails later has begun well.
-            let status = Status::from_header_map(response.headers());
-            GRPC.handled(&service, &method, kind, status.map_or(tonic::Code::Ok, |status| status.code()));
-        }
-        answer
-    })
+    Box::pin(observed(answer, service, method, kind))
+}
+
+/// Counts a call, and says so when it took long.
+async fn observed(
+    answer: Answer,
+    service: String,
+    method: String,
+    kind: &'static str,
+) -> Result<::http::Response<Body>, Infallible> {
+    let span = tracing::debug_span!("grpc", service, method);
+    let started = Instant::now();
+    let answer = tracing::Instrument::instrument(answer, span).await;
+    let took = started.elapsed();
+    if took > SLOW_REQUEST
+        && kind == "unary"
+        && service != "v3lockpb.Lock"
+        && service != "v3electionpb.Election"
+    {
+        tracing::warn!(took_millis = took.as_millis() as u64, service, method, "slow request");
+    }
+    if let Ok(response) = &answer {
+        // Errors come in the head; a stream that fails later has begun well.
+        let status = Status::from_header_map(response.headers());
+        GRPC.handled(&service, &method, kind, status.map_or(tonic::Code::Ok, |status| status.code()));
+    }
+    answer
 }
 
 /// A learner answers only what its own state can answer, as in etcd.

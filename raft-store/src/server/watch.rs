@@ -1,20 +1,13 @@
 //! The Watch service: many watches on one stream.
 
-use std::{
-    collections::HashSet,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
+use prost::Message;
 use proto::{
-    etcdserverpb::{
-        WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-    },
+    etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
     mvccpb::Event,
 };
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
@@ -46,7 +39,8 @@ pub fn open_session(
     let caller = caller(&member, &request)?;
     let needs_leader = requires_leader(&request);
     let (responses, stream) = mpsc::channel(RESPONSES_WAITING);
-    let session = Session { caller, stream: member.watch_stream(), responses, fragmented: HashSet::new(), member };
+    let session =
+        Session { caller, stream: member.watch_stream(), responses, fragmented: HashSet::new(), member };
     tokio::spawn(session.run(request.into_inner(), needs_leader));
     Ok(Box::pin(ReceiverStream::new(stream)))
 }

@@ -10,7 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use rocksdb::{
-    Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+    Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -59,8 +60,10 @@ impl StateDb {
         let options = options();
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Column::ALL.iter().map(|column| column.descriptor(&cache));
-        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| open_error(path, &error))?;
-        let state = Self { db, path: path.to_path_buf(), doomed: AtomicBool::new(false), held: Mutex::new(None) };
+        let db =
+            DB::open_cf_descriptors(&options, path, families).map_err(|error| open_error(path, &error))?;
+        let state =
+            Self { db, path: path.to_path_buf(), doomed: AtomicBool::new(false), held: Mutex::new(None) };
         state.check_format()?;
         Ok(Arc::new(state))
     }
@@ -157,7 +160,9 @@ impl StateDb {
         let sum = |property: &str| {
             Column::ALL
                 .iter()
-                .filter_map(|column| self.db.property_int_value_cf(self.family(*column), property).ok().flatten())
+                .filter_map(|column| {
+                    self.db.property_int_value_cf(self.family(*column), property).ok().flatten()
+                })
                 .sum::<u64>()
         };
         sum("rocksdb.total-sst-files-size") + sum("rocksdb.cur-size-all-mem-tables")
@@ -168,10 +173,13 @@ impl StateDb {
         let sum = |property: &str| {
             Column::ALL
                 .iter()
-                .filter_map(|column| self.db.property_int_value_cf(self.family(*column), property).ok().flatten())
+                .filter_map(|column| {
+                    self.db.property_int_value_cf(self.family(*column), property).ok().flatten()
+                })
                 .sum::<u64>()
         };
-        (sum("rocksdb.estimate-live-data-size") + sum("rocksdb.cur-size-all-mem-tables")).min(self.size_bytes())
+        (sum("rocksdb.estimate-live-data-size") + sum("rocksdb.cur-size-all-mem-tables"))
+            .min(self.size_bytes())
     }
 }
 
@@ -206,5 +214,8 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
         "the files are damaged; remove this member's data directory and let it be rebuilt from its peers, \
          or restore a snapshot"
     };
-    Error::new(tonic::Code::DataLoss, format!("etcdserver: cannot open {}: {advice} ({text})", path.display()))
+    Error::new(
+        tonic::Code::DataLoss,
+        format!("etcdserver: cannot open {}: {advice} ({text})", path.display()),
+    )
 }

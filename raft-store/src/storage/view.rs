@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rocksdb::{DBRawIteratorWithThreadMode, DB, ReadOptions, Snapshot};
+use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, Snapshot};
 
 use super::{Column, StateDb};
 use crate::error::Error;

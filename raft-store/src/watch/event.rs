@@ -47,7 +47,8 @@ impl WatchEvent {
 
     /// Bytes this event keeps in memory, about.
     pub fn size_bytes(&self) -> usize {
-        let size = |kv: &Option<proto::mvccpb::KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
+        let size =
+            |kv: &Option<proto::mvccpb::KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
         // Structs and allocation headers around the bytes.
         const OVERHEAD: usize = 256;
         size(&self.event.kv) + size(&self.event.prev_kv) + OVERHEAD

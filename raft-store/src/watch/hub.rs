@@ -1,11 +1,7 @@
 //! The shell around the watch table: a task that hands out published changes, one that catches up watchers
 //! that are behind, and the streams clients hold.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;

@@ -37,9 +37,7 @@ impl Sink {
     /// Adds an update; control updates (progress, cancel) are always taken.
     pub fn push(&self, update: WatchUpdate) {
         let (events, bytes) = match &update {
-            WatchUpdate::Events { events, .. } => {
-                (events.events().len(), events.size_bytes())
-            }
+            WatchUpdate::Events { events, .. } => (events.events().len(), events.size_bytes()),
             WatchUpdate::Progress { .. } | WatchUpdate::Canceled { .. } => (0, 0),
         };
         let mut queue = self.queue.lock();

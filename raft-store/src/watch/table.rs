@@ -213,7 +213,8 @@ impl WatchTable {
 
     /// The published changes could not all be kept: everybody reads history from here on.
     pub fn all_fall_behind(&mut self) {
-        let ids: Vec<WatcherId> = self.watchers.keys().copied().filter(|id| !self.behind.contains(id)).collect();
+        let ids: Vec<WatcherId> =
+            self.watchers.keys().copied().filter(|id| !self.behind.contains(id)).collect();
         for id in ids {
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.next_revision = watcher.next_revision.max(self.revision + 1);
