@@ -96,6 +96,25 @@ fn json_string(out: &mut String, text: &str) {
     }
 }
 
+/// The value as `%v` prints decoded JSON: `map[a:1 b:[x y]]`, keys sorted, strings as they are.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(plain).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(members) => {
+            let mut entries: Vec<_> = members.iter().collect();
+            entries.sort_by_key(|e| e.0);
+            let entries: Vec<String> = entries.iter().map(|(k, v)| format!("{k}:{}", plain(v))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +129,12 @@ mod tests {
         ] {
             assert_eq!(quote(text), expected);
         }
+    }
+
+    #[test]
+    fn plain_values() {
+        let value = serde_json::json!({"b": ["x", 1, null], "a": {"c": true}});
+        assert_eq!(plain(&value), "map[a:map[c:true] b:[x 1 <nil>]]");
     }
 
     #[test]

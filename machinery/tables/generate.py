@@ -9,7 +9,7 @@ types.tsv, tab separated:
 Kinds: struct, or the special encodings quantity, intorstring, time, microtime, raw, fieldsv1, json, orarray,
 orbool, orstrings. A type is s(tring) b(ytes) B(ool) i(nt32) l(int64) d(ouble), #N (the Nth T row),
 [x]T a list (x: a atomic, s set, m map, w wrapped in a message on the wire) or {}T a map.
-Flags: r required, p pointer, e written even when empty, a atomic for apply.
+Flags: r required, p pointer, e written even when empty, a atomic for apply, g granular though its type is atomic.
 A dotted protobuf number is a path through nested messages that JSON inlines.
 """
 import json, os, re, sys
@@ -38,7 +38,6 @@ WIRE_ONLY = [META + n for n in ("CreateOptions", "UpdateOptions", "PatchOptions"
 WIRE_ONLY += ["io.k8s.api.core.v1." + n for n in ("NodeProxyOptions", "PodAttachOptions", "PodExecOptions", "PodLogOptions", "PodPortForwardOptions", "PodProxyOptions", "ServiceProxyOptions", "RangeAllocation", "SerializedReference")]
 SCALARS = {"string": "s", "bytes": "b", "bool": "B", "int32": "i", "int64": "l", "double": "d"}
 PROTO_NAMES = {"$ref": "ref", "$schema": "schema", "uid": "uID", "apiGroup": "aPIGroup"}
-PACKAGE_GROUPS = {"core": ""}
 
 
 def go_fields():
@@ -88,9 +87,8 @@ def definitions():
         properties = {}
         for field, spec in message_of(name).items():
             properties[field] = from_message(spec)
-        if not name.endswith("List") or True:
-            properties.setdefault("apiVersion", {"type": "string"})
-            properties.setdefault("kind", {"type": "string"})
+        properties.setdefault("apiVersion", {"type": "string"})
+        properties.setdefault("kind", {"type": "string"})
         gvk = {"group": "meta.k8s.io" if name.startswith(META) else "", "version": "v1", "kind": name.rsplit(".", 1)[1]}
         out[name] = {"type": "object", "properties": properties, "x-kubernetes-group-version-kind": [gvk], "wire-only": True}
     return out
@@ -160,8 +158,7 @@ def field_row(definition, name, node, required):
     go = go if go and go != plain_go(node) else ""
     if name in required:
         flags += "r"
-    if node.get("x-kubernetes-map-type") == "atomic":
-        flags += "a"
+    flags += {"atomic": "a", "granular": "g"}.get(node.get("x-kubernetes-map-type"), "")
     default = json.dumps(node["default"]) if "default" in node else ""
     keys = ",".join(node.get("x-kubernetes-list-map-keys", []))
     strategy, merge = node.get("x-kubernetes-patch-strategy", ""), node.get("x-kubernetes-patch-merge-key", "")
@@ -175,6 +172,9 @@ def type_rows():
         gvks = ",".join(f"{g['group']}/{g['version']}/{g['kind']}" for g in node.get("x-kubernetes-group-version-kind", []))
         flags = ("a" if node.get("x-kubernetes-map-type") == "atomic" else "") + ("w" if node.get("wire-only") else "")
         extras = {k: v for k, v in node.items() if k == "x-kubernetes-unions"}
+        if node.get("required", []) != sorted(node.get("required", [])):
+            # Documents list required fields in Go's order, not in the alphabet's.
+            extras["required"] = node["required"]
         yield ["T", definition, SPECIAL.get(definition, "struct"), flags, gvks, json.dumps(extras) if extras else ""]
         if definition in SPECIAL:
             continue

@@ -27,6 +27,7 @@ fn objects_round_trip() {
         json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "webhooks": [
             {"name": "w", "clientConfig": {}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
              "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}]}),
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "status": {"disruptedPods": {"p": null, "q": "2026-01-02T03:04:05Z"}, "currentHealthy": 0}}),
         json!({"apiVersion": "apps/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": "u"}}),
     ] {
         let body = encode(&object).expect("encodes");

@@ -76,9 +76,8 @@ impl Writer<'_> {
                 members.insert(name.to_owned(), value);
             }
         };
-        let ty = self.types.get(field.ty);
-        if ty.atomic && matches!(ty.shape, Shape::Struct(_) | Shape::Map(_)) && ty.name.is_empty() {
-            put("x-kubernetes-map-type", json!("atomic"));
+        if !field.map_type.is_empty() {
+            put("x-kubernetes-map-type", json!(field.map_type));
         }
         let mut strategies = Vec::new();
         if field.merge.merge {
@@ -99,10 +98,12 @@ impl Writer<'_> {
         // Version 2 documents have never had defaults.
         if let (Format::V3, Some(default)) = (self.format, &field.default) {
             put("default", default.clone());
-            if let Some(reference) = out.as_object_mut().and_then(|members| members.remove("$ref")) {
-                // A reference may have no siblings in OpenAPI 3.
-                out["allOf"] = json!([{"$ref": reference}]);
-            }
+        }
+        if self.format == Format::V3
+            && let Some(reference) = out.as_object_mut().and_then(|members| members.remove("$ref"))
+        {
+            // A reference may have no siblings in OpenAPI 3; upstream wraps it whether it has some or not.
+            out["allOf"] = json!([{"$ref": reference}]);
         }
         out
     }
@@ -129,22 +130,9 @@ impl Writer<'_> {
 
     fn list(&mut self, ty: &Type, item: TypeId) -> Value {
         let mut out = json!({"type": "array", "items": self.inline(item)});
-        // Items that are never absent have the zero value as their default.
-        if self.format == Format::V3 {
-            let zero = match &self.types.get(item).shape {
-                Shape::String => Some(json!("")),
-                Shape::Int32 | Shape::Int64 => Some(json!(0)),
-                Shape::Struct(_) => Some(json!({})),
-                _ => None,
-            };
-            if let Some(zero) = zero {
-                if let Some(reference) = out["items"].as_object_mut().and_then(|items| items.remove("$ref")) {
-                    out["items"]["allOf"] = json!([{"$ref": reference}]);
-                }
-                out["items"]["default"] = zero;
-            }
-        }
-        if let Shape::List(list) = &ty.shape {
+        if let Shape::List(list) = &ty.shape
+            && list.declared
+        {
             let kind = match list.kind {
                 ListKind::Atomic => "atomic",
                 ListKind::Set => "set",

@@ -146,7 +146,13 @@ pub(super) fn add(
             let operation = if connect { context.connect(method) } else { context.operation(verb) };
             operations.insert(method.to_owned(), operation);
         }
-        context.put(all, &format!("{item}/{}", sub.name), operations, &["name"]);
+        let path = format!("{item}/{}", sub.name);
+        if sub.name == "proxy" {
+            context.subject += "WithPath";
+            let deeper = operations.keys().map(|method| (method.clone(), context.connect(method))).collect();
+            context.put(all, &format!("{path}/{{path}}"), deeper, &["name", "path"]);
+        }
+        context.put(all, &path, operations, &["name"]);
     }
 }
 

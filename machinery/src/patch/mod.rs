@@ -24,6 +24,9 @@ pub enum PatchError {
     /// The patch is well formed and does not fit the object.
     #[error("{0}")]
     Unprocessable(String),
+    /// The patch asks for something that upstream answers as its own failure.
+    #[error("{0}")]
+    Internal(String),
     /// More work than one request may ask for.
     #[error("{0}")]
     TooLarge(String),
@@ -38,6 +41,7 @@ impl PatchError {
                 let message = "the server rejected our request due to an error in our request";
                 StatusError::new(422, Reason::Invalid, message, Some(Details::default()))
             }
+            PatchError::Internal(text) => StatusError::new(500, Reason::Unknown, text.clone(), None),
             PatchError::TooLarge(text) => StatusError::request_entity_too_large(text),
         }
     }

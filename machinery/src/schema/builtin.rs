@@ -95,6 +95,7 @@ fn load() -> Table {
     }
     loader.finish(current);
     loader.static_defaults();
+    loader.resolve_aliases();
     Table {
         types: Arc::new(loader.types),
         by_name: loader.by_name,
@@ -145,7 +146,12 @@ impl Loader {
         let mut next = || columns.next().unwrap_or_default();
         let (number, flags, default, keys) = (next(), next(), next(), next());
         let (strategies, merge_key, go_type) = (next(), next(), next());
-        let ty = self.parse_type(expression, keys, flags.contains('a'))?;
+        let map_type = match flags {
+            f if f.contains('a') => "atomic",
+            f if f.contains('g') => "granular",
+            _ => "",
+        };
+        let ty = self.parse_type(expression, keys, map_type)?;
         Some(Field {
             name: Text::Borrowed(name),
             ty,
@@ -160,19 +166,24 @@ impl Loader {
                 retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
                 key: Text::Borrowed(merge_key),
             },
+            map_type: Text::Borrowed(map_type),
             number: number.split('.').filter_map(|n| n.parse().ok()).collect::<SmallVec<[u32; 3]>>(),
             go_type: Text::Borrowed(go_type),
         })
     }
 
-    /// The type of an expression such as `[m]#12` or `{}s`; keys and atomicity belong to its outermost type.
-    fn parse_type(&mut self, text: &'static str, keys: &'static str, atomic: bool) -> Option<TypeId> {
+    /// The type of an expression such as `[m]#12` or `{}s`; keys and map type belong to its outermost type.
+    fn parse_type(
+        &mut self,
+        text: &'static str,
+        keys: &'static str,
+        map_type: &'static str,
+    ) -> Option<TypeId> {
         if let Some(index) = text.strip_prefix('#') {
             let id = TypeId(index.parse().ok()?);
-            // An atomic reference is the same type with another owner rule.
-            return Some(if atomic { self.atomic_alias(id, text) } else { id });
+            return Some(if map_type.is_empty() { id } else { self.alias(text, map_type) });
         }
-        let key = (text, if atomic { "(atomic)" } else { keys });
+        let key = (text, if map_type.is_empty() { keys } else { map_type });
         if let Some(id) = self.anonymous.get(&key) {
             return Some(*id);
         }
@@ -184,32 +195,40 @@ impl Loader {
                 _ => ListKind::Atomic,
             };
             let keys = keys.split(',').filter(|k| !k.is_empty()).map(Text::Borrowed).collect();
-            let item = self.parse_type(item, "", false)?;
-            Shape::List(List { item, kind, keys, wrapped: marks.contains('w') })
+            let item = self.parse_type(item, "", "")?;
+            let declared = !marks.trim_end_matches('w').is_empty();
+            Shape::List(List { item, kind, declared, keys, wrapped: marks.contains('w') })
         } else if let Some(value) = text.strip_prefix("{}") {
-            Shape::Map(self.parse_type(value, "", false)?)
+            Shape::Map(self.parse_type(value, "", "")?)
         } else {
             scalar(text)?
         };
         let mut ty = Type::new("", shape);
-        ty.atomic = atomic;
+        ty.atomic = map_type == "atomic";
         let id = self.types.push(ty);
         self.anonymous.insert(key, id);
         Some(id)
     }
 
-    /// A copy of a named type that apply owns as a whole. Its shape is filled in at the end ([`Loader::finish`]
-    /// runs in order, so a reference forward is resolved by [`Loader::static_defaults`]'s first step).
-    fn atomic_alias(&mut self, id: TypeId, text: &'static str) -> TypeId {
-        let key = (text, "(atomic)");
-        if let Some(found) = self.anonymous.get(&key) {
+    /// A named type with another rule of ownership. A place is kept for it; [`Loader::resolve_aliases`] fills it
+    /// once every named type is read.
+    fn alias(&mut self, text: &'static str, map_type: &'static str) -> TypeId {
+        if let Some(found) = self.anonymous.get(&(text, map_type)) {
             return *found;
         }
-        let mut ty = Type::new("", Shape::SchemaOrBool(id));
-        ty.atomic = true;
-        let alias = self.types.push(ty);
-        self.anonymous.insert(key, alias);
+        let alias = self.types.push(Type::new("", Shape::Json));
+        self.anonymous.insert((text, map_type), alias);
         alias
+    }
+
+    fn resolve_aliases(&mut self) {
+        for ((text, map_type), alias) in &self.anonymous {
+            if let Some(target) = text.strip_prefix('#').and_then(|n| n.parse::<usize>().ok()) {
+                let mut copy = self.types.nodes[target].clone();
+                copy.atomic = *map_type == "atomic";
+                self.types.nodes[alias.0 as usize] = copy;
+            }
+        }
     }
 
     fn finish(&mut self, done: Option<(TypeId, Type)>) {
@@ -228,21 +247,8 @@ impl Loader {
         self.types.nodes[id.0 as usize] = ty;
     }
 
-    /// Resolves the atomic aliases and adds the defaults of upstream's defaulting functions.
+    /// Adds the defaults of upstream's defaulting functions; before the aliases are resolved, which copy them.
     fn static_defaults(&mut self) {
-        let aliases: Vec<(&'static str, TypeId)> = self
-            .anonymous
-            .iter()
-            .filter(|((text, mark), _)| text.starts_with('#') && *mark == "(atomic)")
-            .map(|((text, _), id)| (*text, *id))
-            .collect();
-        for (text, alias) in aliases {
-            if let Some(target) = text.strip_prefix('#').and_then(|n| n.parse::<usize>().ok()) {
-                let mut copy = self.types.nodes[target].clone();
-                copy.atomic = true;
-                self.types.nodes[alias.0 as usize] = copy;
-            }
-        }
         for line in STATIC_DEFAULTS.lines().filter(|l| !l.starts_with('#')) {
             let mut columns = line.split('\t');
             let (Some(ty), Some(field), Some(json), mode) =
@@ -363,5 +369,10 @@ mod tests {
                 .any(|w| matches!(&w.target, WireTarget::Nested(n) if n.len() > 20))
         );
         assert!(for_kind("", "v1", "Nope").is_none());
+
+        let reference = definition("io.k8s.api.core.v1.ObjectReference").unwrap();
+        let claim =
+            definition("io.k8s.api.core.v1.PersistentVolumeSpec").unwrap().field(&["claimRef"]).unwrap();
+        assert!(reference.root().atomic && !claim.root().atomic, "a claimRef is merged field by field");
     }
 }

@@ -128,7 +128,8 @@ impl Compiler {
         };
         let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
         let keys = keys.into_iter().flatten().filter_map(Value::as_str).map(owned).collect();
-        Shape::List(List { item, kind, keys, wrapped: false })
+        let declared = schema.get("x-kubernetes-list-type").is_some();
+        Shape::List(List { item, kind, declared, keys, wrapped: false })
     }
 
     /// The value rules, or `None` when there are none.

@@ -17,6 +17,10 @@ fn walk(types: &Types, id: TypeId, value: &mut Value) {
     match (&types.get(id).shape, value) {
         (Shape::Struct(s), Value::Object(members)) => fill(types, s, members),
         (Shape::Map(item), Value::Object(members)) => {
+            let ty = types.get(*item);
+            if !ty.nullable && ty.default.is_none() {
+                members.retain(|_, value| !value.is_null());
+            }
             for value in members.values_mut() {
                 replace_null(types, *item, value);
                 walk(types, *item, value);
@@ -41,6 +45,7 @@ fn replace_null(types: &Types, id: TypeId, value: &mut Value) {
 }
 
 fn fill(types: &Types, s: &Struct, members: &mut Map<String, Value>) {
+    drop_nulls(types, s, members);
     for field in &s.fields {
         if field.default.is_some() || field.set_default.is_some() {
             fill_field(types, field, members);
@@ -53,6 +58,19 @@ fn fill(types: &Types, s: &Struct, members: &mut Map<String, Value>) {
             walk(types, field.ty, value);
         }
     }
+}
+
+/// A null that is no value of its field, and has no default to become, is as good as absent.
+fn drop_nulls(types: &Types, s: &Struct, members: &mut Map<String, Value>) {
+    if !members.values().any(Value::is_null) {
+        return;
+    }
+    members.retain(|name, value| {
+        let stays = |field: &Field| {
+            types.get(field.ty).nullable || field.default.is_some() || field.set_default.is_some()
+        };
+        !value.is_null() || s.field(name).is_none_or(stays)
+    });
 }
 
 fn fill_field(types: &Types, field: &Field, members: &mut Map<String, Value>) {
@@ -113,10 +131,10 @@ mod tests {
             "a": {"type": "string", "default": "x"},
             "b": {"type": "string", "default": "y", "nullable": true},
             "c": {"type": "object", "default": {}, "properties": {"d": {"type": "integer", "default": 3}}},
-            "e": {"type": "array", "items": {"type": "object", "properties": {"f": {"type": "boolean", "default": true}}}}
+            "e": {"type": "array", "items": {"type": "object", "properties": {"f": {"type": "boolean", "default": true}, "g": {"type": "string"}}}}
         }});
         let schema = from_crd(&openapi, false).expect("a structural schema");
-        let mut object = json!({"a": null, "b": null, "e": [{}]});
+        let mut object = json!({"a": null, "b": null, "c": null, "e": [{"g": null}]});
         apply(&schema, &mut object);
         assert_eq!(object, json!({"a": "x", "b": null, "c": {"d": 3}, "e": [{"f": true}]}));
     }

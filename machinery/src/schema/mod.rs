@@ -214,6 +214,8 @@ pub struct Field {
     /// Set by upstream's defaulting functions when the field is absent.
     pub set_default: Option<SetDefault>,
     pub merge: Merge,
+    /// `x-kubernetes-map-type` of the field itself, which wins over its type's; empty when it says nothing.
+    pub map_type: Text,
     /// Protobuf field number, behind the numbers of nested messages that JSON inlines.
     pub number: SmallVec<[u32; 3]>,
     /// Go's name of the type where it is not what the schema suggests; see [`decode`].
@@ -231,6 +233,7 @@ impl Field {
             default: None,
             set_default: None,
             merge: Merge::default(),
+            map_type: Text::default(),
             number: SmallVec::new(),
             go_type: Text::default(),
         }
@@ -262,6 +265,8 @@ pub struct Merge {
 pub struct List {
     pub item: TypeId,
     pub kind: ListKind,
+    /// Whether the schema names the kind; lists without one are atomic too.
+    pub declared: bool,
     /// Keys of [`ListKind::Map`].
     pub keys: Vec<Text>,
     /// Protobuf wraps the list in a message of its own.

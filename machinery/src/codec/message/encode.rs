@@ -75,6 +75,11 @@ impl Encoder<'_> {
         }
     }
 
+    /// Whether null is a value like any other.
+    fn holds_json(&self, id: TypeId) -> bool {
+        matches!(self.types.get(id).shape, Shape::Raw | Shape::FieldsV1 | Shape::Json)
+    }
+
     fn fields(
         &self,
         s: &Struct,
@@ -109,7 +114,9 @@ impl Encoder<'_> {
                 for (key, value) in entries {
                     writer::try_message(out, number, |out| {
                         writer::bytes(out, 1, key.as_bytes());
-                        self.element(*item, 2, value, out, name)
+                        // A null value is Go's zero value: its message is empty.
+                        let absent = value.is_null() && !self.holds_json(*item);
+                        if absent { Ok(()) } else { self.element(*item, 2, value, out, name) }
                     })?;
                 }
                 Ok(())

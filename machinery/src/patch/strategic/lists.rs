@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Merger, Outcome, PATCH, order, plain, unprocessable};
+use super::{Merger, Outcome, PATCH, internal, order, plain, unknown_directive, unprocessable};
 use crate::gotext;
 use crate::schema::{Shape, TypeId};
 
@@ -20,7 +20,7 @@ pub(super) fn merge(
         return Err(unprocessable("lists of lists are not supported"));
     }
     if elements.any(|e| e.is_object() != first.is_object()) {
-        return Err(unprocessable("list element types are not identical"));
+        return Err(internal("list element types are not identical"));
     }
     let server_order = current.clone();
     if !first.is_object() {
@@ -33,7 +33,7 @@ pub(super) fn merge(
         return order::normalize(merged, &change, &server_order, "");
     }
     if key.is_empty() {
-        return Err(unprocessable("cannot merge lists without merge key"));
+        return Err(internal("cannot merge lists without merge key"));
     }
     let item_type = ty.and_then(|id| match &merger.types.get(id).shape {
         Shape::List(list) => Some(list.item),
@@ -73,9 +73,9 @@ fn special_elements(
             }
             Some("replace") => replace = true,
             Some("merge") => {
-                return Err(unprocessable("merging lists cannot yet be specified in the patch"));
+                return Err(internal("merging lists cannot yet be specified in the patch"));
             }
-            Some(other) => return Err(unprocessable(format!("unknown patch type found: {other}"))),
+            Some(_) => return Err(unknown_directive(&element[PATCH], &element)),
         }
     }
     if replace { Ok((rest.into_iter().map(plain).collect(), Vec::new())) } else { Ok((current, rest)) }
@@ -83,7 +83,8 @@ fn special_elements(
 
 pub(super) fn key_of<'a>(element: &'a Value, key: &str) -> Outcome<&'a Value> {
     element.get(key).ok_or_else(|| {
-        unprocessable(format!("map: {} does not contain declared merge key: {key}", gotext::json(element)))
+        let shown = gotext::plain(element);
+        internal(format!("map: {shown} does not contain declared merge key: {key}"))
     })
 }
 

@@ -10,6 +10,7 @@ mod order;
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use crate::gotext;
 use crate::schema::{Merge, Schema, TypeId, Types};
 
 const PATCH: &str = "$patch";
@@ -38,6 +39,15 @@ fn unprocessable(text: impl Into<String>) -> PatchError {
     PatchError::Unprocessable(text.into())
 }
 
+fn internal(text: impl Into<String>) -> PatchError {
+    PatchError::Internal(text.into())
+}
+
+/// The failure for a `$patch` directive that is none.
+fn unknown_directive(directive: &Value, element: &Value) -> PatchError {
+    internal(format!("unknown patch type: {} in map: {}", gotext::plain(directive), gotext::plain(element)))
+}
+
 struct Merger<'t> {
     types: &'t Types,
 }
@@ -59,8 +69,8 @@ impl Merger<'_> {
                 Some("delete") => return Ok(Members::new()),
                 Some("merge") => {}
                 _ => {
-                    let shown = directive.as_str().map_or_else(|| directive.to_string(), str::to_owned);
-                    return Err(unprocessable(format!("unknown patch type found: {shown}")));
+                    patch.insert(PATCH.to_owned(), directive.clone());
+                    return Err(unknown_directive(&directive, &Value::Object(patch)));
                 }
             }
         }
@@ -166,7 +176,7 @@ fn retain_keys(original: &mut Members, patch: &mut Members) -> Outcome<()> {
     let listed = |name: &str| keys.iter().any(|k| k.as_str() == Some(name));
     let set = patch.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null());
     if set.into_iter().any(|(name, _)| !listed(name)) {
-        return Err(bad());
+        return Err(unprocessable("patch content doesn't match retainKeys list"));
     }
     original.retain(|name, _| listed(name));
     Ok(())

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::lists::key_of;
-use super::{Outcome, PATCH, SET_ORDER, unprocessable};
+use super::{Outcome, PATCH, SET_ORDER, internal};
 use crate::gotext;
 
 /// What identifies an element: its merge key, or itself.
@@ -22,8 +22,8 @@ pub(super) fn check(change: &[Value], order: &[Value], key: &str) -> Outcome<()>
     for element in change.iter().filter(|e| e.get(PATCH).is_none()) {
         let wanted = identity(element, key)?;
         if !rest.by_ref().any(|o| identity(o, key).is_ok_and(|i| i == wanted)) {
-            let (change, order) = (gotext::json(&change.into()), gotext::json(&order.into()));
-            return Err(unprocessable(format!(
+            let (change, order) = (gotext::plain(&change.into()), gotext::plain(&order.into()));
+            return Err(internal(format!(
                 "The order in patch list:\n{change}\n doesn't match {SET_ORDER} list:\n{order}\n"
             )));
         }

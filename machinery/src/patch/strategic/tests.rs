@@ -84,7 +84,7 @@ fn retain_keys_of_a_union() {
         json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
         json!({"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {}}]}),
     );
-    assert_eq!(error, PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
+    assert_eq!(error, PatchError::Unprocessable("patch content doesn't match retainKeys list".to_owned()));
 }
 
 #[test]
@@ -111,9 +111,12 @@ fn failures() {
     for (patch, text) in [
         (
             json!({"containers": [{"image": "x"}]}),
-            r#"map: {"image":"x"} does not contain declared merge key: name"#,
+            "map: map[image:x] does not contain declared merge key: name",
         ),
-        (json!({"containers": [{"name": "a", "$patch": "x"}]}), "unknown patch type found: x"),
+        (
+            json!({"containers": [{"name": "a", "$patch": "x"}]}),
+            "unknown patch type: x in map: map[$patch:x name:a]",
+        ),
         (json!({"containers": ["x"]}), "list element types are not identical"),
     ] {
         assert_eq!(failure(document.clone(), patch).to_string(), text);

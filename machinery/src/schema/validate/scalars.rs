@@ -17,14 +17,13 @@ pub(super) fn check(checks: &Checks, value: &Value, path: &str, errors: &mut Vec
 
 fn string(checks: &Checks, text: &str, path: &str, errors: &mut Vec<FieldError>) {
     let len = text.chars().count() as u64;
+    // The first of the three that fails is the one that is reported.
     if let Some(max) = checks.max_length.filter(|max| len > *max) {
         errors.push(FieldError::too_long(&at(path), "", usize::try_from(max).unwrap_or(usize::MAX)));
-    }
-    if let Some(min) = checks.min_length.filter(|min| len < *min) {
+    } else if let Some(min) = checks.min_length.filter(|min| len < *min) {
         let why = format!("{} should be at least {min} chars long", body(path));
         errors.push(FieldError::invalid(&at(path), text, why));
-    }
-    if let Some(pattern) = checks.pattern.as_ref().filter(|p| !p.regex.is_match(text)) {
+    } else if let Some(pattern) = checks.pattern.as_ref().filter(|p| !p.regex.is_match(text)) {
         let why = format!("{} should match '{}'", body(path), pattern.source);
         errors.push(FieldError::invalid(&at(path), text, why));
     }
