@@ -3,6 +3,9 @@
 //! Every benchmark drives both sides with the same client code, the same load and the same machine, one after the
 //! other. None of them is a test: nothing here fails because a machine is slow.
 
+mod dns;
+mod proxy;
+mod scheduler;
 mod store;
 mod table;
 
@@ -22,12 +25,23 @@ struct Cli {
 enum Command {
     /// etcd and our store, three members each.
     Store(store::Options),
+    /// The service proxy with thousands of services, in a namespace of its own (root).
+    Proxy(proxy::Options),
+    /// The cluster's DNS server on one core.
+    Dns(dns::Options),
+    /// The scheduler's core on upstream's scheduler_perf cases.
+    Scheduler(scheduler::Options),
 }
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let outcome = match Cli::parse().command {
         Command::Store(options) => store::run(&options),
+        Command::Proxy(options) => proxy::run(&options).map_err(|error| error as Box<dyn std::error::Error>),
+        Command::Dns(options) => dns::run(&options).map_err(|error| error as Box<dyn std::error::Error>),
+        Command::Scheduler(options) => {
+            scheduler::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

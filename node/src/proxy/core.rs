@@ -105,8 +105,7 @@ pub struct Core {
     triggered: Vec<Timestamp>,
     settings_changed: bool,
     replace: bool,
-    services_synced: bool,
-    slices_synced: bool,
+    synced: FxHashSet<Kind>,
 }
 
 /// Trigger times kept between two writes: a burst beyond this loses samples of a metric, nothing else.
@@ -128,8 +127,7 @@ impl Core {
             triggered: Vec::new(),
             settings_changed: true,
             replace: true,
-            services_synced: false,
-            slices_synced: false,
+            synced: FxHashSet::default(),
         }
     }
 
@@ -139,18 +137,29 @@ impl Core {
             Event::Service(change) => self.service_event(change),
             Event::Slice(change) => self.slice_event(change),
             Event::Node(change) => self.node_event(change),
-            Event::Synced(Kind::Service) => self.services_synced = true,
-            Event::Synced(Kind::Slice) => self.slices_synced = true,
-            Event::Synced(_) => {}
+            Event::Synced(kind) => {
+                self.synced.insert(*kind);
+            }
             Event::Namespace(change) => self.policies.iter_mut().for_each(|state| state.namespace(change)),
             Event::Policy(change) => self.policies.iter_mut().for_each(|state| state.policy(change)),
             Event::Pod(change) => self.policies.iter_mut().for_each(|state| state.pod(change)),
         }
     }
 
-    /// True once rules may be written.
+    /// True once rules may be written: services and endpoints are known.
     pub fn is_ready(&self) -> bool {
-        self.services_synced && self.slices_synced
+        self.knows(&[Kind::Service, Kind::Slice])
+    }
+
+    /// True once policies and what they select are known too. Writing the first table before that would open isolated
+    /// pods for a moment at every restart.
+    pub fn is_complete(&self) -> bool {
+        let policies = self.policies.is_none() || self.knows(&[Kind::Policy, Kind::Namespace]);
+        self.is_ready() && policies && (!self.needs_pods() || self.knows(&[Kind::Pod]))
+    }
+
+    fn knows(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().all(|kind| self.synced.contains(kind))
     }
 
     /// True once pods of the cluster have to be watched.
@@ -302,7 +311,7 @@ impl Core {
             None => state.slices.push(view.clone()),
         }
         self.slice_services.insert(view.key.clone(), service.clone());
-        if self.slices_synced && self.triggered.len() < TRIGGERED_MAX {
+        if self.is_ready() && self.triggered.len() < TRIGGERED_MAX {
             self.triggered.extend(view.triggered);
         }
         self.dirty.insert(service);

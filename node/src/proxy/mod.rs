@@ -22,5 +22,6 @@ pub mod rules;
 mod runner;
 mod service_health;
 
+pub use crate::network::nft::Nft;
 pub use options::{NEEDS, NodePortAddresses, Options};
 pub use runner::{Error, TABLE, cleanup, run};

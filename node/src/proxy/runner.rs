@@ -40,6 +40,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The whole table is written afresh this often, in case somebody changed parts of it.
 const FULL_SYNC_PERIOD: Duration = Duration::from_secs(3600);
 
+/// How long the first table waits for network policies. The right to read them may be missing, and services must work
+/// all the same.
+const POLICIES_WAIT: Duration = Duration::from_secs(10);
+
 /// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -91,6 +95,7 @@ pub async fn run(mut options: Options, shutdown: CancellationToken) -> Result<()
         retry: RETRY_MIN,
         min_sync: options.min_sync,
         full_sync: Instant::now() + FULL_SYNC_PERIOD,
+        policies_due: Some(Instant::now() + POLICIES_WAIT),
     };
     runner.run(options.sync_period, &shutdown).await;
     Ok(())
@@ -194,19 +199,22 @@ struct Runner {
     retry: Duration,
     min_sync: Duration,
     full_sync: Instant,
+    /// Until then the first table waits for policies; nothing after it was written.
+    policies_due: Option<Instant>,
 }
 
 impl Runner {
     async fn run(&mut self, period: Duration, shutdown: &CancellationToken) {
         let mut check = tokio::time::interval(period.max(Duration::from_secs(1)));
         loop {
+            let next = self.next();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 event = self.feed.events.recv() => match event {
                     Some(event) => self.take(&event),
                     None => return,
                 },
-                () = tokio::time::sleep_until(self.due), if self.pending && self.core.is_ready() => {}
+                () = tokio::time::sleep_until(next), if self.pending && self.core.is_ready() => {}
                 _ = check.tick() => self.check_table().await,
             }
             for _ in 0..BATCH_MAX {
@@ -216,9 +224,17 @@ impl Runner {
             if self.core.needs_pods() {
                 self.feed.demand.pods();
             }
-            if self.pending && self.core.is_ready() && self.due <= Instant::now() {
+            if self.pending && self.core.is_ready() && self.next() <= Instant::now() {
                 self.sync().await;
             }
+        }
+    }
+
+    /// When the table may be written.
+    fn next(&self) -> Instant {
+        match self.policies_due {
+            Some(policies) if !self.core.is_complete() => policies.max(self.due),
+            _ => self.due,
         }
     }
 
@@ -258,6 +274,9 @@ impl Runner {
         if let Err(error) = self.write(&plan.changes).await {
             self.refused(&error);
             return;
+        }
+        if self.policies_due.take().is_some() && !self.core.is_complete() {
+            tracing::warn!("network policies could not be read yet; services work, pods are not isolated");
         }
         self.retry = RETRY_MIN;
         self.due = started + self.min_sync;

@@ -3,6 +3,7 @@
 //! Without root or without the nft program the tests that need namespaces print `skipped: <reason>`; with `CI=true`
 //! that is a failure.
 
+mod differences;
 mod dns_server;
 mod dns_zone;
 mod lab;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use node::network::feed::{Event, Kind};
+use node::network::feed::Event;
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,7 +26,6 @@ fn start(name: &str) -> (Lab, Proxy) {
         pod("ns", 0, json!({"app": "web"}), named.clone()),
         pod("ns", 1, json!({"app": "client"}), json!([])),
         pod("far", 2, json!({"app": "other"}), named),
-        Event::Synced(Kind::Policy),
     ];
     let proxy = Proxy::start(&lab.node, first);
     (lab, proxy)

@@ -39,7 +39,8 @@ impl Proxy {
         let proxy = Self { events, shutdown, thread: Some(thread) };
         proxy.send([node_event()]);
         proxy.send(first);
-        proxy.send([Kind::Service, Kind::Slice].map(Event::Synced));
+        let all = [Kind::Service, Kind::Slice, Kind::Policy, Kind::Namespace, Kind::Pod];
+        proxy.send(all.map(Event::Synced));
         proxy
     }
 

@@ -220,11 +220,12 @@ impl<'a> PortWriter<'a> {
     }
 
     fn source_ranges(&mut self) {
-        if self.service.source_ranges.is_empty() || self.load_balancer_ips.is_empty() {
-            return;
-        }
         let of_family = self.service.source_ranges.iter().filter(|net| Family::of(net.addr()) == self.family);
         let mut sources: Vec<String> = of_family.map(ToString::to_string).collect();
+        // Ranges of one family say nothing about the other one: upstream keeps them apart as well.
+        if sources.is_empty() || self.load_balancer_ips.is_empty() {
+            return;
+        }
         let from_node = self.settings.node_ips.iter().any(|ip| {
             Family::of(*ip) == self.family && self.service.source_ranges.iter().any(|net| net.contains(ip))
         });
@@ -233,10 +234,7 @@ impl<'a> PortWriter<'a> {
             sources.extend(self.load_balancer_ips.iter().map(ToString::to_string));
         }
         let chain = unique_name(&format!("firewall{}", self.family.digit()), &self.id);
-        let rule = match sources.is_empty() {
-            true => "drop".to_owned(),
-            false => format!("{} saddr != {{ {} }} drop", ip(self.family), disjoint(&sources).join(", ")),
-        };
+        let rule = format!("{} saddr != {{ {} }} drop", ip(self.family), disjoint(&sources).join(", "));
         self.rules.fragment.chain(&chain, None, vec![rule]);
         for address in self.load_balancer_ips.clone() {
             self.entry("firewall-ips", self.address_key(address), format!("goto {chain}"));
