@@ -325,7 +325,6 @@ fn push_name(out: &mut String, name: &str) {
 
 fn canonical_quantity(value: &mut Value) -> Result<(), String> {
     let quantity = match &*value {
-        // Upstream accepts spaces around the text inside the quotes' place, not inside them.
         Value::String(_) | Value::Number(_) => Quantity::from_value(value).map_err(|e| e.to_string())?,
         other => Quantity::parse(&other.to_string()).map_err(|e| e.to_string())?,
     };
