@@ -33,6 +33,28 @@ pub struct Configuration {
     pub node_port_addresses: Vec<String>,
     /// Settings of nftables mode.
     pub nftables: NfTables,
+    /// Limits on tracked connections.
+    pub conntrack: Conntrack,
+}
+
+/// `conntrack`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Conntrack {
+    /// Tracked connections a processor.
+    pub max_per_core: Option<u32>,
+    /// Tracked connections in all, at least.
+    pub min: Option<u32>,
+    /// Idle established TCP connections.
+    pub tcp_established_timeout: Option<String>,
+    /// Half-closed TCP connections.
+    pub tcp_close_wait_timeout: Option<String>,
+    /// Track TCP packets outside of the window.
+    pub tcp_be_liberal: bool,
+    /// UDP flows without answer.
+    pub udp_timeout: Option<String>,
+    /// UDP flows with answers.
+    pub udp_stream_timeout: Option<String>,
 }
 
 /// `clientConnection`.

@@ -23,5 +23,6 @@ mod runner;
 mod service_health;
 
 pub use crate::network::nft::Nft;
+pub use conntrack::Limits;
 pub use options::{NEEDS, NodePortAddresses, Options};
 pub use runner::{Error, TABLE, cleanup, run};

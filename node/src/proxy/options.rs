@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use kube::Client;
 
-use super::rules::LocalDetector;
+use super::{conntrack::Limits, rules::LocalDetector};
 use crate::network::{
     feed::{Kind, Subscription},
     nft::Nft,
@@ -61,6 +61,8 @@ pub struct Options {
     pub min_sync: Duration,
     /// How often the table is checked for existence.
     pub sync_period: Duration,
+    /// Limits on tracked connections; `None` leaves the kernel's.
+    pub conntrack: Option<Limits>,
     /// Runs scripts.
     pub nft: Nft,
 }
@@ -85,6 +87,7 @@ impl Options {
             masquerade_bit: 14,
             min_sync: Duration::ZERO,
             sync_period: Duration::from_secs(30),
+            conntrack: Some(Limits::default()),
             nft: Nft::default(),
         }
     }

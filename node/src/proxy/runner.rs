@@ -78,6 +78,9 @@ pub async fn run(mut options: Options, shutdown: CancellationToken) -> Result<()
         tokio::spawn(hub.run(shutdown.clone()));
         feed
     });
+    if let Some(limits) = &options.conntrack {
+        limits.apply();
+    }
     let metrics = Arc::new(Metrics::new()?);
     // Upstream's rule: unhealthy after twice the longest time between two syncs.
     let health = Arc::new(Mutex::new(Health::new(2 * options.sync_period)));

@@ -7,6 +7,7 @@ mod differences;
 mod dns_server;
 mod dns_zone;
 mod lab;
+mod plugins;
 mod policies;
 mod proxy;
 mod routes;

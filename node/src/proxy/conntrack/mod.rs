@@ -4,6 +4,7 @@
 //! endpoint until the flow times out, so flows to a changed service whose answers would come from nobody that serves
 //! it are deleted; the client's next packet is decided anew. TCP needs none of this: its connections end.
 
+mod limits;
 mod netlink;
 mod wire;
 
@@ -14,6 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::core::UdpFront;
 use crate::network::view::Family;
 
+pub use limits::Limits;
 pub use wire::Flow;
 
 /// Why flows could not be read or removed. The next change of the service tries again.

@@ -1,20 +1,20 @@
-//! The command line of kube-proxy. Flags that only concern iptables, IPVS or profiling are accepted without effect, so
-//! that existing unit files keep working.
+//! The command line of kube-proxy.
 
-use std::{
-    ffi::OsString,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+mod compatibility;
+mod values;
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as _, FromArgMatches};
 use ipnet::IpNet;
 use kube::{Client, Config, config::Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
+use self::values::{bind, go_duration, parse};
+pub use self::{compatibility::Compatibility, values::CliError};
 use super::{
-    NodePortAddresses, Options, cleanup, config::Configuration, rules::LocalDetector, run as run_proxy,
+    Limits, NodePortAddresses, Options, cleanup, config::Configuration, rules::LocalDetector,
+    run as run_proxy,
 };
 
 /// Flags of the service proxy.
@@ -71,85 +71,33 @@ pub struct Args {
     /// Remove all rules and exit.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub cleanup: bool,
+    /// Tracked connections a processor; 0 leaves the kernel's limit.
+    #[arg(long, default_value_t = Limits::default().max_per_core)]
+    pub conntrack_max_per_core: u32,
+    /// Tracked connections in all, at least.
+    #[arg(long, default_value_t = Limits::default().min)]
+    pub conntrack_min: u32,
+    /// How long idle established TCP connections are tracked; 0s leaves the kernel's value.
+    #[arg(long, default_value = "24h")]
+    pub conntrack_tcp_timeout_established: String,
+    /// How long half-closed TCP connections are tracked; 0s leaves the kernel's value.
+    #[arg(long, default_value = "1h")]
+    pub conntrack_tcp_timeout_close_wait: String,
+    /// Track TCP packets outside of the window.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub conntrack_tcp_be_liberal: bool,
+    /// How long UDP flows without answer are tracked; 0s leaves the kernel's value.
+    #[arg(long, default_value = "0s")]
+    pub conntrack_udp_timeout: String,
+    /// How long UDP flows with answers are tracked; 0s leaves the kernel's value.
+    #[arg(long, default_value = "0s")]
+    pub conntrack_udp_timeout_stream: String,
     /// Accepted for compatibility; rules are always nftables.
     #[arg(long, default_value = "nftables")]
     pub proxy_mode: String,
-    /// Accepted for compatibility, without effect.
+    /// Flags without effect.
     #[command(flatten)]
     pub compatibility: Compatibility,
-}
-
-/// Flags without effect here.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Compatibility {
-    /// No effect.
-    #[arg(long, hide = true, short = 'v')]
-    pub v: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub feature_gates: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub kube_api_qps: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub kube_api_burst: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub kube_api_content_type: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub config_sync_period: Option<String>,
-    /// No effect: the kernel's own defaults stand.
-    #[arg(long, hide = true)]
-    pub conntrack_max_per_core: Option<String>,
-    /// No effect: the kernel's own defaults stand.
-    #[arg(long, hide = true)]
-    pub conntrack_min: Option<String>,
-    /// No effect: the kernel's own defaults stand.
-    #[arg(long, hide = true)]
-    pub conntrack_tcp_timeout_established: Option<String>,
-    /// No effect: the kernel's own defaults stand.
-    #[arg(long, hide = true)]
-    pub conntrack_tcp_timeout_close_wait: Option<String>,
-    /// No effect: the process keeps the score it was started with.
-    #[arg(long, hide = true)]
-    pub oom_score_adj: Option<String>,
-    /// No effect: there is no profiling handler.
-    #[arg(long, hide = true)]
-    pub profiling: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub iptables_sync_period: Option<String>,
-    /// No effect.
-    #[arg(long, hide = true)]
-    pub iptables_min_sync_period: Option<String>,
-}
-
-/// Why the command line cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// A value does not have its form.
-    #[error("invalid value {value:?} for {name}: {reason}")]
-    Value {
-        /// Flag or field.
-        name: &'static str,
-        /// What was given.
-        value: String,
-        /// What was expected.
-        reason: String,
-    },
-    /// The configuration file cannot be used.
-    #[error("configuration file {path}: {source}")]
-    Config {
-        /// Its path.
-        path: PathBuf,
-        /// Cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The node's name is unknown. Give --hostname-override.
-    #[error("cannot tell the host name: {0}; give --hostname-override")]
-    Hostname(String),
 }
 
 impl Args {
@@ -187,6 +135,18 @@ impl Args {
         self.bind_address_hard_fail |= file.bind_address_hard_fail;
         self.masquerade_all |= file.nftables.masquerade_all;
         self.iptables_masquerade_bit = file.nftables.masquerade_bit.unwrap_or(self.iptables_masquerade_bit);
+        let limits = file.conntrack;
+        self.conntrack_max_per_core = limits.max_per_core.unwrap_or(self.conntrack_max_per_core);
+        self.conntrack_min = limits.min.unwrap_or(self.conntrack_min);
+        self.conntrack_tcp_be_liberal |= limits.tcp_be_liberal;
+        for (flag, value) in [
+            (&mut self.conntrack_tcp_timeout_established, limits.tcp_established_timeout),
+            (&mut self.conntrack_tcp_timeout_close_wait, limits.tcp_close_wait_timeout),
+            (&mut self.conntrack_udp_timeout, limits.udp_timeout),
+            (&mut self.conntrack_udp_timeout_stream, limits.udp_stream_timeout),
+        ] {
+            *flag = value.unwrap_or_else(|| std::mem::take(flag));
+        }
         if !file.node_port_addresses.is_empty() {
             self.nodeport_addresses = file.node_port_addresses;
         }
@@ -240,6 +200,24 @@ impl Args {
         }
     }
 
+    fn limits(&self) -> Result<Limits, CliError> {
+        Ok(Limits {
+            max_per_core: self.conntrack_max_per_core,
+            min: self.conntrack_min,
+            tcp_established: go_duration(
+                "--conntrack-tcp-timeout-established",
+                &self.conntrack_tcp_timeout_established,
+            )?,
+            tcp_close_wait: go_duration(
+                "--conntrack-tcp-timeout-close-wait",
+                &self.conntrack_tcp_timeout_close_wait,
+            )?,
+            tcp_be_liberal: self.conntrack_tcp_be_liberal,
+            udp: go_duration("--conntrack-udp-timeout", &self.conntrack_udp_timeout)?,
+            udp_stream: go_duration("--conntrack-udp-timeout-stream", &self.conntrack_udp_timeout_stream)?,
+        })
+    }
+
     fn options(&self, client: Client, node_name: String) -> Result<Options, CliError> {
         let mut options = Options::new(client, node_name);
         options.node_ips = self.bind_address.into_iter().filter(|ip| !ip.is_unspecified()).collect();
@@ -254,52 +232,9 @@ impl Args {
         options.masquerade_all = self.masquerade_all;
         options.masquerade_bit = self.iptables_masquerade_bit;
         options.policies = self.network_policies;
+        options.conntrack = Some(self.limits()?);
         Ok(options)
     }
-}
-
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
-    name: &'static str,
-    value: &str,
-) -> Result<T, CliError> {
-    value.parse().map_err(|error: T::Err| CliError::Value {
-        name,
-        value: value.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-/// An address and port; empty means off, a bare port or `:port` means every address.
-fn bind(name: &'static str, value: &str) -> Result<Option<SocketAddr>, CliError> {
-    let value = value.trim();
-    match value.strip_prefix(':') {
-        _ if value.is_empty() => Ok(None),
-        Some(port) => Ok(Some(SocketAddr::from(([0, 0, 0, 0], parse(name, port)?)))),
-        None => parse(name, value).map(Some),
-    }
-}
-
-/// A duration as Go writes it: `1h30m`, `2s`, `250ms`.
-fn go_duration(name: &'static str, text: &str) -> Result<Duration, CliError> {
-    let invalid =
-        || CliError::Value { name, value: text.to_owned(), reason: "expected a duration such as 30s".into() };
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() && rest != "0" {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-        let unit_len = rest[digits..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - digits);
-        let unit = match &rest[digits..digits + unit_len] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 0.001,
-            _ => return Err(invalid()),
-        };
-        total += number * unit;
-        rest = &rest[digits + unit_len..];
-    }
-    Duration::try_from_secs_f64(total).map_err(|_| invalid())
 }
 
 async fn client(args: &Args) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
@@ -388,17 +323,5 @@ mod tests {
         args.apply(file).expect("a good file");
         assert_eq!(args.hostname_override.as_deref(), Some("b"));
         assert_eq!((args.cluster_cidr.len(), args.local().expect("a mode")), (1, None));
-    }
-
-    #[test]
-    fn go_durations() {
-        for (text, millis) in
-            [("1h30m", 5_400_000), ("2s", 2_000), ("250ms", 250), ("1.5s", 1_500), ("0", 0), ("0s", 0)]
-        {
-            assert_eq!(go_duration("x", text).expect(text), Duration::from_millis(millis), "{text}");
-        }
-        for text in ["1", "s", "1d", "-1s"] {
-            assert!(go_duration("x", text).is_err(), "{text}");
-        }
     }
 }
