@@ -120,7 +120,7 @@ owners_take_dependents_along() {
   until_is 'and their pods' 40 0 count_gone pods -l app=web
   k delete replicaset adopting --cascade=orphan >/dev/null
   sleep 1
-  until_is 'orphans stay' 10 1 bash -c "kubectl -n $NS get pods -l app=adopting --no-headers | wc -l | tr -d ' '"
+  until_is 'orphans stay' 10 2 bash -c "kubectl -n $NS get pods -l app=adopting --no-headers | wc -l | tr -d ' '"
   k delete statefulset db >/dev/null
   until_is 'background deletion takes pods along' 40 0 count_gone pods -l app=db
 }

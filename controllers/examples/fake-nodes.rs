@@ -98,14 +98,21 @@ fn now_micro() -> String {
 }
 
 /// Takes a pod one step on.
-async fn serve(client: &Client, pod: Pod, binds: bool, next: &AtomicUsize, count: usize) -> Result<(), AnyError> {
+async fn serve(
+    client: &Client,
+    pod: Pod,
+    binds: bool,
+    next: &AtomicUsize,
+    count: usize,
+) -> Result<(), AnyError> {
     let space = pod.namespace().unwrap_or_default();
     let name = pod.name_any();
     let api = Api::<Pod>::namespaced(client.clone(), &space);
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     if node.is_empty() {
         if binds && pod.metadata.deletion_timestamp.is_none() {
-            let target = wanted_node(&pod).unwrap_or_else(|| format!("fake-{}", next.fetch_add(1, Ordering::Relaxed) % count));
+            let target = wanted_node(&pod)
+                .unwrap_or_else(|| format!("fake-{}", next.fetch_add(1, Ordering::Relaxed) % count));
             bind(client, &space, &name, &target).await?;
         }
         return Ok(());
@@ -131,7 +138,9 @@ async fn bind(client: &Client, space: &str, name: &str, node: &str) -> Result<()
     let body = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
     let path = format!("/api/v1/namespaces/{space}/pods/{name}/binding");
-    let request = http::Request::post(path).header("content-type", "application/json").body(serde_json::to_vec(&body)?)?;
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(&body)?)?;
     // A pod that has gone, or that someone else has bound, is no trouble.
     let _ = client.request::<Value>(request).await;
     Ok(())
@@ -152,7 +161,11 @@ fn exit_code(pod: &Pod) -> Option<i32> {
 }
 
 fn address(pod: &Pod) -> String {
-    let sum: usize = pod.uid().unwrap_or_default().bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let sum: usize = pod
+        .uid()
+        .unwrap_or_default()
+        .bytes()
+        .fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     format!("10.{}.{}.{}", sum % 200 + 20, sum / 200 % 250, sum / 50_000 % 250 + 1)
 }
 
@@ -169,9 +182,11 @@ fn running(pod: &Pod) -> Value {
 
 fn ended(pod: &Pod, code: i32) -> Value {
     let now = jiff::Timestamp::now();
-    let terminated = json!({"terminated": {"exitCode": code, "startedAt": now, "finishedAt": now, "reason": "Completed"}});
+    let terminated =
+        json!({"terminated": {"exitCode": code, "startedAt": now, "finishedAt": now, "reason": "Completed"}});
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
-    let conditions = json!([{"type": "Ready", "status": "False", "reason": "PodCompleted", "lastTransitionTime": now}]);
+    let conditions =
+        json!([{"type": "Ready", "status": "False", "reason": "PodCompleted", "lastTransitionTime": now}]);
     json!({"status": {"phase": phase, "containerStatuses": container_statuses(pod, false, terminated), "conditions": conditions}})
 }
 

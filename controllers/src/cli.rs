@@ -115,7 +115,8 @@ impl Args {
     /// When a file cannot be read.
     pub fn options(&self) -> Result<Options, AnyError> {
         let mut options = Options { controllers: self.controllers.clone(), ..Options::default() };
-        options.credentials = match (self.use_service_account_credentials, self.impersonate_service_accounts) {
+        options.credentials = match (self.use_service_account_credentials, self.impersonate_service_accounts)
+        {
             (_, true) => Credentials::Impersonate,
             (true, false) => Credentials::ServiceAccounts,
             (false, false) => Credentials::Process,
@@ -180,8 +181,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), AnyError
 fn election(args: &Args) -> leader::Config {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "quarterdeck".into());
     let identity = format!("{host}_{:016x}", rand::random::<u64>());
-    let mut config =
-        leader::Config::new(&args.leader_elect_resource_namespace, &args.leader_elect_resource_name, identity);
+    let mut config = leader::Config::new(
+        &args.leader_elect_resource_namespace,
+        &args.leader_elect_resource_name,
+        identity,
+    );
     config.lease_duration = args.leader_elect_lease_duration;
     config.renew_deadline = args.leader_elect_renew_deadline;
     config.retry_period = args.leader_elect_retry_period;
@@ -199,7 +203,10 @@ async fn clients(args: &Args) -> Result<Clients, AnyError> {
     config.read_timeout = None;
     let mut anonymous = config.clone();
     anonymous.auth_info = kube::config::AuthInfo::default();
-    Ok(Clients { process: kube::Client::try_from(config)?, anonymous: Some(kube::Client::try_from(anonymous)?) })
+    Ok(Clients {
+        process: kube::Client::try_from(config)?,
+        anonymous: Some(kube::Client::try_from(anonymous)?),
+    })
 }
 
 #[cfg(test)]
@@ -212,10 +219,19 @@ mod tests {
 
     #[test]
     fn flags_are_upstreams() {
-        let args = parse(&["--kubeconfig=/k", "--leader-elect=false", "--controllers=*,-job", "--use-service-account-credentials"]);
+        let args = parse(&[
+            "--kubeconfig=/k",
+            "--leader-elect=false",
+            "--controllers=*,-job",
+            "--use-service-account-credentials",
+        ]);
         assert!(!args.leader_elect && args.use_service_account_credentials);
         assert_eq!(args.controllers, ["*", "-job"]);
-        let options = parse(&["--node-monitor-grace-period=40s", "--cluster-cidr=10.1.0.0/16", "--allocate-node-cidrs=true"]);
+        let options = parse(&[
+            "--node-monitor-grace-period=40s",
+            "--cluster-cidr=10.1.0.0/16",
+            "--allocate-node-cidrs=true",
+        ]);
         let options = options.options().expect("options");
         assert_eq!(options.nodes.monitor_grace, Duration::from_secs(40));
         assert_eq!(options.network.cluster_cidrs.len(), 1);

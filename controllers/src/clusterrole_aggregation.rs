@@ -81,6 +81,9 @@ mod tests {
 
     #[test]
     fn crashes() {
-        check_crashes(&Scenario::new(&[super::build], &[aggregate(Value::Null), part("a", "pods"), part("b", "nodes")]));
+        check_crashes(&Scenario::new(
+            &[super::build],
+            &[aggregate(Value::Null), part("a", "pods"), part("b", "nodes")],
+        ));
     }
 }

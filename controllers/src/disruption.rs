@@ -97,7 +97,10 @@ impl Controller for Budgets {
             Ok((expected, desired)) => {
                 if !expected.unmanaged.is_empty() {
                     let list = expected.unmanaged.join(" ");
-                    let message = format!("Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value. [{list}]", show(&budget));
+                    let message = format!(
+                        "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value. [{list}]",
+                        show(&budget)
+                    );
                     plan.note(Note::warning(budget.as_ref(), "UnmanagedPods", message));
                 }
                 self.write(&budget, &pods, expected.count, desired, context, &mut plan);
@@ -117,7 +120,11 @@ impl Controller for Budgets {
 }
 
 fn show(budget: &PodDisruptionBudget) -> String {
-    let labels = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()?.match_labels.clone()).unwrap_or_default();
+    let labels = budget
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref()?.match_labels.clone())
+        .unwrap_or_default();
     labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
 }
 
@@ -125,7 +132,8 @@ impl Budgets {
     /// How many pods there should be, and how many of them must stay healthy.
     fn expected(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>]) -> Result<(Expected, i32), String> {
         let spec = budget.spec.clone().unwrap_or_default();
-        let here = || Expected { count: i32::try_from(pods.len()).unwrap_or(i32::MAX), unmanaged: Vec::new() };
+        let here =
+            || Expected { count: i32::try_from(pods.len()).unwrap_or(i32::MAX), unmanaged: Vec::new() };
         if let Some(most) = &spec.max_unavailable {
             let expected = self.scale(pods)?;
             let desired = (expected.count - resolve(Some(most), expected.count, true)).max(0);
@@ -156,13 +164,23 @@ impl Budgets {
                 "ReplicaSet" => self.of_replica_set(space, &owner.name),
                 "ReplicationController" => {
                     let found = self.replication.named(space, &owner.name);
-                    found.map(|rc| (owner.uid.clone(), rc.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)))
+                    found.map(|rc| {
+                        (owner.uid.clone(), rc.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
+                    })
                 }
                 "StatefulSet" => {
                     let found = self.stateful.named(space, &owner.name);
-                    found.map(|set| (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)))
+                    found.map(|set| {
+                        (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
+                    })
                 }
-                other => return Err(format!("{} {} does not implement the scale subresource", other.to_lowercase(), owner.name)),
+                other => {
+                    return Err(format!(
+                        "{} {} does not implement the scale subresource",
+                        other.to_lowercase(),
+                        owner.name
+                    ));
+                }
             };
             match found {
                 Some((uid, scale)) => scales.insert(uid, scale),
@@ -185,8 +203,15 @@ impl Budgets {
     }
 
     /// Evictions that are still on their way: the pod is there and not going yet, and not too long ago.
-    fn still_evicted(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>], context: &Context, plan: &mut Plan) -> BTreeMap<String, Time> {
-        let listed = budget.status.as_ref().and_then(|status| status.disrupted_pods.clone()).unwrap_or_default();
+    fn still_evicted(
+        &self,
+        budget: &PodDisruptionBudget,
+        pods: &[Arc<Pod>],
+        context: &Context,
+        plan: &mut Plan,
+    ) -> BTreeMap<String, Time> {
+        let listed =
+            budget.status.as_ref().and_then(|status| status.disrupted_pods.clone()).unwrap_or_default();
         let waiting = |pod: &str, at: &Time| {
             let found = pods.iter().find(|found| name(found.as_ref()) == pod)?;
             let left = clock::until(clock::add(at.0, EVICTION_TIMEOUT), context.now);
@@ -226,7 +251,8 @@ impl Budgets {
             observed_generation: budget.metadata.generation,
             conditions: budget.status.as_ref().and_then(|status| status.conditions.clone()),
         };
-        let (value, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+        let (value, reason) =
+            if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
         put(budget, with_condition(status, value, reason, "", context), plan);
     }
 
@@ -240,14 +266,18 @@ impl Budgets {
 
     fn clear_stale(&self, key: &Key, context: &Context) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(pod) = self.pods.get(key).filter(|pod| is_marked(pod) && !pods::is_finished(pod)) else { return plan };
+        let Some(pod) = self.pods.get(key).filter(|pod| is_marked(pod) && !pods::is_finished(pod)) else {
+            return plan;
+        };
         let since = pods::condition(&pod, "DisruptionTarget").and_then(|c| c.last_transition_time.as_ref());
-        let left = since.map_or(Duration::ZERO, |at| clock::until(clock::add(at.0, STALE_TARGET), context.now));
+        let left =
+            since.map_or(Duration::ZERO, |at| clock::until(clock::add(at.0, STALE_TARGET), context.now));
         if !left.is_zero() {
             plan.again_after(left);
             return plan;
         }
-        let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let mut conditions =
+            pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         for condition in conditions.iter_mut().filter(|condition| condition.type_ == "DisruptionTarget") {
             condition.status = "False".into();
             condition.last_transition_time = Some(Time(context.now));
@@ -268,7 +298,8 @@ fn with_condition(
 ) -> PodDisruptionBudgetStatus {
     let conditions = status.conditions.get_or_insert_default();
     let old = conditions.iter().find(|condition| condition.type_ == "DisruptionAllowed").cloned();
-    let since = old.filter(|old| old.status == value).map_or(Time(context.now), |old| old.last_transition_time);
+    let since =
+        old.filter(|old| old.status == value).map_or(Time(context.now), |old| old.last_transition_time);
     conditions.retain(|condition| condition.type_ != "DisruptionAllowed");
     conditions.push(Condition {
         type_: "DisruptionAllowed".into(),
@@ -331,7 +362,11 @@ mod tests {
         for (spec, expected) in cases {
             let status = status(&Scenario::new(&[super::build], &objects(spec.clone())));
             let fields = ["currentHealthy", "desiredHealthy", "expectedPods", "disruptionsAllowed"];
-            assert_eq!(fields.map(|field| status[field].as_i64().unwrap_or(-1)), expected.map(i64::from), "{spec}");
+            assert_eq!(
+                fields.map(|field| status[field].as_i64().unwrap_or(-1)),
+                expected.map(i64::from),
+                "{spec}"
+            );
         }
     }
 

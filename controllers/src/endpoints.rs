@@ -46,7 +46,8 @@ impl Controller for EndpointsLoop {
         let existing = self.endpoints.get(key);
         let Some(service) = self.services.get(key) else {
             // Only what this loop made goes with its service; leader election, for one, keeps Endpoints of its own.
-            let ours = existing.filter(|have| have.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MANAGED_BY)));
+            let ours = existing
+                .filter(|have| have.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MANAGED_BY)));
             ours.into_iter().for_each(|have| plan.act(Action::delete(have.as_ref())));
             return Ok(plan);
         };
@@ -176,7 +177,8 @@ fn port((name, port, protocol, app_protocol): PortId) -> EndpointPort {
 
 /// The pod's address in the service's first family.
 fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
-    let v6 = crate::endpointslice::desired::families(service).first() == Some(&crate::endpointslice::desired::IPV6);
+    let v6 = crate::endpointslice::desired::families(service).first()
+        == Some(&crate::endpointslice::desired::IPV6);
     let addresses = service_pods::addresses(pod);
     let address = addresses.iter().find(|address| address.is_ipv6() == v6)?;
     Some(EndpointAddress {
@@ -235,10 +237,15 @@ mod tests {
         let mut scenario = Scenario::new(&[super::build], &objects);
         let mut world = World::start(&scenario, None, false);
         world.run();
-        let found = world.shared.model.lock().get("Endpoints", "ns", "web").expect("endpoints")["subsets"].clone();
+        let found =
+            world.shared.model.lock().get("Endpoints", "ns", "web").expect("endpoints")["subsets"].clone();
         assert_eq!(found[0]["addresses"][0]["ip"], "10.1.0.1");
         assert_eq!(found[0]["notReadyAddresses"][0]["ip"], "10.1.0.2");
-        assert_eq!(found[0]["ports"].as_array().map(Vec::len), Some(2), "ports with the same addresses share a subset");
+        assert_eq!(
+            found[0]["ports"].as_array().map(Vec::len),
+            Some(2),
+            "ports with the same addresses share a subset"
+        );
         scenario.steps = vec![later];
         check_crashes(&scenario);
     }

@@ -12,16 +12,15 @@ use crate::endpointslice::placement::{self, Parent};
 use crate::endpointslice::{BY_SERVICE, MANAGED_BY, SERVICE_NAME, index_slices, service_value};
 use crate::meta::{annotation, is_terminating, label, name, namespace, owner_reference};
 use crate::pods::name_prefix;
-use crate::runtime::{
-    Action, Context, Controller, Key, Note, Pace, Plan, ReconcileError, Store, Wiring,
-};
+use crate::runtime::{Action, Context, Controller, Key, Note, Pace, Plan, ReconcileError, Store, Wiring};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Annotation of Endpoints that are nothing but a lock.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that are not passed on.
-const NOT_COPIED: [&str; 2] = ["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
+const NOT_COPIED: [&str; 2] =
+    ["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
 
 struct Mirroring {
     endpoints: Store<Endpoints>,
@@ -42,28 +41,45 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
         }
     });
     index_slices(&slices);
-    Box::new(Mirroring { endpoints, services, slices, per_subset: wiring.options().slices.mirrored_per_subset })
+    Box::new(Mirroring {
+        endpoints,
+        services,
+        slices,
+        per_subset: wiring.options().slices.mirrored_per_subset,
+    })
 }
 
 fn is_mirrored(endpoints: &Endpoints) -> bool {
-    label(endpoints, SKIP) != Some("true") && annotation(endpoints, LEADER).is_none() && !is_terminating(endpoints)
+    label(endpoints, SKIP) != Some("true")
+        && annotation(endpoints, LEADER).is_none()
+        && !is_terminating(endpoints)
 }
 
 impl Controller for Mirroring {
     fn reconcile(&self, key: &Key, _context: &Context) -> Result<Plan, ReconcileError> {
         let mut plan = Plan::nothing();
         let service = self.services.get(key);
-        let selects = service.as_ref().is_some_and(|s| s.spec.as_ref().is_some_and(|spec| spec.selector.is_some()));
-        let source = self.endpoints.get(key).filter(|endpoints| service.is_some() && !selects && is_mirrored(endpoints));
+        let selects =
+            service.as_ref().is_some_and(|s| s.spec.as_ref().is_some_and(|spec| spec.selector.is_some()));
+        let source = self
+            .endpoints
+            .get(key)
+            .filter(|endpoints| service.is_some() && !selects && is_mirrored(endpoints));
         let mut existing = self.slices.by(BY_SERVICE, &service_value(key));
-        existing.retain(|slice| label(slice.as_ref(), MANAGED_BY) == Some(MANAGER) && !is_terminating(slice.as_ref()));
+        existing.retain(|slice| {
+            label(slice.as_ref(), MANAGED_BY) == Some(MANAGER) && !is_terminating(slice.as_ref())
+        });
         let Some(source) = source else {
-            plan.act_all(Pace::Parallel, existing.iter().map(|slice| Action::delete(slice.as_ref())).collect());
+            plan.act_all(
+                Pace::Parallel,
+                existing.iter().map(|slice| Action::delete(slice.as_ref())).collect(),
+            );
             return Ok(plan);
         };
         let (parent, mut actions) = (parent(&source), Vec::new());
         for family in [IPV4, IPV6] {
-            let of_family: Vec<_> = existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
+            let of_family: Vec<_> =
+                existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
             let groups = self.groups(&source, family);
             let writes = placement::place(&parent, family, of_family, groups, self.per_subset);
             actions.extend(writes.create.iter().map(Action::create));
@@ -85,7 +101,9 @@ fn subsets(endpoints: &Endpoints) -> impl Iterator<Item = &EndpointSubset> {
 }
 
 fn addresses(endpoints: &Endpoints) -> impl Iterator<Item = &EndpointAddress> {
-    subsets(endpoints).flat_map(|subset| subset.addresses.iter().flatten().chain(subset.not_ready_addresses.iter().flatten()))
+    subsets(endpoints).flat_map(|subset| {
+        subset.addresses.iter().flatten().chain(subset.not_ready_addresses.iter().flatten())
+    })
 }
 
 fn parent(endpoints: &Endpoints) -> Parent {
@@ -108,18 +126,27 @@ impl Mirroring {
     fn groups(&self, source: &Endpoints, family: &str) -> BTreeMap<PortKey, Group> {
         let mut groups = BTreeMap::new();
         for subset in subsets(source) {
-            let ports: Vec<EndpointPort> = subset.ports.iter().flatten().map(|port| EndpointPort {
-                name: Some(port.name.clone().unwrap_or_default()),
-                port: Some(port.port),
-                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
-                app_protocol: port.app_protocol.clone(),
-            }).collect();
+            let ports: Vec<EndpointPort> = subset
+                .ports
+                .iter()
+                .flatten()
+                .map(|port| EndpointPort {
+                    name: Some(port.name.clone().unwrap_or_default()),
+                    port: Some(port.port),
+                    protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
+                    app_protocol: port.app_protocol.clone(),
+                })
+                .collect();
             let listed = [(&subset.addresses, true), (&subset.not_ready_addresses, false)];
-            let all = listed.into_iter().flat_map(|(list, ready)| list.iter().flatten().map(move |a| (a, ready)));
+            let all =
+                listed.into_iter().flat_map(|(list, ready)| list.iter().flatten().map(move |a| (a, ready)));
             let endpoints = all.filter(|(address, _)| is_of(address, family)).take(self.per_subset);
-            let endpoints: Vec<Endpoint> = endpoints.map(|(address, ready)| mirrored(address, ready)).collect();
+            let endpoints: Vec<Endpoint> =
+                endpoints.map(|(address, ready)| mirrored(address, ready)).collect();
             if !endpoints.is_empty() {
-                let group = groups.entry(PortKey::of(&ports)).or_insert_with(|| Group { ports, endpoints: Vec::new() });
+                let group = groups
+                    .entry(PortKey::of(&ports))
+                    .or_insert_with(|| Group { ports, endpoints: Vec::new() });
                 group.endpoints.extend(endpoints);
             }
         }
@@ -137,7 +164,10 @@ fn mirrored(address: &EndpointAddress, ready: bool) -> Endpoint {
         conditions: Some(EndpointConditions { ready: Some(ready), serving: None, terminating: None }),
         hostname: address.hostname.clone().filter(|hostname| !hostname.is_empty()),
         node_name: address.node_name.clone(),
-        target_ref: address.target_ref.clone().map(|target| ObjectReference { resource_version: None, ..target }),
+        target_ref: address
+            .target_ref
+            .clone()
+            .map(|target| ObjectReference { resource_version: None, ..target }),
         ..Endpoint::default()
     }
 }
@@ -177,7 +207,9 @@ mod tests {
     fn changes_survive_crashes() {
         let mut scenario = Scenario::new(&[super::build], &[service(Value::Null), endpoints()]);
         let change: fn(&mut Model) = |model| {
-            model.edit("Endpoints", "ns", "web", |e| e["subsets"][0]["addresses"] = json!([{"ip": "10.0.0.9"}]));
+            model.edit("Endpoints", "ns", "web", |e| {
+                e["subsets"][0]["addresses"] = json!([{"ip": "10.0.0.9"}])
+            });
         };
         scenario.steps = vec![change];
         let mut world = World::start(&scenario, None, false);

@@ -272,14 +272,18 @@ impl Tuning {
             &self.cluster_signing_kubelet_serving_cert_file,
             &self.cluster_signing_kubelet_serving_key_file,
         );
-        signing.kubelet_client =
-            pair(&self.cluster_signing_kubelet_client_cert_file, &self.cluster_signing_kubelet_client_key_file);
+        signing.kubelet_client = pair(
+            &self.cluster_signing_kubelet_client_cert_file,
+            &self.cluster_signing_kubelet_client_key_file,
+        );
         signing.client = pair(
             &self.cluster_signing_kube_apiserver_client_cert_file,
             &self.cluster_signing_kube_apiserver_client_key_file,
         );
-        signing.legacy =
-            pair(&self.cluster_signing_legacy_unknown_cert_file, &self.cluster_signing_legacy_unknown_key_file);
+        signing.legacy = pair(
+            &self.cluster_signing_legacy_unknown_cert_file,
+            &self.cluster_signing_legacy_unknown_key_file,
+        );
     }
 }
 

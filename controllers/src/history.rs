@@ -78,10 +78,10 @@ pub fn settle<O: Object>(
     }
     let current = fresh(owner, template, newest + 1, collisions, labels);
     if context.failure.is_some_and(|failure| failure.creating && failure.code == 409) {
-        let ask = Ask::Get(Gvr::of::<ControllerRevision>().object(
-            current.metadata.namespace.as_deref().unwrap_or(""),
-            name(&current),
-        ));
+        let ask = Ask::Get(
+            Gvr::of::<ControllerRevision>()
+                .object(current.metadata.namespace.as_deref().unwrap_or(""), name(&current)),
+        );
         match context.answer(&ask) {
             None => return Err(Unsettled::Ask(ask)),
             Some(Answer::Json(taken)) => {
@@ -129,7 +129,11 @@ fn without_last_applied(mut annotations: StringMap) -> StringMap {
 }
 
 /// Deletes the oldest revisions beyond the limit that no pod is of.
-pub fn clean_up(old: &[Arc<ControllerRevision>], limit: Option<i32>, in_use: impl Fn(&ControllerRevision) -> bool) -> Vec<Action> {
+pub fn clean_up(
+    old: &[Arc<ControllerRevision>],
+    limit: Option<i32>,
+    in_use: impl Fn(&ControllerRevision) -> bool,
+) -> Vec<Action> {
     let unused: Vec<_> = old.iter().filter(|revision| !in_use(revision)).collect();
     let keep = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
     let excess = unused.len().saturating_sub(keep);

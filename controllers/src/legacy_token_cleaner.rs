@@ -31,7 +31,13 @@ struct Cleaner {
 pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     wiring.at_start(Key::cluster("sweep"));
     let after = wiring.options().legacy_token_cleanup;
-    Box::new(Cleaner { secrets: wiring.store(), accounts: wiring.store(), pods: wiring.store(), maps: wiring.store(), after })
+    Box::new(Cleaner {
+        secrets: wiring.store(),
+        accounts: wiring.store(),
+        pods: wiring.store(),
+        maps: wiring.store(),
+        after,
+    })
 }
 
 fn date(text: &str) -> Option<Timestamp> {
@@ -46,8 +52,11 @@ impl Controller for Cleaner {
         let tracking = self.maps.named(TRACKING.0, TRACKING.1);
         let since = tracking.and_then(|map| date(map.data.as_ref()?.get("since")?));
         // Only after a whole period of tracking does silence mean that a token is not used.
-        let Some(since) = since.filter(|since| clock::since(*since, context.now) >= self.after) else { return Ok(plan) };
-        let actions = self.secrets.all().iter().filter_map(|secret| self.judge(secret, since, context)).collect();
+        let Some(since) = since.filter(|since| clock::since(*since, context.now) >= self.after) else {
+            return Ok(plan);
+        };
+        let actions =
+            self.secrets.all().iter().filter_map(|secret| self.judge(secret, since, context)).collect();
         plan.act_all(Pace::Parallel, actions);
         Ok(plan)
     }
@@ -92,7 +101,10 @@ impl Cleaner {
         let mounts = |pod: &Pod| {
             let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
             volumes.into_iter().any(|volume| {
-                volume.secret.as_ref().is_some_and(|source| source.secret_name.as_deref() == Some(name(secret)))
+                volume
+                    .secret
+                    .as_ref()
+                    .is_some_and(|source| source.secret_name.as_deref() == Some(name(secret)))
             })
         };
         self.pods.in_namespace(namespace(secret)).iter().any(|pod| mounts(pod))
@@ -120,7 +132,12 @@ mod tests {
     fn cases() {
         let path = "/api/v1/namespaces/ns/secrets/t";
         check(super::build, "sweep", &objects(Value::Null), &format!("patch {path}"));
-        check(super::build, "sweep", &objects(json!({"kubernetes.io/legacy-token-last-used": "2026-05-01"})), "");
+        check(
+            super::build,
+            "sweep",
+            &objects(json!({"kubernetes.io/legacy-token-last-used": "2026-05-01"})),
+            "",
+        );
         let invalid = json!({"kubernetes.io/legacy-token-invalid-since": "2025-01-01"});
         check(super::build, "sweep", &objects(invalid.clone()), &format!("delete {path}"));
         let mut mounted = objects(invalid);
@@ -134,7 +151,10 @@ mod tests {
         let mut scenario = Scenario::new(&[super::build], &objects(Value::Null));
         scenario.horizon = std::time::Duration::from_secs(400 * 24 * 3600);
         let mut world = World::start(&scenario, None, false);
-        assert!(world.run().shared.model.lock().all("Secret").is_empty(), "marked, then deleted a year later");
+        assert!(
+            world.run().shared.model.lock().all("Secret").is_empty(),
+            "marked, then deleted a year later"
+        );
         check_crashes(&scenario);
     }
 }

@@ -56,16 +56,16 @@ pub mod resourcequota;
 pub mod root_ca;
 pub mod runtime;
 pub mod selector;
-pub mod service_pods;
-pub mod statefulset;
 pub mod serve;
+pub mod service_pods;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
+pub mod statefulset;
 pub mod table;
 pub mod taint_eviction;
-pub mod ttl_after_finished;
 #[cfg(test)]
 mod testing;
+pub mod ttl_after_finished;
 
 use tokio_util::sync::CancellationToken;
 

@@ -128,7 +128,8 @@ fn identity(
         Credentials::Process => Ok((clients.process.clone(), Arc::new(Process))),
         Credentials::Impersonate => {
             let identity = Impersonated::service_account(row.account);
-            let identity = identity.map_err(|failure| StartError::Identity { controller: row.name, why: failure.message })?;
+            let identity = identity
+                .map_err(|failure| StartError::Identity { controller: row.name, why: failure.message })?;
             Ok((clients.process.clone(), Arc::new(identity)))
         }
         Credentials::ServiceAccounts => {
@@ -153,7 +154,8 @@ async fn run_loop(started: Started, client: Client, stores: Stores, stop: Cancel
     metrics::set_running(one.name, true);
     let mut tasks = JoinSet::new();
     for task in background {
-        let context = BackgroundContext { client: client.clone(), stores: stores.clone(), stop: stop.clone() };
+        let context =
+            BackgroundContext { client: client.clone(), stores: stores.clone(), stop: stop.clone() };
         tasks.spawn(task(context));
     }
     for _ in 0..one.controller.workers().max(1) {

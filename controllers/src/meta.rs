@@ -21,7 +21,7 @@ pub fn controller_ref(meta: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// The owner that controls an object, if it is of kind `P` (in any version).
-pub fn controller_of<'a, K: Object, P: Object>(object: &'a K) -> Option<&'a OwnerReference> {
+pub fn controller_of<K: Object, P: Object>(object: &K) -> Option<&OwnerReference> {
     let owner = controller_ref(object.meta())?;
     let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
     (owner.kind == P::kind(&()) && group == P::group(&())).then_some(owner)

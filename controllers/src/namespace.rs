@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::meta::{is_terminating, namespace};
 use crate::runtime::plan::{Discovery, ServedResource};
 use crate::runtime::{
-    Action, Answer, Ask, Context, Controller, Failure, Key, Pace, Plan, ReconcileError, Store, Verb, Wiring, clock,
+    Action, Answer, Ask, Context, Controller, Failure, Key, Pace, Plan, ReconcileError, Store, Verb, Wiring,
+    clock,
 };
 
 /// The finalizer every namespace is made with.
@@ -71,7 +72,9 @@ impl Controller for Namespaces {
             plan.act(Action::update_status(&space));
             return Ok(plan);
         }
-        let ours = |space: &Namespace| space.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()).any(|f| f == FINALIZER);
+        let ours = |space: &Namespace| {
+            space.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten()).any(|f| f == FINALIZER)
+        };
         if !ours(&space) {
             return Ok(Plan::nothing());
         }
@@ -97,7 +100,10 @@ fn phase(space: &Namespace) -> &str {
 }
 
 fn deletable(discovery: &Discovery) -> impl Iterator<Item = &ServedResource> {
-    discovery.resources.iter().filter(|resource| resource.namespaced && resource.can("delete") && resource.can("list"))
+    discovery
+        .resources
+        .iter()
+        .filter(|resource| resource.namespaced && resource.can("delete") && resource.can("list"))
 }
 
 fn list_of(resource: &ServedResource, namespace: &str) -> Ask {
@@ -212,7 +218,8 @@ fn finish(space: &Namespace, context: &Context) -> Plan {
 
 fn discovery_failed(space: &Namespace, failure: &Failure, context: &Context) -> Plan {
     let mut plan = Plan::nothing();
-    let discovery = Discovery { failed: vec![(String::new(), failure.message.clone())], ..Discovery::default() };
+    let discovery =
+        Discovery { failed: vec![(String::new(), failure.message.clone())], ..Discovery::default() };
     if let Some(updated) = with_conditions(space, conditions(&discovery, &Content::default(), context.now)) {
         plan.act(Action::update_status(&updated));
     }
@@ -222,7 +229,11 @@ fn discovery_failed(space: &Namespace, failure: &Failure, context: &Context) -> 
 
 fn conditions(discovery: &Discovery, content: &Content, now: Timestamp) -> Vec<NamespaceCondition> {
     let list = |counts: &BTreeMap<String, usize>, word: &str| {
-        counts.iter().map(|(what, n)| format!("{what} {word} {n} resource instances")).collect::<Vec<_>>().join(", ")
+        counts
+            .iter()
+            .map(|(what, n)| format!("{what} {word} {n} resource instances"))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let failed = |groups: &[(String, String)]| {
         let texts: Vec<_> = groups.iter().map(|(group, why)| format!("{group}: {why}")).collect();
@@ -238,7 +249,10 @@ fn conditions(discovery: &Discovery, content: &Content, now: Timestamp) -> Vec<N
         content.failures.join(", ")
     );
     let remaining = format!("Some resources are remaining: {}", list(&content.remaining, "has"));
-    let held = format!("Some content in the namespace has finalizers remaining: {}", list(&content.finalizers, "in"));
+    let held = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        list(&content.finalizers, "in")
+    );
     let rows = [
         (
             "NamespaceDeletionDiscoveryFailure",
@@ -293,7 +307,10 @@ fn with_conditions(space: &Namespace, new: Vec<NamespaceCondition>) -> Option<Na
             changed = true;
             continue;
         };
-        if old.status == condition.status && old.reason == condition.reason && old.message == condition.message {
+        if old.status == condition.status
+            && old.reason == condition.reason
+            && old.message == condition.message
+        {
             continue;
         }
         if old.status == condition.status {
@@ -333,7 +350,13 @@ mod tests {
         let held = json!({"kind": "ConfigMap", "metadata": {"name": "held", "namespace": "ns", "finalizers": ["a/b"]}});
         let pod = json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "ns"}, "spec": {"nodeName": "n", "containers": []}});
         let other = json!({"kind": "Secret", "metadata": {"name": "s", "namespace": "other"}});
-        vec![space(false), held, pod, other, json!({"kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}})]
+        vec![
+            space(false),
+            held,
+            pod,
+            other,
+            json!({"kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}}),
+        ]
     }
 
     fn remove(model: &mut Model) {
@@ -359,8 +382,16 @@ mod tests {
         world.run();
         let held = world.shared.model.lock().get("Namespace", "", "ns").expect("held by a finalizer");
         let told = held["status"]["conditions"].to_string();
-        assert!(told.contains("Some content in the namespace has finalizers remaining: a/b in 1 resource instances"), "{told}");
-        assert!(told.contains("Some resources are remaining: configmaps. has 1 resource instances"), "{told}");
+        assert!(
+            told.contains(
+                "Some content in the namespace has finalizers remaining: a/b in 1 resource instances"
+            ),
+            "{told}"
+        );
+        assert!(
+            told.contains("Some resources are remaining: configmaps. has 1 resource instances"),
+            "{told}"
+        );
         scenario.steps.push(release);
         let mut world = World::start(&scenario, None, false);
         world.run();

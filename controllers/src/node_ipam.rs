@@ -62,12 +62,14 @@ impl Controller for NodeIpam {
         let mut plan = Plan::nothing();
         let mut given = self.given.lock();
         let node = self.nodes.get(key).filter(|node| !is_terminating(node.as_ref()));
-        let Some(node) = node.filter(|node| self.options.allocate_node_cidrs && ranges_of(node).is_empty()) else {
+        let Some(node) = node.filter(|node| self.options.allocate_node_cidrs && ranges_of(node).is_empty())
+        else {
             given.remove(&*key.name);
             return Ok(plan);
         };
         let nodes = self.nodes.all();
-        let others = given.iter().filter(|(of, _)| of.as_str() != &*key.name).flat_map(|(_, ranges)| ranges.clone());
+        let others =
+            given.iter().filter(|(of, _)| of.as_str() != &*key.name).flat_map(|(_, ranges)| ranges.clone());
         let taken: FxHashSet<IpNet> = nodes.iter().flat_map(|node| ranges_of(node)).chain(others).collect();
         let parts = self.options.cluster_cidrs.iter().map(|cluster| self.free(cluster, &taken));
         let Some(parts) = parts.collect::<Option<Vec<IpNet>>>() else {
@@ -88,7 +90,6 @@ impl Controller for NodeIpam {
         1
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,14 @@ use crate::runtime::{Action, Context, Controller, Key, Plan, ReconcileError, Sto
 
 const ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 /// Cluster sizes from and to which a number of seconds stays; they overlap, so that a size at a border does not flap.
-const STEPS: [(usize, usize, u32); 6] =
-    [(0, 100, 0), (90, 500, 15), (450, 1000, 30), (900, 2000, 60), (1800, 10_000, 300), (9000, usize::MAX, 600)];
+const STEPS: [(usize, usize, u32); 6] = [
+    (0, 100, 0),
+    (90, 500, 15),
+    (450, 1000, 30),
+    (900, 2000, 60),
+    (1800, 10_000, 300),
+    (9000, usize::MAX, 600),
+];
 
 struct Ttl {
     nodes: Store<Node>,
@@ -32,7 +38,7 @@ impl Controller for Ttl {
         let mut plan = Plan::nothing();
         let Some(node) = self.nodes.get(key) else { return Ok(plan) };
         let have = annotation(node.as_ref(), ANNOTATION).and_then(|text| text.parse().ok());
-        let wanted = ttl_secs(AnyStore::len(&self.nodes), have);
+        let wanted = ttl_secs(AnyStore::count(&self.nodes), have);
         if have != Some(wanted) {
             let body = json!({"metadata": {"annotations": {ANNOTATION: wanted.to_string()}}});
             plan.act(Action::merge(node.as_ref(), body).tolerating(&[404]));
@@ -50,7 +56,14 @@ mod tests {
 
     #[test]
     fn steps() {
-        let cases = [(1, None, 0), (95, Some(0), 0), (95, Some(15), 15), (101, Some(0), 15), (50, Some(15), 0), (20_000, None, 600)];
+        let cases = [
+            (1, None, 0),
+            (95, Some(0), 0),
+            (95, Some(15), 15),
+            (101, Some(0), 15),
+            (50, Some(15), 0),
+            (20_000, None, 600),
+        ];
         for (size, now, expected) in cases {
             assert_eq!(super::ttl_secs(size, now), expected, "{size} nodes, {now:?} now");
         }

@@ -1,6 +1,8 @@
 //! Facts about nodes, and whether a pod's node affinity and tolerations accept one.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
 
 use crate::meta::name;
 
@@ -32,7 +34,8 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         "Exists" => true,
         "Equal" | "" => !key.is_empty() && value(&toleration.value) == value(&taint.value),
         operator @ ("Gt" | "Lt") => {
-            let numbers = value(&toleration.value).parse::<i64>().ok().zip(value(&taint.value).parse::<i64>().ok());
+            let numbers =
+                value(&toleration.value).parse::<i64>().ok().zip(value(&taint.value).parse::<i64>().ok());
             numbers.is_some_and(|(wanted, have)| if operator == "Gt" { have > wanted } else { have < wanted })
         }
         _ => false,
@@ -48,7 +51,11 @@ pub fn accepts(tolerations: &[Toleration], node: &Node, effects: &[&str]) -> boo
 /// Whether the pod's node selector and required node affinity accept the node.
 pub fn matches(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value));
+    let selected = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|selector| matches_selector(selector, node))
@@ -66,7 +73,8 @@ fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
     if expressions.is_empty() && fields.is_empty() {
         return false;
     }
-    let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+    let label =
+        |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
     let field = |key: &str| (key == "metadata.name").then(|| name(node));
     expressions.iter().all(|requirement| fits(requirement, label(&requirement.key)))
         && fields.iter().all(|requirement| fits(requirement, field(&requirement.key)))
@@ -75,7 +83,8 @@ fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
 fn fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let listed = |value: &str| requirement.values.iter().flatten().any(|wanted| wanted == value);
     let compare = |test: fn(i64, i64) -> bool| {
-        let wanted = requirement.values.as_ref().and_then(|values| values.first()).and_then(|text| text.parse().ok());
+        let wanted =
+            requirement.values.as_ref().and_then(|values| values.first()).and_then(|text| text.parse().ok());
         value.and_then(|text| text.parse().ok()).zip(wanted).is_some_and(|(have, wanted)| test(have, wanted))
     };
     match requirement.operator.as_str() {
@@ -96,7 +105,8 @@ mod tests {
 
     #[test]
     fn tolerations() {
-        let taint: Taint = serde_json::from_value(json!({"key": "k", "value": "5", "effect": "NoExecute"})).expect("a taint");
+        let taint: Taint = serde_json::from_value(json!({"key": "k", "value": "5", "effect": "NoExecute"}))
+            .expect("a taint");
         let cases = [
             (json!({"operator": "Exists"}), true),
             (json!({"key": "k", "value": "5"}), true),
@@ -113,7 +123,9 @@ mod tests {
 
     #[test]
     fn node_affinity() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"zone": "a", "size": "7"}}})).expect("a node");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"zone": "a", "size": "7"}}}))
+                .expect("a node");
         let cases = [
             (json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}), true),
             (json!({"matchExpressions": [{"key": "size", "operator": "Gt", "values": ["7"]}]}), false),
@@ -122,7 +134,8 @@ mod tests {
             (json!({}), false),
         ];
         for (term, expected) in cases {
-            let selector: NodeSelector = serde_json::from_value(json!({"nodeSelectorTerms": [term]})).expect("a selector");
+            let selector: NodeSelector =
+                serde_json::from_value(json!({"nodeSelectorTerms": [term]})).expect("a selector");
             assert_eq!(matches_selector(&selector, &node), expected, "{term}");
         }
     }

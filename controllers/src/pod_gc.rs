@@ -15,7 +15,8 @@ use crate::meta::{created_at, is_terminating, name};
 use crate::nodes;
 use crate::pods;
 use crate::runtime::{
-    Action, Answer, Ask, Context, Controller, Gvr, Key, Pace, Plan, ReconcileError, Store, Verb, Wiring, clock,
+    Action, Answer, Ask, Context, Controller, Gvr, Key, Pace, Plan, ReconcileError, Store, Verb, Wiring,
+    clock,
 };
 
 /// Between two sweeps (upstream's).
@@ -56,9 +57,7 @@ impl Controller for PodGc {
             let node = pods::node_name(pod);
             if lost_nodes.contains(node) {
                 batches.push(remove(pod, "PodGC: node no longer exists"));
-            } else if is_terminating(pod.as_ref()) && node.is_empty() {
-                batches.push(remove(pod, ""));
-            } else if is_terminating(pod.as_ref()) && self.is_out_of_service(node) {
+            } else if is_terminating(pod.as_ref()) && (node.is_empty() || self.is_out_of_service(node)) {
                 batches.push(remove(pod, ""));
             }
         }
@@ -77,8 +76,10 @@ impl Controller for PodGc {
 impl PodGc {
     /// Nodes that pods name, that have been missing through the quarantine, and that the API server does not have.
     fn lost_nodes(&self, pods: &[Arc<Pod>], context: &Context) -> Result<FxHashSet<String>, Vec<Ask>> {
-        let named: FxHashSet<&str> = pods.iter().map(|pod| pods::node_name(pod)).filter(|node| !node.is_empty()).collect();
-        let absent: FxHashSet<&str> = named.into_iter().filter(|node| self.nodes.named("", node).is_none()).collect();
+        let named: FxHashSet<&str> =
+            pods.iter().map(|pod| pods::node_name(pod)).filter(|node| !node.is_empty()).collect();
+        let absent: FxHashSet<&str> =
+            named.into_iter().filter(|node| self.nodes.named("", node).is_none()).collect();
         let mut missing = self.missing.lock();
         missing.retain(|node, _| absent.contains(node.as_str()));
         let (mut lost, mut asks) = (FxHashSet::default(), Vec::new());
@@ -111,8 +112,10 @@ impl PodGc {
         if self.threshold == 0 || finished.len() <= self.threshold {
             return Vec::new();
         }
-        let evicted = |pod: &Pod| pod.status.as_ref().and_then(|status| status.reason.as_deref()) == Some("Evicted");
-        finished.sort_by_key(|pod| (!evicted(pod), created_at(&pod.metadata), name(pod.as_ref()).to_string()));
+        let evicted =
+            |pod: &Pod| pod.status.as_ref().and_then(|status| status.reason.as_deref()) == Some("Evicted");
+        finished
+            .sort_by_key(|pod| (!evicted(pod), created_at(&pod.metadata), name(pod.as_ref()).to_string()));
         finished.truncate(finished.len() - self.threshold);
         finished
     }
@@ -125,12 +128,17 @@ fn remove(pod: &Pod, why: &str) -> (Vec<Action>, Vec<Action>) {
         let mut status = json!({"phase": "Failed"});
         if !why.is_empty() {
             let others = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let mut conditions: Vec<_> =
-                others.filter(|c| c.type_ != "DisruptionTarget").map(|c| serde_json::to_value(c).unwrap_or_default()).collect();
+            let mut conditions: Vec<_> = others
+                .filter(|c| c.type_ != "DisruptionTarget")
+                .map(|c| serde_json::to_value(c).unwrap_or_default())
+                .collect();
             conditions.push(json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": why}));
             status["conditions"] = conditions.into();
         }
-        marks.push(Action::merge_status(pod, json!({"metadata": {"uid": pod.metadata.uid}, "status": status})).tolerating(&[404]));
+        marks.push(
+            Action::merge_status(pod, json!({"metadata": {"uid": pod.metadata.uid}, "status": status}))
+                .tolerating(&[404]),
+        );
     }
     let mut delete = Action::delete(pod);
     if let Verb::Delete { grace_secs, .. } = &mut delete.verb {
@@ -170,7 +178,9 @@ mod tests {
         let objects = [node("n"), pod("kept", "n", "Running"), pod("lost", "gone", "Running")];
         let mut scenario = Scenario::new(&[super::build], &objects);
         scenario.horizon = std::time::Duration::from_secs(30);
-        let left = |scenario: &Scenario| World::start(scenario, None, false).run().shared.model.lock().all("Pod").len();
+        let left = |scenario: &Scenario| {
+            World::start(scenario, None, false).run().shared.model.lock().all("Pod").len()
+        };
         assert_eq!(left(&scenario), 2, "too early");
         scenario.horizon = std::time::Duration::from_secs(300);
         assert_eq!(left(&scenario), 1);

@@ -119,7 +119,9 @@ pub fn deletion_order(pod: &Pod, crowd: usize, now: Timestamp) -> DeletionOrder 
         ready: ready.is_some(),
         cost,
         crowd: std::cmp::Reverse(crowd),
-        ready_for: ready.and_then(|ready| ready.last_transition_time.as_ref()).map_or(0, |at| log_age(at.0, now)),
+        ready_for: ready
+            .and_then(|ready| ready.last_transition_time.as_ref())
+            .map_or(0, |at| log_age(at.0, now)),
         restarts: std::cmp::Reverse(restarts(pod)),
         age: pod.metadata.creation_timestamp.as_ref().map_or(0, |at| log_age(at.0, now)),
         uid: crate::meta::uid(pod).to_string(),

@@ -65,7 +65,22 @@ impl Controller for RootCa {
 mod tests {
     use crate::options::Options;
     use crate::testing::check_with;
+    use crate::testing::crash::check_crashes;
+    use crate::testing::model::Model;
+    use crate::testing::world::Scenario;
     use serde_json::json;
+
+    #[test]
+    fn a_changed_map_is_restored_whatever_dies() {
+        let mut scenario =
+            Scenario::new(&[super::build], &[json!({"kind": "Namespace", "metadata": {"name": "ns"}})]);
+        scenario.options = Options { root_ca: Some(b"PEM".to_vec()), ..Options::default() };
+        let change: fn(&mut Model) = |model| {
+            model.edit("ConfigMap", "ns", super::CONFIG_MAP, |map| map["data"]["ca.crt"] = "forged".into());
+        };
+        scenario.steps = vec![change];
+        assert_eq!(check_crashes(&scenario), 2);
+    }
 
     #[test]
     fn cases() {
@@ -76,7 +91,7 @@ mod tests {
                 "annotations": {"kubernetes.io/description": "x"}}, "data": {"ca.crt": pem}})
         };
         let path = "/api/v1/namespaces/ns/configmaps/kube-root-ca.crt";
-        check_with(super::build, &options, "ns", &[space.clone()], &format!("create {path}"));
+        check_with(super::build, &options, "ns", std::slice::from_ref(&space), &format!("create {path}"));
         check_with(super::build, &options, "ns", &[space.clone(), map("old")], &format!("update {path}"));
         check_with(super::build, &options, "ns", &[space.clone(), map("PEM")], "");
         check_with(super::build, &Options::default(), "ns", &[space], "");

@@ -72,9 +72,13 @@ fn tls(certificate: Option<Certificate>) -> Result<TlsAcceptor, ServeError> {
     let certificate = match certificate {
         Some(given) => given,
         None => {
-            let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string(), "127.0.0.1".to_string()]);
+            let made =
+                rcgen::generate_simple_self_signed(vec!["localhost".to_string(), "127.0.0.1".to_string()]);
             let made = made.map_err(|error| wrong(&error))?;
-            Certificate { chain: made.cert.pem().into_bytes(), key: made.signing_key.serialize_pem().into_bytes() }
+            Certificate {
+                chain: made.cert.pem().into_bytes(),
+                key: made.signing_key.serialize_pem().into_bytes(),
+            }
         }
     };
     let chain: Result<Vec<_>, _> = rustls_pemfile::certs(&mut certificate.chain.as_slice()).collect();
@@ -124,7 +128,9 @@ async fn may_read(request: &Request<Incoming>, path: &str, client: kube::Client)
     };
     let reviewed = Api::<TokenReview>::all(client.clone()).create(&PostParams::default(), &review).await;
     let status = reviewed.ok().and_then(|review| review.status);
-    let Some(user) = status.filter(|status| status.authenticated == Some(true)).and_then(|status| status.user) else {
+    let Some(user) =
+        status.filter(|status| status.authenticated == Some(true)).and_then(|status| status.user)
+    else {
         return false;
     };
     let wanted = NonResourceAttributes { path: Some(path.to_string()), verb: Some("get".into()) };

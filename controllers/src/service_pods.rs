@@ -58,7 +58,8 @@ pub fn may_serve(pod: &Pod, even_terminating: bool) -> bool {
 pub fn hostname(pod: &Pod, service: &Service) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let hostname = spec.hostname.as_ref().filter(|hostname| !hostname.is_empty())?;
-    (spec.subdomain.as_deref() == Some(name(service)) && namespace(pod) == namespace(service)).then(|| hostname.clone())
+    (spec.subdomain.as_deref() == Some(name(service)) && namespace(pod) == namespace(service))
+        .then(|| hostname.clone())
 }
 
 /// The number of the pod's port behind a service's port; a name is looked up in the pod's containers.
@@ -71,7 +72,8 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     // Init containers that keep running serve too.
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let same = |p: &&k8s_openapi::api::core::v1::ContainerPort| {
@@ -84,7 +86,10 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 fn matters(change: &Change<Pod>) -> bool {
     let (Some(old), Some(new)) = (&change.old, &change.new) else { return true };
     let facts = |pod: &Pod| {
-        let spec = pod.spec.as_ref().map(|spec| (spec.node_name.clone(), spec.hostname.clone(), spec.subdomain.clone()));
+        let spec = pod
+            .spec
+            .as_ref()
+            .map(|spec| (spec.node_name.clone(), spec.hostname.clone(), spec.subdomain.clone()));
         (addresses(pod), pods::is_ready(pod), pods::is_finished(pod), is_terminating(pod), spec)
     };
     old.metadata.labels != new.metadata.labels || facts(old) != facts(new)

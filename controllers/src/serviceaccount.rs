@@ -46,7 +46,19 @@ impl Controller for ServiceAccounts {
 #[cfg(test)]
 mod tests {
     use crate::testing::check;
+    use crate::testing::crash::check_crashes;
+    use crate::testing::model::Model;
+    use crate::testing::world::Scenario;
     use serde_json::json;
+
+    #[test]
+    fn a_deleted_account_comes_back_whatever_dies() {
+        let mut scenario =
+            Scenario::new(&[super::build], &[json!({"kind": "Namespace", "metadata": {"name": "ns"}})]);
+        let remove: fn(&mut Model) = |model| model.remove("ServiceAccount", "ns", "default", None);
+        scenario.steps = vec![remove];
+        assert_eq!(check_crashes(&scenario), 2);
+    }
 
     #[test]
     fn cases() {
@@ -54,7 +66,7 @@ mod tests {
         let dying = json!({"kind": "Namespace", "metadata": {"name": "ns", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         let account = json!({"kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "ns"}});
         let create = "create /api/v1/namespaces/ns/serviceaccounts/default";
-        check(super::build, "ns", &[space.clone()], create);
+        check(super::build, "ns", std::slice::from_ref(&space), create);
         check(super::build, "ns", &[space, account], "");
         check(super::build, "ns", &[dying], "");
         check(super::build, "ns", &[], "");

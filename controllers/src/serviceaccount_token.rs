@@ -39,7 +39,9 @@ impl Signer {
         let rsa = EncodingKey::from_rsa_pem(pem).map(|key| (key, Algorithm::RS256));
         let found = rsa.or_else(|_| EncodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::ES256)));
         match found {
-            Ok((key, algorithm)) => Some(Self { key, algorithm, issuer: options.service_account_issuer.clone() }),
+            Ok((key, algorithm)) => {
+                Some(Self { key, algorithm, issuer: options.service_account_issuer.clone() })
+            }
             Err(error) => {
                 tracing::error!(%error, "the service account key is not usable; token secrets will not be filled");
                 None
@@ -72,7 +74,8 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let accounts = wiring.on::<ServiceAccount>(move |change, queue| {
         let Some(account) = change.latest() else { return };
         for secret in all.in_namespace(namespace(account.as_ref())) {
-            if is_token(&secret) && annotation(secret.as_ref(), ACCOUNT_NAME) == Some(name(account.as_ref())) {
+            if is_token(&secret) && annotation(secret.as_ref(), ACCOUNT_NAME) == Some(name(account.as_ref()))
+            {
                 queue.add(Key::of(secret.as_ref()));
             }
         }
@@ -102,10 +105,12 @@ impl Controller for Tokens {
                 let ask = Ask::Get(Gvr::of::<ServiceAccount>().object(&key.namespace, wanted));
                 match context.answer(&ask) {
                     None => return Ok(plan.ask(ask)),
-                    Some(Answer::Json(live)) => match serde_json::from_value::<ServiceAccount>(live.as_ref().clone()) {
-                        Ok(live) if fits(&live, wanted_uid) => Arc::new(live),
-                        _ => return Ok(delete(&secret)),
-                    },
+                    Some(Answer::Json(live)) => {
+                        match serde_json::from_value::<ServiceAccount>(live.as_ref().clone()) {
+                            Ok(live) if fits(&live, wanted_uid) => Arc::new(live),
+                            _ => return Ok(delete(&secret)),
+                        }
+                    }
                     Some(Answer::Failed(failure)) if failure.is_not_found() => return Ok(delete(&secret)),
                     Some(Answer::Failed(failure)) => {
                         plan.problem = Some(failure.clone());
@@ -143,7 +148,12 @@ fn delete(secret: &Secret) -> Plan {
 
 impl Tokens {
     /// The secret with what it lacks; `None` when it lacks nothing.
-    fn filled(&self, secret: &Secret, account: &ServiceAccount, signer: &Signer) -> Result<Option<Secret>, String> {
+    fn filled(
+        &self,
+        secret: &Secret,
+        account: &ServiceAccount,
+        signer: &Signer,
+    ) -> Result<Option<Secret>, String> {
         let mut filled = secret.clone();
         let data: &mut BTreeMap<String, ByteString> = filled.data.get_or_insert_default();
         if let Some(root) = &self.root_ca {
@@ -173,7 +183,11 @@ mod tests {
 
     fn options() -> Options {
         let pem = KeyPair::generate().expect("a key").serialize_pem();
-        Options { service_account_key: Some(pem.into_bytes()), root_ca: Some(b"CA".to_vec()), ..Options::default() }
+        Options {
+            service_account_key: Some(pem.into_bytes()),
+            root_ca: Some(b"CA".to_vec()),
+            ..Options::default()
+        }
     }
 
     fn secret() -> Value {

@@ -39,10 +39,25 @@ const fn row(name: &'static str, alias: &'static str, account: &'static str, bui
 
 /// All controllers. The order is the order of starting: what others need comes first.
 pub const TABLE: &[Row] = &[
-    row("serviceaccount-controller", "serviceaccount", "service-account-controller", crate::serviceaccount::build),
-    row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", "root-ca-cert-publisher", crate::root_ca::build),
+    row(
+        "serviceaccount-controller",
+        "serviceaccount",
+        "service-account-controller",
+        crate::serviceaccount::build,
+    ),
+    row(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        "root-ca-cert-publisher",
+        crate::root_ca::build,
+    ),
     row("namespace-controller", "namespace", "namespace-controller", crate::namespace::build),
-    row("garbage-collector-controller", "garbagecollector", "generic-garbage-collector", crate::garbage::build),
+    row(
+        "garbage-collector-controller",
+        "garbagecollector",
+        "generic-garbage-collector",
+        crate::garbage::build,
+    ),
     row("replicaset-controller", "replicaset", "replicaset-controller", crate::replicaset::build),
     row(
         "replicationcontroller-controller",
@@ -144,7 +159,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = TABLE.iter().flat_map(|row| [row.name, row.alias]).filter(|n| !n.is_empty()).collect();
+        let mut names: Vec<_> =
+            TABLE.iter().flat_map(|row| [row.name, row.alias]).filter(|n| !n.is_empty()).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

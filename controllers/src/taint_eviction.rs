@@ -12,9 +12,7 @@ use crate::meta::{is_terminating, name, namespace};
 use crate::node_lifecycle::{BY_NODE, by_node};
 use crate::nodes::{taints, tolerates};
 use crate::pods;
-use crate::runtime::{
-    Action, Context, Controller, Key, Note, Plan, ReconcileError, Store, Wiring, clock,
-};
+use crate::runtime::{Action, Context, Controller, Key, Note, Plan, ReconcileError, Store, Wiring, clock};
 
 struct TaintEviction {
     pods: Store<Pod>,
@@ -27,7 +25,9 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     pods.add_index(BY_NODE, by_node);
     let on_node = pods.clone();
     let nodes = wiring.on::<Node>(move |change, queue| {
-        let evicting = |node: &Node| taints(node).iter().filter(|t| t.effect == "NoExecute").cloned().collect::<Vec<_>>();
+        let evicting = |node: &Node| {
+            taints(node).iter().filter(|t| t.effect == "NoExecute").cloned().collect::<Vec<_>>()
+        };
         let (old, new) = (change.old.as_deref().map(evicting), change.new.as_deref().map(evicting));
         if let (Some(node), true) = (&change.new, old.unwrap_or_default() != new.unwrap_or_default()) {
             on_node.by(BY_NODE, name(node.as_ref())).iter().for_each(|pod| queue.add(Key::of(pod.as_ref())));
@@ -36,7 +36,9 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let all = nodes.clone();
     wiring.on::<Pod>(move |change, queue| {
         let Some(pod) = &change.new else { return };
-        let facts = |pod: &Pod| (pods::node_name(pod).to_string(), pod.spec.as_ref().and_then(|s| s.tolerations.clone()));
+        let facts = |pod: &Pod| {
+            (pods::node_name(pod).to_string(), pod.spec.as_ref().and_then(|s| s.tolerations.clone()))
+        };
         let same = change.old.as_ref().is_some_and(|old| facts(old) == facts(pod));
         let tainted = || all.named("", pods::node_name(pod)).is_some_and(|node| has_evicting(&node));
         if !same && tainted() {
@@ -52,7 +54,8 @@ fn has_evicting(node: &Node) -> bool {
 
 /// When a pod must go because of a taint; `None` when it may stay.
 fn due(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Option<Timestamp> {
-    let fitting: Vec<&Toleration> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
+    let fitting: Vec<&Toleration> =
+        tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
     if fitting.is_empty() {
         return Some(now);
     }
@@ -64,11 +67,15 @@ fn due(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Option<Time
 impl Controller for TaintEviction {
     fn reconcile(&self, key: &Key, context: &Context) -> Result<Plan, ReconcileError> {
         let mut plan = Plan::nothing();
-        let Some(pod) = self.pods.get(key).filter(|pod| !is_terminating(pod.as_ref())) else { return Ok(plan) };
+        let Some(pod) = self.pods.get(key).filter(|pod| !is_terminating(pod.as_ref())) else {
+            return Ok(plan);
+        };
         let Some(node) = self.nodes.named("", pods::node_name(&pod)) else { return Ok(plan) };
         let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or(&[]);
         let evicting = taints(&node).iter().filter(|taint| taint.effect == "NoExecute");
-        let Some(at) = evicting.filter_map(|taint| due(tolerations, taint, context.now)).min() else { return Ok(plan) };
+        let Some(at) = evicting.filter_map(|taint| due(tolerations, taint, context.now)).min() else {
+            return Ok(plan);
+        };
         let left = clock::until(at, context.now);
         if left.is_zero() {
             evict(&pod, context, &mut plan);
@@ -87,7 +94,8 @@ fn evict(pod: &Pod, context: &Context, plan: &mut Plan) {
     let message = "Taint manager: deleting due to NoExecute taint";
     let marked = pods::condition(pod, "DisruptionTarget").is_some_and(|c| c.status == "True");
     if !marked {
-        let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let mut conditions =
+            pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         conditions.retain(|condition| condition.type_ != "DisruptionTarget");
         conditions.push(k8s_openapi::api::core::v1::PodCondition {
             type_: "DisruptionTarget".into(),

@@ -8,7 +8,8 @@ use k8s_openapi::api::batch::v1::Job;
 use crate::job::facts;
 use crate::meta::{is_terminating, uid};
 use crate::runtime::{
-    Action, Answer, Ask, Context, Controller, Gvr, Key, Plan, Propagation, ReconcileError, Store, Verb, Wiring, clock,
+    Action, Answer, Ask, Context, Controller, Gvr, Key, Plan, Propagation, ReconcileError, Store, Verb,
+    Wiring, clock,
 };
 
 struct TtlAfterFinished {
@@ -37,7 +38,9 @@ fn expires_at(job: &Job) -> Option<Timestamp> {
 impl Controller for TtlAfterFinished {
     fn reconcile(&self, key: &Key, context: &Context) -> Result<Plan, ReconcileError> {
         let mut plan = Plan::nothing();
-        let Some(job) = self.jobs.get(key).filter(|job| !is_terminating(job.as_ref())) else { return Ok(plan) };
+        let Some(job) = self.jobs.get(key).filter(|job| !is_terminating(job.as_ref())) else {
+            return Ok(plan);
+        };
         let Some(expires) = expires_at(&job) else { return Ok(plan) };
         let left = clock::until(expires, context.now);
         if !left.is_zero() {

@@ -31,7 +31,10 @@ impl History {
     }
 
     fn within(&self, window: Duration, now: Duration) -> impl Iterator<Item = i32> + '_ {
-        self.recommended.iter().filter(move |(at, _)| now.saturating_sub(*at) < window).map(|(_, replicas)| *replicas)
+        self.recommended
+            .iter()
+            .filter(move |(at, _)| now.saturating_sub(*at) < window)
+            .map(|(_, replicas)| *replicas)
     }
 
     /// Replicas added (or, with `down`, removed) within a period.
@@ -53,7 +56,8 @@ struct Rules {
 }
 
 fn rules(given: Option<&HPAScalingRules>, window: Duration, policies: Vec<HPAScalingPolicy>) -> Rules {
-    let secs = given.and_then(|rules| rules.stabilization_window_seconds).and_then(|secs| u64::try_from(secs).ok());
+    let secs =
+        given.and_then(|rules| rules.stabilization_window_seconds).and_then(|secs| u64::try_from(secs).ok());
     Rules {
         window: secs.map_or(window, Duration::from_secs),
         policies: given.and_then(|rules| rules.policies.clone()).unwrap_or(policies),
@@ -137,10 +141,12 @@ fn stabilize(
         let told = "recommended size matches current size";
         conditions.set("AbleToScale", true, "ReadyForNewScale", told);
     } else if proposed < stable {
-        let told = "recent recommendations were higher than current one, applying the highest recent recommendation";
+        let told =
+            "recent recommendations were higher than current one, applying the highest recent recommendation";
         conditions.set("AbleToScale", true, "ScaleDownStabilized", told);
     } else {
-        let told = "recent recommendations were lower than current one, applying the lowest recent recommendation";
+        let told =
+            "recent recommendations were lower than current one, applying the lowest recent recommendation";
         conditions.set("AbleToScale", true, "ScaleUpStabilized", told);
     }
     stable
@@ -164,7 +170,11 @@ fn limit(
         let (bound, reason, told) = if most <= pace {
             (most, "TooManyReplicas", "the desired replica count is more than the maximum replica count")
         } else {
-            (pace, "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate")
+            (
+                pace,
+                "ScaleUpLimit",
+                "the desired replica count is increasing faster than the maximum scale rate",
+            )
         };
         if wanted > bound {
             conditions.set("ScalingLimited", true, reason, told);
@@ -175,7 +185,11 @@ fn limit(
         let (bound, reason, told) = if least >= pace {
             (least, "TooFewReplicas", "the desired replica count is less than the minimum replica count")
         } else {
-            (pace, "ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate")
+            (
+                pace,
+                "ScaleDownLimit",
+                "the desired replica count is decreasing faster than the maximum scale rate",
+            )
         };
         if wanted < bound {
             conditions.set("ScalingLimited", true, reason, told);

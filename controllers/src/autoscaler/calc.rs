@@ -55,7 +55,9 @@ pub fn group(
         } else {
             match samples.get(&pod_name) {
                 None => groups.missing.push(pod_name),
-                Some(sample) if is_cpu && is_young(pod, sample, options, now) => groups.unready.push(pod_name),
+                Some(sample) if is_cpu && is_young(pod, sample, options, now) => {
+                    groups.unready.push(pod_name)
+                }
                 Some(_) => groups.ready += 1,
             }
         }
@@ -96,8 +98,17 @@ impl Goal<'_> {
             }
             Self::Utilization { percent, requests } => {
                 let asked: i64 = samples.keys().filter_map(|pod| requests.get(pod)).sum();
-                let used = samples.iter().filter(|(pod, _)| requests.contains_key(*pod)).map(|(_, milli)| milli).sum::<i64>();
-                (asked != 0).then(|| (used as f64 * 100.0 / asked as f64 / f64::from(*percent), used as f64 * 100.0 / asked as f64))
+                let used = samples
+                    .iter()
+                    .filter(|(pod, _)| requests.contains_key(*pod))
+                    .map(|(_, milli)| milli)
+                    .sum::<i64>();
+                (asked != 0).then(|| {
+                    (
+                        used as f64 * 100.0 / asked as f64 / f64::from(*percent),
+                        used as f64 * 100.0 / asked as f64,
+                    )
+                })
             }
         }
     }
@@ -131,8 +142,11 @@ pub fn replicas(
     tolerance: (f64, f64),
 ) -> Result<Outcome, String> {
     let left_out = |pod: &String| groups.ignored.contains(pod) || groups.unready.contains(pod);
-    let mut used: BTreeMap<String, i64> =
-        samples.iter().filter(|(pod, _)| !left_out(pod)).map(|(pod, sample)| (pod.clone(), sample.milli)).collect();
+    let mut used: BTreeMap<String, i64> = samples
+        .iter()
+        .filter(|(pod, _)| !left_out(pod))
+        .map(|(pod, sample)| (pod.clone(), sample.milli))
+        .collect();
     if used.is_empty() {
         return Err("did not receive metrics for targeted pods (pods might be unready)".into());
     }

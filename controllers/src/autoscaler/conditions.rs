@@ -30,14 +30,18 @@ impl Conditions {
             None => self.list.push(new),
             Some(have) => {
                 let since = have.last_transition_time.clone().filter(|_| have.status == status);
-                *have = HorizontalPodAutoscalerCondition { last_transition_time: since.or(new.last_transition_time.clone()), ..new };
+                *have = HorizontalPodAutoscalerCondition {
+                    last_transition_time: since.or(new.last_transition_time.clone()),
+                    ..new
+                };
             }
         }
     }
 
     /// Sets a condition to true unless it tells of a stabilization, which says more.
     pub fn set_unless_stabilized(&mut self, kind: &str, reason: &str, message: &str) {
-        let current = self.list.iter().find(|have| have.type_ == kind).and_then(|have| have.reason.as_deref());
+        let current =
+            self.list.iter().find(|have| have.type_ == kind).and_then(|have| have.reason.as_deref());
         if !matches!(current, Some("ScaleDownStabilized" | "ScaleUpStabilized")) {
             self.set(kind, true, reason, message);
         }

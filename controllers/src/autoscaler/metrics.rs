@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricStatus, HorizontalPodAutoscaler, MetricIdentifier, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricStatus, HorizontalPodAutoscaler, MetricIdentifier,
+    MetricSpec, MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricStatus, PodsMetricStatus,
+    ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
@@ -71,7 +72,9 @@ pub fn proposal(
     context: &Context,
 ) -> Result<Proposal, Stop> {
     let selected = |pod: &Pod, selector: &Labels| {
-        selector.matches_fn(|key| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str))
+        selector.matches_fn(|key| {
+            pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
+        })
     };
     let mut pods = store.in_namespace(namespace(one));
     match &target.selector {
@@ -85,7 +88,9 @@ pub fn proposal(
         "Pods" => input.pods(metric),
         "Object" => input.object(metric),
         "External" => input.external(metric),
-        other => Err(Stop::failed("InvalidMetricSourceType", format!("unknown metric source type {other:?}"))),
+        other => {
+            Err(Stop::failed("InvalidMetricSourceType", format!("unknown metric source type {other:?}")))
+        }
     }
 }
 
@@ -105,7 +110,9 @@ impl Input<'_> {
     fn tolerance(&self) -> (f64, f64) {
         let behavior = self.one.spec.behavior.as_ref();
         let of = |rules: Option<&k8s_openapi::api::autoscaling::v2::HPAScalingRules>| {
-            rules.and_then(|rules| rules.tolerance.as_ref()).map_or(self.options.tolerance, |t| milli(t) as f64 / 1000.0)
+            rules
+                .and_then(|rules| rules.tolerance.as_ref())
+                .map_or(self.options.tolerance, |t| milli(t) as f64 / 1000.0)
         };
         (of(behavior.and_then(|b| b.scale_down.as_ref())), of(behavior.and_then(|b| b.scale_up.as_ref())))
     }
@@ -119,25 +126,55 @@ impl Input<'_> {
             resource: Some(ResourceMetricStatus { name: source.name.clone(), current }),
             ..MetricStatus::default()
         };
-        let word = if source.target.average_utilization.is_some() { " utilization (percentage of request)" } else { "" };
+        let word = if source.target.average_utilization.is_some() {
+            " utilization (percentage of request)"
+        } else {
+            ""
+        };
         Ok(Proposal { replicas: outcome.replicas, name: format!("{} resource{word}", source.name), status })
     }
 
     fn container_resource(&self, metric: &MetricSpec) -> Result<Proposal, Stop> {
         let source = metric.container_resource.as_ref().ok_or_else(|| incomplete("container resource"))?;
         let container = Some(source.container.as_str());
-        let (outcome, average) = self.usage(&source.name, container, &source.target, "FailedGetContainerResourceMetric")?;
+        let (outcome, average) =
+            self.usage(&source.name, container, &source.target, "FailedGetContainerResourceMetric")?;
         let current = value_status(&outcome, &source.target, average);
-        let own = ContainerResourceMetricStatus { name: source.name.clone(), container: source.container.clone(), current };
-        let status = MetricStatus { type_: "ContainerResource".into(), container_resource: Some(own), ..MetricStatus::default() };
-        let word = if source.target.average_utilization.is_some() { " utilization (percentage of request)" } else { "" };
-        Ok(Proposal { replicas: outcome.replicas, name: format!("{} container resource{word}", source.name), status })
+        let own = ContainerResourceMetricStatus {
+            name: source.name.clone(),
+            container: source.container.clone(),
+            current,
+        };
+        let status = MetricStatus {
+            type_: "ContainerResource".into(),
+            container_resource: Some(own),
+            ..MetricStatus::default()
+        };
+        let word = if source.target.average_utilization.is_some() {
+            " utilization (percentage of request)"
+        } else {
+            ""
+        };
+        Ok(Proposal {
+            replicas: outcome.replicas,
+            name: format!("{} container resource{word}", source.name),
+            status,
+        })
     }
 
     /// Replicas by a resource, and the average use in thousandths.
-    fn usage(&self, resource: &str, container: Option<&str>, goal: &MetricTarget, reason: &'static str) -> Result<(Outcome, i64), Stop> {
+    fn usage(
+        &self,
+        resource: &str,
+        container: Option<&str>,
+        goal: &MetricTarget,
+        reason: &'static str,
+    ) -> Result<(Outcome, i64), Stop> {
         let space = namespace(self.one);
-        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{space}/pods?labelSelector={}", encode(&self.target.selector_text));
+        let path = format!(
+            "/apis/metrics.k8s.io/v1beta1/namespaces/{space}/pods?labelSelector={}",
+            encode(&self.target.selector_text)
+        );
         let body = get(path, reason, self.context)?;
         let samples = resource_samples(&body, resource, container, self.context.now);
         if samples.is_empty() {
@@ -152,8 +189,10 @@ impl Input<'_> {
             (None, None) => return Err(incomplete("resource")),
         };
         let outcome = calc::replicas(self.target.current, &samples, &groups, &goal, self.tolerance());
-        let outcome = outcome.map_err(|why| Stop::failed(reason, format!("failed to get {resource} utilization: {why}")))?;
-        let average = samples.values().map(|sample| sample.milli).sum::<i64>() / i64::try_from(samples.len()).unwrap_or(1);
+        let outcome = outcome
+            .map_err(|why| Stop::failed(reason, format!("failed to get {resource} utilization: {why}")))?;
+        let average = samples.values().map(|sample| sample.milli).sum::<i64>()
+            / i64::try_from(samples.len()).unwrap_or(1);
         Ok((outcome, average))
     }
 
@@ -166,9 +205,20 @@ impl Input<'_> {
         let mut requests = BTreeMap::new();
         for pod in self.pods.iter().filter(|pod| !pods::is_finished(pod)) {
             let mut sum = 0;
-            for own in pod.spec.iter().flat_map(|spec| &spec.containers).filter(|c| container.is_none_or(|n| n == c.name)) {
+            for own in pod
+                .spec
+                .iter()
+                .flat_map(|spec| &spec.containers)
+                .filter(|c| container.is_none_or(|n| n == c.name))
+            {
                 let asked = own.resources.as_ref().and_then(|r| r.requests.as_ref()?.get(resource));
-                let missing = || format!("missing request for {resource} in container {} of Pod {}", own.name, name(pod.as_ref()));
+                let missing = || {
+                    format!(
+                        "missing request for {resource} in container {} of Pod {}",
+                        own.name,
+                        name(pod.as_ref())
+                    )
+                };
                 sum += asked.map(milli).ok_or_else(missing)?;
             }
             requests.insert(name(pod.as_ref()).to_string(), sum);
@@ -190,12 +240,25 @@ impl Input<'_> {
         let body = get(path, reason, self.context)?;
         let samples = custom_samples(&body, self.context.now);
         let groups = self.groups(&samples, false);
-        let outcome = calc::replicas(self.target.current, &samples, &groups, &Goal::Average(milli(goal)), self.tolerance());
+        let outcome = calc::replicas(
+            self.target.current,
+            &samples,
+            &groups,
+            &Goal::Average(milli(goal)),
+            self.tolerance(),
+        );
         let outcome = outcome.map_err(|why| Stop::failed(reason, why))?;
-        let current = MetricValueStatus { average_value: Some(text(outcome.usage as i64)), ..MetricValueStatus::default() };
+        let current = MetricValueStatus {
+            average_value: Some(text(outcome.usage as i64)),
+            ..MetricValueStatus::default()
+        };
         let own = PodsMetricStatus { metric: source.metric.clone(), current };
         let status = MetricStatus { type_: "Pods".into(), pods: Some(own), ..MetricStatus::default() };
-        Ok(Proposal { replicas: outcome.replicas, name: format!("pods metric {}", source.metric.name), status })
+        Ok(Proposal {
+            replicas: outcome.replicas,
+            name: format!("pods metric {}", source.metric.name),
+            status,
+        })
     }
 
     fn object(&self, metric: &MetricSpec) -> Result<Proposal, Stop> {
@@ -213,11 +276,17 @@ impl Input<'_> {
         let selector = metric_selector(&source.metric, "metricLabelSelector").replacen('&', "?", 1);
         let path = format!("/apis/custom.metrics.k8s.io/v1beta2/{place}/{}{selector}", source.metric.name);
         let body = get(path, reason, self.context)?;
-        let value = body["items"].as_array().and_then(|items| items.first()).map(|item| quantity(&item["value"]));
-        let value = value.ok_or_else(|| Stop::failed(reason, "no metrics returned from custom metrics API"))?;
+        let value =
+            body["items"].as_array().and_then(|items| items.first()).map(|item| quantity(&item["value"]));
+        let value =
+            value.ok_or_else(|| Stop::failed(reason, "no metrics returned from custom metrics API"))?;
         let replicas = self.by_value(value, &source.target)?;
         let current = self.value_status(value, &source.target);
-        let own = ObjectMetricStatus { described_object: described.clone(), metric: source.metric.clone(), current };
+        let own = ObjectMetricStatus {
+            described_object: described.clone(),
+            metric: source.metric.clone(),
+            current,
+        };
         let status = MetricStatus { type_: "Object".into(), object: Some(own), ..MetricStatus::default() };
         Ok(Proposal { replicas, name: format!("{} metric {}", described.kind, source.metric.name), status })
     }
@@ -227,7 +296,10 @@ impl Input<'_> {
         let source = metric.external.as_ref().ok_or_else(|| incomplete("external"))?;
         let selector = metric_selector(&source.metric, "labelSelector").replacen('&', "?", 1);
         let space = namespace(self.one);
-        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{space}/{}{selector}", source.metric.name);
+        let path = format!(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{space}/{}{selector}",
+            source.metric.name
+        );
         let body = get(path, reason, self.context)?;
         let items = body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         if items.is_empty() {
@@ -235,16 +307,25 @@ impl Input<'_> {
         }
         let value = items.iter().map(|item| quantity(&item["value"])).sum();
         let replicas = self.by_value(value, &source.target)?;
-        let own = ExternalMetricStatus { metric: source.metric.clone(), current: self.value_status(value, &source.target) };
-        let status = MetricStatus { type_: "External".into(), external: Some(own), ..MetricStatus::default() };
+        let own = ExternalMetricStatus {
+            metric: source.metric.clone(),
+            current: self.value_status(value, &source.target),
+        };
+        let status =
+            MetricStatus { type_: "External".into(), external: Some(own), ..MetricStatus::default() };
         Ok(Proposal { replicas, name: format!("external metric {}", source.metric.name), status })
     }
 
     fn by_value(&self, value: i64, goal: &MetricTarget) -> Result<i32, Stop> {
-        let ready = self.pods.iter().filter(|pod| pods::is_ready(pod) && pods::phase(pod) == "Running").count();
+        let ready =
+            self.pods.iter().filter(|pod| pods::is_ready(pod) && pods::phase(pod) == "Running").count();
         match (&goal.value, &goal.average_value) {
-            (Some(whole), _) => Ok(calc::shared(self.target.current, ready, value, milli(whole).max(1), self.tolerance())),
-            (None, Some(part)) => Ok(calc::per_pod(self.target.current, value, milli(part).max(1), self.tolerance())),
+            (Some(whole), _) => {
+                Ok(calc::shared(self.target.current, ready, value, milli(whole).max(1), self.tolerance()))
+            }
+            (None, Some(part)) => {
+                Ok(calc::per_pod(self.target.current, value, milli(part).max(1), self.tolerance()))
+            }
             (None, None) => Err(incomplete("object or external")),
         }
     }
@@ -262,14 +343,20 @@ impl Input<'_> {
 fn metric_selector(metric: &MetricIdentifier, parameter: &str) -> String {
     let Some(selector) = &metric.selector else { return String::new() };
     let json = serde_json::to_value(selector).unwrap_or_default();
-    Labels::from_value(&json).map_or(String::new(), |labels| format!("&{parameter}={}", encode(&labels.to_string())))
+    Labels::from_value(&json)
+        .map_or(String::new(), |labels| format!("&{parameter}={}", encode(&labels.to_string())))
 }
 
 fn time(value: &Value, or: Timestamp) -> Timestamp {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(or)
 }
 
-fn resource_samples(body: &Value, resource: &str, container: Option<&str>, now: Timestamp) -> BTreeMap<String, Sample> {
+fn resource_samples(
+    body: &Value,
+    resource: &str,
+    container: Option<&str>,
+    now: Timestamp,
+) -> BTreeMap<String, Sample> {
     let mut samples = BTreeMap::new();
     for item in body["items"].as_array().into_iter().flatten() {
         let containers = item["containers"].as_array().into_iter().flatten();
@@ -277,7 +364,8 @@ fn resource_samples(body: &Value, resource: &str, container: Option<&str>, now: 
         let used: Vec<&Value> = own.map(|c| &c["usage"][resource]).filter(|value| !value.is_null()).collect();
         let Some(pod) = item["metadata"]["name"].as_str().filter(|_| !used.is_empty()) else { continue };
         let window = item["window"].as_str().and_then(|text| machinery::time::duration::parse(text).ok());
-        let window = window.and_then(|window| Duration::try_from(window).ok()).unwrap_or(Duration::from_secs(60));
+        let window =
+            window.and_then(|window| Duration::try_from(window).ok()).unwrap_or(Duration::from_secs(60));
         let milli = used.into_iter().map(quantity).sum();
         samples.insert(pod.to_string(), Sample { milli, at: time(&item["timestamp"], now), window });
     }

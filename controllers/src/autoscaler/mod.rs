@@ -42,7 +42,8 @@ struct Autoscalers {
 pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let autoscalers = wiring.on::<HorizontalPodAutoscaler>(|change, queue| {
         // Own status writes must not make the loop run faster than its period.
-        let same = change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
+        let same =
+            change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
         if let Some(one) = change.latest().filter(|_| !same) {
             queue.add(Key::of(one.as_ref()));
         }
@@ -137,7 +138,8 @@ impl<'a> Run<'a> {
     fn decide(&mut self, plan: &mut Plan) -> Result<(), Stop> {
         let target = match self.target() {
             Err(Stop::Failed { reason, message }) => {
-                let told = format!("the HPA controller was unable to get the target's current scale: {message}");
+                let told =
+                    format!("the HPA controller was unable to get the target's current scale: {message}");
                 self.conditions.set("AbleToScale", false, "FailedGetScale", &told);
                 return Err(Stop::failed(reason, message));
             }
@@ -157,7 +159,7 @@ impl<'a> Run<'a> {
         } else if target.current < least {
             (least, "Current number of replicas below Spec.MinReplicas".to_string())
         } else {
-            self.from_metrics(&target)?
+            self.by_metrics(&target)?
         };
         self.status.desired_replicas = desired;
         if desired == target.current {
@@ -170,12 +172,14 @@ impl<'a> Run<'a> {
     }
 
     /// The proposals of all metrics, the highest of them, and what the behaviour makes of it.
-    fn from_metrics(&mut self, target: &Target) -> Result<(i32, String), Stop> {
+    fn by_metrics(&mut self, target: &Target) -> Result<(i32, String), Stop> {
         let metrics = self.spec.metrics.clone().unwrap_or_default();
-        let (mut best, mut from, mut statuses): (Option<i32>, String, Vec<MetricStatus>) = (None, String::new(), Vec::new());
+        let (mut best, mut from, mut statuses): (Option<i32>, String, Vec<MetricStatus>) =
+            (None, String::new(), Vec::new());
         let mut failure: Option<(&'static str, String)> = None;
         for metric in &metrics {
-            match metrics::proposal(metric, self.one, target, &self.all.pods, &self.all.options, self.context) {
+            match metrics::proposal(metric, self.one, target, &self.all.pods, &self.all.options, self.context)
+            {
                 Err(Stop::Ask(ask)) => return Err(Stop::Ask(ask)),
                 Err(Stop::Failed { reason, message }) => failure = failure.or(Some((reason, message))),
                 Ok(proposal) => {
@@ -190,7 +194,8 @@ impl<'a> Run<'a> {
         // With a metric missing, scaling down on the others could hurt; scaling up cannot.
         let usable = best.filter(|best| failure.is_none() || *best > target.current);
         let Some(proposed) = usable else {
-            let (reason, message) = failure.unwrap_or(("InvalidMetricSourceType", "no metrics are configured".into()));
+            let (reason, message) =
+                failure.unwrap_or(("InvalidMetricSourceType", "no metrics are configured".into()));
             let told = format!("the HPA was unable to compute the replica count: {message}");
             self.conditions.set("ScalingActive", false, reason, &told);
             return Err(Stop::failed(reason, message));
@@ -210,7 +215,11 @@ impl<'a> Run<'a> {
             &self.all.options,
             &mut self.conditions,
         );
-        let word = if desired > target.current { format!("{from} above target") } else { "All metrics below target".into() };
+        let word = if desired > target.current {
+            format!("{from} above target")
+        } else {
+            "All metrics below target".into()
+        };
         Ok((desired, word))
     }
 
@@ -222,7 +231,9 @@ impl<'a> Run<'a> {
         let path = format!("{}/scale", gvr.object(namespace(self.one), &reference.name));
         let scale = get(path, "FailedGetScale", self.context)?;
         let selector_text = scale["status"]["selector"].as_str().unwrap_or("").to_string();
-        let selector = Some(selector_text.as_str()).filter(|text| !text.is_empty()).and_then(|text| Labels::parse(text).ok());
+        let selector = Some(selector_text.as_str())
+            .filter(|text| !text.is_empty())
+            .and_then(|text| Labels::parse(text).ok());
         let current = scale["spec"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
         Ok(Target { gvr, scale: scale.as_ref().clone(), current, selector, selector_text })
     }
@@ -244,7 +255,9 @@ impl<'a> Run<'a> {
                 let same = |gvr: &Gvr| gvr.group == group && gvr.kind == kind;
                 let gvr = found.resources.iter().map(|resource| &resource.gvr).find(|gvr| same(gvr));
                 let gvr = gvr.map(|gvr| Gvr { version: version.to_string().into(), ..gvr.clone() });
-                gvr.ok_or_else(|| Stop::failed("FailedGetScale", format!("no matches for kind {kind:?} in group {group:?}")))
+                gvr.ok_or_else(|| {
+                    Stop::failed("FailedGetScale", format!("no matches for kind {kind:?} in group {group:?}"))
+                })
             }
             Some(_) => Err(Stop::failed("FailedGetScale", "discovery failed")),
         }
@@ -279,4 +292,3 @@ impl<'a> Run<'a> {
         tracing::trace!(autoscaler = name(self.one), "looked at");
     }
 }
-

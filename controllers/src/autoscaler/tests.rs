@@ -11,6 +11,8 @@ use super::conditions::Conditions;
 use crate::options::Options;
 use crate::runtime::{Answer, Plan};
 use crate::testing::Case;
+use crate::testing::crash::check_crashes;
+use crate::testing::world::{Scenario, World};
 
 fn autoscaler(metric: Value) -> Value {
     json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "web", "namespace": "ns"},
@@ -49,7 +51,8 @@ fn run(objects: &[Value], answers: &[(&str, Value)]) -> Plan {
         let plan = case.plan("ns/web");
         let Some(ask) = plan.asks.first().cloned() else { return plan };
         let text = format!("{ask:?}");
-        let (_, body) = answers.iter().find(|(part, _)| text.contains(part)).unwrap_or_else(|| panic!("{text}"));
+        let (_, body) =
+            answers.iter().find(|(part, _)| text.contains(part)).unwrap_or_else(|| panic!("{text}"));
         known.push((ask, Answer::Json(Arc::new(body.clone()))));
     }
     panic!("asks without end");
@@ -83,7 +86,8 @@ fn cpu_utilization() {
 fn other_sources() {
     let external = json!({"type": "External", "external": {"metric": {"name": "jobs"}, "target": {"type": "AverageValue", "averageValue": "10"}}});
     let objects = [autoscaler(external), pod(0), pod(1)];
-    let plan = run(&objects, &[("/scale", scale(2)), ("external.metrics", json!({"items": [{"value": "45"}]}))]);
+    let plan =
+        run(&objects, &[("/scale", scale(2)), ("external.metrics", json!({"items": [{"value": "45"}]}))]);
     assert_eq!(asked_replicas(&plan), Some(5));
     let per_pod = json!({"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}}});
     let objects = [autoscaler(per_pod), pod(0), pod(1)];
@@ -107,10 +111,33 @@ fn scaling_down_waits_for_the_window() {
     let mut history = History::default();
     let mut at = |secs: u64, current: i32, proposed: i32| {
         let mut conditions = Conditions::new(Vec::new(), crate::testing::now());
-        behavior::apply(&spec, current, proposed, &mut history, Duration::from_secs(secs), &options, &mut conditions)
+        behavior::apply(
+            &spec,
+            current,
+            proposed,
+            &mut history,
+            Duration::from_secs(secs),
+            &options,
+            &mut conditions,
+        )
     };
     assert_eq!(at(0, 8, 8), 8);
     assert_eq!(at(100, 8, 2), 8, "a recommendation of 8 is still in the window");
     assert_eq!(at(301, 8, 2), 2, "it is not any more");
     assert_eq!(at(400, 2, 9), 6, "four more, or twice as many, at once");
+}
+
+#[test]
+fn rescaling_survives_crashes() {
+    let deployment = json!({"kind": "Deployment", "metadata": {"name": "web", "namespace": "ns"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"app": "web"}}, "template": {"spec": {"containers": []}}}});
+    let mut scenario = Scenario::new(&[super::build], &[deployment, autoscaler(cpu(50)), pod(0), pod(1)]);
+    let path = "/apis/metrics.k8s.io/v1beta1/namespaces/ns/pods?labelSelector=app%3Dweb";
+    scenario.extra.insert(path.into(), usage(&[100, 100]));
+    scenario.horizon = Duration::from_secs(20);
+    let mut world = World::start(&scenario, None, false);
+    world.run();
+    let found = world.shared.model.lock().get("Deployment", "ns", "web").expect("the deployment");
+    assert_eq!(found["spec"]["replicas"], json!(4));
+    check_crashes(&scenario);
 }

@@ -11,7 +11,8 @@ use crate::runtime::{
 
 const SELF: (&str, &str) =
     ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
-const OTHER: (&str, &str) = ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
+const OTHER: (&str, &str) =
+    ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
 
 struct Approving {
     requests: Store<CertificateSigningRequest>,
@@ -31,7 +32,8 @@ impl Controller for Approving {
         }
         let usages = request.spec.usages.clone().unwrap_or_default();
         let Ok(asked) = signers::read(&request.spec.request.0) else { return Ok(plan) };
-        if request.spec.signer_name != KUBELET_CLIENT || signers::is_kubelet_client(&asked, &usages).is_err() {
+        if request.spec.signer_name != KUBELET_CLIENT || signers::is_kubelet_client(&asked, &usages).is_err()
+        {
             return Ok(plan);
         }
         let is_self = request.spec.username.as_deref() == Some(asked.common_name.as_str());
@@ -56,7 +58,10 @@ impl Controller for Approving {
                 Some(_) => {}
             }
         }
-        let why = format!("recognized csr {:?} as kubelet client but subject access review was not approved", &*key.name);
+        let why = format!(
+            "recognized csr {:?} as kubelet client but subject access review was not approved",
+            &*key.name
+        );
         plan.problem = Some(Failure::local(why));
         Ok(plan)
     }

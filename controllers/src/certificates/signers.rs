@@ -37,15 +37,21 @@ pub struct Asked {
 /// # Errors
 /// When it is none.
 pub fn read(pem: &[u8]) -> Result<Asked, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("the request is not a PEM certificate request: {error}");
+    let wrong =
+        |error: &dyn std::fmt::Display| format!("the request is not a PEM certificate request: {error}");
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| wrong(&error))?;
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| wrong(&error))?;
     request.verify_signature().map_err(|error| wrong(&error))?;
     let subject = &request.certification_request_info.subject;
     let texts = |attributes: Vec<Option<String>>| attributes.into_iter().flatten().collect::<Vec<String>>();
     let names = texts(subject.iter_common_name().map(|a| a.as_str().ok().map(str::to_string)).collect());
-    let organizations = texts(subject.iter_organization().map(|a| a.as_str().ok().map(str::to_string)).collect());
-    let mut asked = Asked { common_name: names.into_iter().next().unwrap_or_default(), organizations, ..Asked::default() };
+    let organizations =
+        texts(subject.iter_organization().map(|a| a.as_str().ok().map(str::to_string)).collect());
+    let mut asked = Asked {
+        common_name: names.into_iter().next().unwrap_or_default(),
+        organizations,
+        ..Asked::default()
+    };
     for extension in request.requested_extensions().into_iter().flatten() {
         if let ParsedExtension::SubjectAlternativeName(names) = extension {
             for name in &names.general_names {

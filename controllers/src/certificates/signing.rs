@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rcgen::{
-    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SerialNumber,
 };
 use x509_parser::prelude::FromDer;
 
@@ -35,16 +36,20 @@ impl Authority {
     /// When they are not usable.
     pub fn new(cert: &str, key: &str) -> Result<Self, String> {
         let key = KeyPair::from_pem(key).map_err(|error| format!("the key: {error}"))?;
-        let (_, pem) = x509_parser::pem::parse_x509_pem(cert.as_bytes()).map_err(|error| format!("the certificate: {error}"))?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(cert.as_bytes())
+            .map_err(|error| format!("the certificate: {error}"))?;
         let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&pem.contents)
             .map_err(|error| format!("the certificate: {error}"))?;
         let ends = Timestamp::from_second(parsed.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
-        let issuer = Issuer::from_ca_cert_pem(cert, key).map_err(|error| format!("the certificate: {error}"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(cert, key).map_err(|error| format!("the certificate: {error}"))?;
         Ok(Self { issuer, ends })
     }
 
     fn read(files: &SignerFiles) -> Result<Self, String> {
-        let text = |path: &std::path::Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+        let text = |path: &std::path::Path| {
+            std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+        };
         Self::new(&text(&files.cert)?, &text(&files.key)?)
     }
 
@@ -52,13 +57,22 @@ impl Authority {
     ///
     /// # Errors
     /// When the request is malformed.
-    pub fn sign(&self, pem: &str, usages: &[String], life: Duration, now: Timestamp, serial: [u8; 16]) -> Result<String, String> {
-        let mut request = CertificateSigningRequestParams::from_pem(pem).map_err(|error| error.to_string())?;
+    pub fn sign(
+        &self,
+        pem: &str,
+        usages: &[String],
+        life: Duration,
+        now: Timestamp,
+        serial: [u8; 16],
+    ) -> Result<String, String> {
+        let mut request =
+            CertificateSigningRequestParams::from_pem(pem).map_err(|error| error.to_string())?;
         let at = |time: Timestamp| {
             let secs = u64::try_from(time.as_second()).unwrap_or(0);
             rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(secs)
         };
-        let start = now.checked_sub(jiff::SignedDuration::from_secs(BACKDATE.as_secs() as i64)).unwrap_or(now);
+        let start =
+            now.checked_sub(jiff::SignedDuration::from_secs(BACKDATE.as_secs() as i64)).unwrap_or(now);
         let end = crate::runtime::clock::add(now, life).min(self.ends);
         let params = &mut request.params;
         params.not_before = at(start);
@@ -128,7 +142,9 @@ fn authorities(options: &SigningOptions) -> BTreeMap<&'static str, Arc<Authority
             Ok(authority) => {
                 found.insert(signer, Arc::new(authority));
             }
-            Err(why) => tracing::error!(signer, %why, "this signer's authority is not usable; its requests will wait"),
+            Err(why) => {
+                tracing::error!(signer, %why, "this signer's authority is not usable; its requests will wait")
+            }
         }
     }
     found
@@ -142,20 +158,28 @@ impl Controller for Signing {
         if is_done || !has(&request, "Approved") {
             return Ok(plan);
         }
-        let Some(authority) = self.authorities.get(request.spec.signer_name.as_str()) else { return Ok(plan) };
+        let Some(authority) = self.authorities.get(request.spec.signer_name.as_str()) else {
+            return Ok(plan);
+        };
         let usages = request.spec.usages.clone().unwrap_or_default();
         let verdict = signers::read(&request.spec.request.0).and_then(|asked| {
             if asked.organizations.len() > 1 {
                 return Err("requests with more than one organization cannot be signed here".to_string());
             }
-            signers::judge(&request.spec.signer_name, &asked, &usages).unwrap_or(Ok(())).map_err(str::to_string)
+            signers::judge(&request.spec.signer_name, &asked, &usages)
+                .unwrap_or(Ok(()))
+                .map_err(str::to_string)
         });
         if let Err(why) = verdict {
             let failed = with_condition(&request, "Failed", "SignerValidationFailure", &why, context);
             plan.act(Action::update_status(&failed));
             return Ok(plan);
         }
-        let asked = request.spec.expiration_seconds.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs);
+        let asked = request
+            .spec
+            .expiration_seconds
+            .and_then(|secs| u64::try_from(secs).ok())
+            .map(Duration::from_secs);
         let life = asked.map_or(self.life, |asked| asked.clamp(LIFE_MIN, self.life.max(LIFE_MIN)));
         let pem = String::from_utf8_lossy(&request.spec.request.0).into_owned();
         match authority.sign(&pem, &usages, life, context.now, serial(&request)) {

@@ -42,7 +42,11 @@ fn options(dir: &std::path::Path) -> Options {
     let files = SignerFiles { cert: dir.join("ca.crt"), key: dir.join("ca.key") };
     std::fs::write(&files.cert, cert).expect("a file");
     std::fs::write(&files.key, key).expect("a file");
-    let signing = SigningOptions { default: Some(files), duration: std::time::Duration::from_secs(86_400), ..SigningOptions::default() };
+    let signing = SigningOptions {
+        default: Some(files),
+        duration: std::time::Duration::from_secs(86_400),
+        ..SigningOptions::default()
+    };
     Options { signing, ..Options::default() }
 }
 
@@ -65,7 +69,9 @@ fn signing_follows_the_signers_rules() {
     let text = format!("{:?}", signed.actions().next().expect("a write").verb);
     assert!(text.contains("\"certificate\""), "{text}");
     let refused = plan(&request("mallory", "system:masters"), approved);
-    assert!(format!("{:?}", refused.actions().next().expect("a write").verb).contains("SignerValidationFailure"));
+    assert!(
+        format!("{:?}", refused.actions().next().expect("a write").verb).contains("SignerValidationFailure")
+    );
 }
 
 #[test]
@@ -75,9 +81,12 @@ fn certificates_are_what_was_asked_for() {
     let usages = ["digital signature".to_string(), "client auth".to_string()];
     let pem = request("system:node:n1", "system:nodes");
     let now = crate::testing::now();
-    let signed = authority.sign(&pem, &usages, std::time::Duration::from_secs(3600), now, [1; 16]).expect("a certificate");
+    let signed = authority
+        .sign(&pem, &usages, std::time::Duration::from_secs(3600), now, [1; 16])
+        .expect("a certificate");
     let (_, pem) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).expect("PEM");
-    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&pem.contents).expect("a certificate");
+    let (_, parsed) =
+        x509_parser::certificate::X509Certificate::from_der(&pem.contents).expect("a certificate");
     assert_eq!(parsed.subject().to_string(), "CN=system:node:n1, O=system:nodes");
     assert_eq!(parsed.validity().not_after.timestamp(), now.as_second() + 3600);
     assert_eq!(parsed.validity().not_before.timestamp(), now.as_second() - 300);
@@ -94,7 +103,10 @@ fn approval_asks_first() {
     assert!(format!("{ask:?}").contains("selfnodeclient"));
     let answer = crate::runtime::Answer::Json(std::sync::Arc::new(json!({"status": {"allowed": true}})));
     let case = Case { answers: vec![(ask, answer)], ..Case::new(super::approving::build, &objects) };
-    assert_eq!(case.plan("node").summary(), "update /apis/certificates.k8s.io/v1/certificatesigningrequests/node/approval");
+    assert_eq!(
+        case.plan("node").summary(),
+        "update /apis/certificates.k8s.io/v1/certificatesigningrequests/node/approval"
+    );
     check(super::approving::build, "node", &[csr(&request("user", "group"), json!([]))], "");
 }
 
@@ -107,10 +119,25 @@ fn signing_and_cleaning_survive_crashes() {
     scenario.options = options(dir.path());
     let mut world = World::start(&scenario, None, false);
     world.run();
-    let signed = world.shared.model.lock().get("CertificateSigningRequest", "", "node").expect("kept for a while");
+    let signed =
+        world.shared.model.lock().get("CertificateSigningRequest", "", "node").expect("kept for a while");
     assert!(signed["status"]["certificate"].is_string());
     scenario.horizon = std::time::Duration::from_secs(2 * 3600);
     let mut world = World::start(&scenario, None, false);
     assert!(world.run().shared.model.lock().all("CertificateSigningRequest").is_empty());
+    check_crashes(&scenario);
+}
+
+#[test]
+fn approving_survives_crashes() {
+    let objects = [csr(&request("system:node:n1", "system:nodes"), json!([]))];
+    let mut scenario = Scenario::new(&[super::approving::build], &objects);
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    scenario.extra.insert(path.into(), json!({"status": {"allowed": true}}));
+    let mut world = World::start(&scenario, None, false);
+    world.run();
+    let approved =
+        world.shared.model.lock().get("CertificateSigningRequest", "", "node").expect("the request");
+    assert_eq!(approved["status"]["conditions"][0]["reason"], "AutoApproved");
     check_crashes(&scenario);
 }

@@ -18,8 +18,8 @@ use crate::job::facts;
 use crate::meta::{is_controlled_by, is_terminating, name, namespace, owner_reference, uid};
 use crate::runtime::plan::reference_to;
 use crate::runtime::{
-    Action, Answer, Ask, Context, Controller, Gvr, Key, Note, Pace, Plan, Propagation, ReconcileError, Store, Wiring,
-    clock,
+    Action, Answer, Ask, Context, Controller, Gvr, Key, Note, Pace, Plan, Propagation, ReconcileError, Store,
+    Wiring, clock,
 };
 
 /// Annotation of a job: the time it was scheduled for.
@@ -45,7 +45,14 @@ impl Controller for CronJobs {
         let Some(cron_job) = self.cron_jobs.get(key) else { return Ok(Plan::nothing()) };
         let spec = &cron_job.spec;
         let jobs = self.jobs.owned_by(uid(cron_job.as_ref()));
-        let mut run = Run { spec, cron_job: cron_job.as_ref().clone(), jobs, context, plan: Plan::nothing(), asks: Vec::new() };
+        let mut run = Run {
+            spec,
+            cron_job: cron_job.as_ref().clone(),
+            jobs,
+            context,
+            plan: Plan::nothing(),
+            asks: Vec::new(),
+        };
         run.sync_active();
         run.clean_up_history();
         if !is_terminating(cron_job.as_ref()) {
@@ -100,13 +107,17 @@ impl Run<'_> {
             if listed {
                 self.active().retain(|active| active.uid.as_deref() != Some(uid(job.as_ref())));
                 let how = if facts::condition(&job, "Complete").is_some() { "Complete" } else { "Failed" };
-                self.tell("SawCompletedJob", format!("Saw completed job: {}, condition: {how}", name(job.as_ref())));
+                self.tell(
+                    "SawCompletedJob",
+                    format!("Saw completed job: {}, condition: {how}", name(job.as_ref())),
+                );
             }
             self.note_success(&job);
         }
         let jobs = self.jobs.clone();
         let known: Vec<&str> = jobs.iter().map(|job| uid(job.as_ref())).collect();
-        let active = self.cron_job.status.as_ref().and_then(|status| status.active.clone()).unwrap_or_default();
+        let active =
+            self.cron_job.status.as_ref().and_then(|status| status.active.clone()).unwrap_or_default();
         for lost in active.iter().filter(|active| !known.contains(&active.uid.as_deref().unwrap_or(""))) {
             let lost_name = lost.name.clone().unwrap_or_default();
             self.tell("MissingJob", format!("Active job went missing: {lost_name}"));
@@ -133,8 +144,10 @@ impl Run<'_> {
         ];
         for (condition, limit) in limits {
             let finished = self.jobs.iter().filter(|job| facts::condition(job, condition).is_some());
-            let mut finished: Vec<Arc<Job>> = finished.filter(|job| !is_terminating(job.as_ref())).cloned().collect();
-            let started = |job: &Job| job.status.as_ref().and_then(|status| status.start_time.as_ref().map(|at| at.0));
+            let mut finished: Vec<Arc<Job>> =
+                finished.filter(|job| !is_terminating(job.as_ref())).cloned().collect();
+            let started =
+                |job: &Job| job.status.as_ref().and_then(|status| status.start_time.as_ref().map(|at| at.0));
             finished.sort_by_key(|job| (started(job), name(job.as_ref()).to_string()));
             let excess = finished.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
             let doomed = finished.iter().take(excess).map(|job| self.delete(job)).collect();
@@ -185,7 +198,11 @@ impl Run<'_> {
 
     fn due(&self, schedule: &Schedule) -> Due {
         let created = self.cron_job.metadata.creation_timestamp.as_ref().map_or(self.context.now, |at| at.0);
-        let last = self.cron_job.status.as_ref().and_then(|status| status.last_schedule_time.as_ref().map(|at| at.0));
+        let last = self
+            .cron_job
+            .status
+            .as_ref()
+            .and_then(|status| status.last_schedule_time.as_ref().map(|at| at.0));
         let mut since = last.unwrap_or(created);
         if let Some(secs) = self.spec.starting_deadline_seconds {
             let window = jiff::SignedDuration::from_secs(secs);

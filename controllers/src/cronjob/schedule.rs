@@ -1,6 +1,5 @@
 //! When a schedule is due. Times are found by `croner` in the schedule's zone; `@every` is our own.
 
-
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
@@ -103,7 +102,6 @@ impl Schedule {
         at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -93,16 +93,17 @@ impl Controller for DaemonSets {
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         let revisions = self.revisions.owned_by(uid(set.as_ref()));
-        let history = match history::settle(set.as_ref(), &spec.template, revisions, collisions, labels, context) {
-            Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
-            Err(Unsettled::Collision(count)) => {
-                let mut set = set.as_ref().clone();
-                set.status.get_or_insert_default().collision_count = Some(count);
-                plan.act(Action::update_status(&set));
-                return Ok(plan);
-            }
-            Ok(history) => history,
-        };
+        let history =
+            match history::settle(set.as_ref(), &spec.template, revisions, collisions, labels, context) {
+                Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
+                Err(Unsettled::Collision(count)) => {
+                    let mut set = set.as_ref().clone();
+                    set.status.get_or_insert_default().collision_count = Some(count);
+                    plan.act(Action::update_status(&set));
+                    return Ok(plan);
+                }
+                Ok(history) => history,
+            };
         actions.into_iter().for_each(|action| plan.act(action));
         history.write.clone().into_iter().for_each(|action| plan.act(action));
         let run = Run::new(&set, self.nodes.all(), owned, &history, context);
@@ -152,7 +153,8 @@ impl<'a> Run<'a> {
         history: &History,
         context: &'a Context<'a>,
     ) -> Self {
-        let nodes = nodes.iter().map(|node| (name(node.as_ref()).to_string(), suitability(set, node))).collect();
+        let nodes =
+            nodes.iter().map(|node| (name(node.as_ref()).to_string(), suitability(set, node))).collect();
         let mut by_node = ByNode::new();
         for pod in owned {
             by_node.entry(placement::target_node(&pod)).or_default().push(pod);
@@ -190,7 +192,11 @@ impl<'a> Run<'a> {
         }
         // Pods whose node is gone are garbage; those not bound yet would wait for it for ever.
         for (_, pods) in self.by_node.iter().filter(|(node, _)| !self.nodes.contains_key(*node)) {
-            doomed.extend(pods.iter().filter(|pod| pods::node_name(pod).is_empty() && !is_terminating(pod.as_ref())).cloned());
+            doomed.extend(
+                pods.iter()
+                    .filter(|pod| pods::node_name(pod).is_empty() && !is_terminating(pod.as_ref()))
+                    .cloned(),
+            );
         }
         // Missing and surplus pods first; a rollout moves on only from a settled state.
         if needing.is_empty() && doomed.is_empty() {
@@ -228,7 +234,8 @@ impl<'a> Run<'a> {
         for pod in pods.iter().filter(|pod| !is_terminating(pod.as_ref())) {
             if pods::is_finished(pod) {
                 let failed = pods::phase(pod) == "Failed";
-                let (reason, word) = if failed { ("FailedDaemonPod", "failed") } else { ("SucceededDaemonPod", "succeeded") };
+                let (reason, word) =
+                    if failed { ("FailedDaemonPod", "failed") } else { ("SucceededDaemonPod", "succeeded") };
                 let message = format!(
                     "Found {word} daemon pod {}/{} on node {node}, will try to {} it",
                     namespace(pod.as_ref()),
@@ -239,7 +246,11 @@ impl<'a> Run<'a> {
                     plan.again_after(left);
                     continue;
                 }
-                let note = if failed { Note::warning(self.set, reason, message) } else { Note::normal(self.set, reason, message) };
+                let note = if failed {
+                    Note::warning(self.set, reason, message)
+                } else {
+                    Note::normal(self.set, reason, message)
+                };
                 plan.note(note);
                 doomed.push(pod.clone());
             } else {
@@ -259,7 +270,11 @@ impl<'a> Run<'a> {
 
     fn delete(&self, pod: &Arc<Pod>) -> Action {
         Action::delete(pod.as_ref())
-            .noting(Note::normal(self.set, "SuccessfulDelete", format!("Deleted pod: {}", name(pod.as_ref()))))
+            .noting(Note::normal(
+                self.set,
+                "SuccessfulDelete",
+                format!("Deleted pod: {}", name(pod.as_ref())),
+            ))
             .noting_failure(Note::warning(self.set, "FailedDelete", "Error deleting: {error}"))
     }
 
@@ -303,8 +318,11 @@ impl<'a> Run<'a> {
     }
 
     fn clean_up(&self, history: &History) -> Vec<Action> {
-        let live: FxHashSet<&str> = self.by_node.values().flatten().filter_map(|pod| label(pod.as_ref(), HASH_LABEL)).collect();
+        let live: FxHashSet<&str> =
+            self.by_node.values().flatten().filter_map(|pod| label(pod.as_ref(), HASH_LABEL)).collect();
         let limit = self.set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        history::clean_up(&history.old, limit, |revision| label(revision, HASH_LABEL).is_some_and(|hash| live.contains(hash)))
+        history::clean_up(&history.old, limit, |revision| {
+            label(revision, HASH_LABEL).is_some_and(|hash| live.contains(hash))
+        })
     }
 }

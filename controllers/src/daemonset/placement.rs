@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+    Toleration,
 };
 
 use crate::meta::name;
@@ -85,7 +86,10 @@ pub fn target_node(pod: &Pod) -> String {
     }
     let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    let fields = required.into_iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    let fields = required
+        .into_iter()
+        .flat_map(|r| &r.node_selector_terms)
+        .flat_map(|t| t.match_fields.iter().flatten());
     let named = fields.into_iter().find(|f| f.key == "metadata.name" && f.operator == "In");
     named.and_then(|f| f.values.as_ref()?.first().cloned()).unwrap_or_default()
 }
@@ -117,7 +121,8 @@ fn pin(spec: &mut PodSpec, node: &str) {
     for term in &mut terms {
         term.match_fields = Some(vec![field.clone()]);
     }
-    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector { node_selector_terms: terms });
+    affinity.required_during_scheduling_ignored_during_execution =
+        Some(NodeSelector { node_selector_terms: terms });
 }
 
 /// How long a failed pod is kept before it is replaced; `None` when it may go now.

@@ -72,7 +72,8 @@ fn rolling_and_surging_survive_crashes() {
         let mut world = World::start(&scenario, None, false);
         world.run();
         assert_eq!(images(&world), ["b"; 4]);
-        let status = world.shared.model.lock().get("DaemonSet", "ns", "agent").expect("the set")["status"].clone();
+        let status =
+            world.shared.model.lock().get("DaemonSet", "ns", "agent").expect("the set")["status"].clone();
         assert_eq!((&status["updatedNumberScheduled"], &status["numberAvailable"]), (&json!(4), &json!(4)));
         check_crashes(&scenario);
     }

@@ -19,7 +19,8 @@ pub struct Rolling {
 }
 
 fn limits(run: &Run) -> (i32, i32) {
-    let desired = i32::try_from(run.nodes.values().filter(|placed| placed.should_run).count()).unwrap_or(i32::MAX);
+    let desired =
+        i32::try_from(run.nodes.values().filter(|placed| placed.should_run).count()).unwrap_or(i32::MAX);
     let strategy = run.set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let surge = resolve(rolling.and_then(|rolling| rolling.max_surge.as_ref()), desired, true);
@@ -39,8 +40,11 @@ pub fn roll(run: &Run) -> Rolling {
     if surge == 0 { replace(run, unavailable) } else { surge_over(run, surge) }
 }
 
+/// A node's new and old pod.
+type Pair<'p> = (Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>);
+
 /// The new and the old pod of a node, unless there are several of a sort (then managing sorts that out first).
-fn pair<'p>(run: &Run, pods: &'p [Arc<Pod>]) -> Option<(Option<&'p Arc<Pod>>, Option<&'p Arc<Pod>>)> {
+fn pair<'p>(run: &Run, pods: &'p [Arc<Pod>]) -> Option<Pair<'p>> {
     let alive = || pods.iter().filter(|pod| !is_terminating(pod.as_ref()));
     let mut new = alive().filter(|pod| run.is_updated(pod));
     let mut old = alive().filter(|pod| !run.is_updated(pod));
@@ -89,7 +93,8 @@ fn surge_over(run: &Run, max_surge: i32) -> Rolling {
             (Some(_), Some(_)) => surging += 1,
         }
     }
-    let desired = i32::try_from(run.nodes.values().filter(|placed| placed.should_run).count()).unwrap_or(i32::MAX);
+    let desired =
+        i32::try_from(run.nodes.values().filter(|placed| placed.should_run).count()).unwrap_or(i32::MAX);
     rolling.delete.extend(leaving.into_iter().take(usize::try_from(available - desired).unwrap_or(0)));
     let room = usize::try_from(max_surge - surging).unwrap_or(0);
     rolling.create.extend(candidates.into_iter().take(room));
@@ -99,7 +104,9 @@ fn surge_over(run: &Run, max_surge: i32) -> Rolling {
 /// Pods beyond the one a node needs; while surging a node may have an old one and a new one.
 pub fn surplus(run: &Run, running: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
     let mut oldest_first = running;
-    let order = |pod: &Arc<Pod>| (crate::pods::node_name(pod).is_empty(), created_at(&pod.metadata), name(pod.as_ref()).to_string());
+    let order = |pod: &Arc<Pod>| {
+        (crate::pods::node_name(pod).is_empty(), created_at(&pod.metadata), name(pod.as_ref()).to_string())
+    };
     oldest_first.sort_by_key(order);
     let surges = limits(run).0 > 0;
     if !surges {

@@ -51,7 +51,9 @@ fn keys_of_set(deployments: &Store<Deployment>, change: &Change<ReplicaSet>, que
     let Some(set) = change.new.as_ref().filter(|set| controller_ref(&set.metadata).is_none()) else { return };
     for deployment in deployments.in_namespace(namespace(set.as_ref())) {
         let selector = deployment.spec.as_ref().map(|spec| Selector::of(&spec.selector));
-        if selector.is_some_and(|s| s.is_ok_and(|s| !s.picks_all() && s.matches(set.metadata.labels.as_ref()))) {
+        if selector
+            .is_some_and(|s| s.is_ok_and(|s| !s.picks_all() && s.matches(set.metadata.labels.as_ref())))
+        {
             queue.add(Key::of(deployment.as_ref()));
         }
     }
@@ -66,7 +68,8 @@ fn keys_of_pod(
 ) {
     let (Some(old), None) = (&change.old, &change.new) else { return };
     let space = namespace(old.as_ref());
-    let Some(set) = controller_of::<Pod, ReplicaSet>(old).and_then(|owner| sets.named(space, &owner.name)) else {
+    let Some(set) = controller_of::<Pod, ReplicaSet>(old).and_then(|owner| sets.named(space, &owner.name))
+    else {
         return;
     };
     let Some(owner) = controller_of::<ReplicaSet, Deployment>(&set) else { return };

@@ -32,7 +32,16 @@ impl<'a> Rollout<'a> {
     pub fn new(deployment: &'a Deployment, sets: Sets, context: &'a Context<'a>) -> Self {
         let (now, clean_up) = (context.now, false);
         let copy = deployment.clone();
-        Self { original: deployment, deployment: copy, sets, now, context, clean_up, problem: None, status: None }
+        Self {
+            original: deployment,
+            deployment: copy,
+            sets,
+            now,
+            context,
+            clean_up,
+            problem: None,
+            status: None,
+        }
     }
 
     /// Reports the status of a deployment that is being deleted.
@@ -64,8 +73,9 @@ impl<'a> Rollout<'a> {
         let failed_before = self.context.failure.is_some();
         self.deployment.status = self.status.take().or(self.deployment.status);
         let annotated = self.deployment.metadata.annotations != self.original.metadata.annotations;
-        let write = (annotated || !status::same(self.original.status.as_ref(), self.deployment.status.as_ref()))
-            .then(|| Action::update_status(&self.deployment));
+        let write = (annotated
+            || !status::same(self.original.status.as_ref(), self.deployment.status.as_ref()))
+        .then(|| Action::update_status(&self.deployment));
         status::come_back(&self, write.is_some(), plan);
         // After a failure the status goes first: what failed may fail again and end the run.
         let (before, after) = if failed_before { (write, None) } else { (None, write) };
@@ -89,7 +99,10 @@ impl<'a> Rollout<'a> {
     fn is_scaling(&self) -> bool {
         let total = facts::wanted(&self.deployment);
         let noted = |set: &Set| annotation(&set.set, facts::DESIRED)?.parse::<i32>().ok();
-        self.sets.all().filter(|set| set.wanted() > 0).any(|set| noted(set).is_some_and(|desired| desired != total))
+        self.sets
+            .all()
+            .filter(|set| set.wanted() > 0)
+            .any(|set| noted(set).is_some_and(|desired| desired != total))
     }
 
     /// Brings an existing current replica set, and the deployment's revision, up to date.
@@ -97,7 +110,8 @@ impl<'a> Rollout<'a> {
         let revision = self.sets.next_revision();
         let Some(new) = &mut self.sets.new else { return };
         new.follow(&self.deployment, revision);
-        let (found, revision) = (name(&new.set).to_string(), annotation(&new.set, REVISION).map(str::to_string));
+        let (found, revision) =
+            (name(&new.set).to_string(), annotation(&new.set, REVISION).map(str::to_string));
         self.set_revision(revision);
         status::note_found(self, &found);
     }
@@ -145,7 +159,8 @@ impl<'a> Rollout<'a> {
             let status = self.deployment.status.get_or_insert_default();
             status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
         }
-        self.problem = Some(Failure::local("the name of the new replica set is taken; it will be looked for again"));
+        self.problem =
+            Some(Failure::local("the name of the new replica set is taken; it will be looked for again"));
         None
     }
 
@@ -245,7 +260,8 @@ impl<'a> Rollout<'a> {
         }
         let current = self.sets.new.as_ref().map(|new| uid(&new.set).to_string());
         let busy = |set: &Set| {
-            Some(uid(&set.set)) != current.as_deref() && (facts::set_actual(&set.set) > 0 || runs_pods(&set.set))
+            Some(uid(&set.set)) != current.as_deref()
+                && (facts::set_actual(&set.set) > 0 || runs_pods(&set.set))
         };
         if scaled || self.sets.old.iter().any(busy) {
             return None;

@@ -81,7 +81,8 @@ fn fraction(deployment: &Deployment, set: &Set) -> i32 {
         return -set.wanted();
     }
     let new_max = total + facts::max_surge(deployment);
-    let noted = annotation(&set.set, facts::MAX).and_then(|text| text.parse::<i32>().ok()).filter(|max| *max > 0);
+    let noted =
+        annotation(&set.set, facts::MAX).and_then(|text| text.parse::<i32>().ok()).filter(|max| *max > 0);
     let status = deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
     let old_max = noted.unwrap_or(status).max(1);
     let size = f64::from(set.wanted()) * f64::from(new_max) / f64::from(old_max);

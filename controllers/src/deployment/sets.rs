@@ -92,7 +92,8 @@ impl Set {
         if !self.exists {
             self.note_size(deployment);
         }
-        let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).filter(|secs| *secs != 0);
+        let min_ready =
+            deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).filter(|secs| *secs != 0);
         if let Some(spec) = self.set.spec.as_mut()
             && spec.min_ready_seconds.filter(|secs| *secs != 0) != min_ready
         {
@@ -126,7 +127,11 @@ impl Set {
             Action::update(&self.set)
         } else {
             let message = format!("Failed to create new replica set {set:?}: {{error}}");
-            Action::create(&self.set).noting_failure(Note::warning(deployment, "ReplicaSetCreateError", message))
+            Action::create(&self.set).noting_failure(Note::warning(
+                deployment,
+                "ReplicaSetCreateError",
+                message,
+            ))
         };
         if to != self.from {
             action = action.noting(scaled(if to > self.from { "up" } else { "down" }));

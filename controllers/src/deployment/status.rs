@@ -38,7 +38,14 @@ fn remove(status: &mut DeploymentStatus, kind: &str) {
 }
 
 /// Sets a condition; one with the same status and reason stays as it is, one with the same status keeps its time.
-fn set(status: &mut DeploymentStatus, kind: &str, value: &str, reason: &str, message: String, now: Timestamp) {
+fn set(
+    status: &mut DeploymentStatus,
+    kind: &str,
+    value: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) {
     let old = condition(Some(status), kind).cloned();
     if old.as_ref().is_some_and(|old| old.status == value && old.reason.as_deref() == Some(reason)) {
         return;
@@ -160,12 +167,17 @@ pub fn is_complete(deployment: &Deployment, status: Option<&DeploymentStatus>) -
 
 /// Whether anything moved since the status was last written.
 fn has_progressed(old: Option<&DeploymentStatus>, new: &DeploymentStatus) -> bool {
-    let of = |count: fn(&DeploymentStatus) -> Option<i32>| (old.and_then(count).unwrap_or(0), count(new).unwrap_or(0));
+    let of = |count: fn(&DeploymentStatus) -> Option<i32>| {
+        (old.and_then(count).unwrap_or(0), count(new).unwrap_or(0))
+    };
     let (updated_was, updated) = of(|status| status.updated_replicas);
     let (was, now) = of(|status| status.replicas);
     let (ready_was, ready) = of(|status| status.ready_replicas);
     let (available_was, available) = of(|status| status.available_replicas);
-    updated > updated_was || now - updated < was - updated_was || ready > ready_was || available > available_was
+    updated > updated_was
+        || now - updated < was - updated_was
+        || ready > ready_was
+        || available > available_was
 }
 
 fn has_timed_out(rollout: &Rollout, status: &DeploymentStatus) -> bool {

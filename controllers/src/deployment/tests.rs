@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::testing::check;
-use crate::testing::nodes::run_pods as nodes;
 use crate::testing::crash::check_crashes;
 use crate::testing::model::Model;
+use crate::testing::nodes::run_pods as nodes;
 use crate::testing::world::{Scenario, World};
 
 fn template(image: &str) -> Value {
@@ -25,7 +25,8 @@ fn rolling(surge: &str, unavailable: &str) -> Value {
 #[test]
 fn a_new_deployment_makes_its_replica_set() {
     let hash = "create /apis/apps/v1/namespaces/ns/replicasets/web-";
-    let plan = crate::testing::Case::new(super::build, &[deployment(3, "a", rolling("25%", "25%"))]).plan("ns/web");
+    let plan =
+        crate::testing::Case::new(super::build, &[deployment(3, "a", rolling("25%", "25%"))]).plan("ns/web");
     let lines: Vec<String> = plan.summary().lines().map(str::to_string).collect();
     assert!(lines[0].starts_with(hash), "{lines:?}");
     assert_eq!(lines[1..], ["update /apis/apps/v1/namespaces/ns/deployments/web/status"]);
@@ -66,7 +67,11 @@ fn rolling_update_survives_crashes() {
     let mut world = World::start(&scenario, None, false);
     world.run();
     let status = status_of(&world);
-    assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(7), &json!(7)), "{status}");
+    assert_eq!(
+        (&status["updatedReplicas"], &status["availableReplicas"]),
+        (&json!(7), &json!(7)),
+        "{status}"
+    );
     assert!(status["conditions"].to_string().contains("has successfully progressed."), "{status}");
     check_crashes(&scenario);
 }
@@ -86,7 +91,8 @@ fn a_rollout_never_has_more_or_fewer_pods_than_allowed() {
     scenario.surroundings = |model| {
         let ready = model.all("Pod").iter().filter(|pod| pod["status"]["phase"] == "Running").count();
         assert!(model.all("Pod").len() <= 5, "more than the surge");
-        let updated = model.get("Deployment", "ns", "web").map(|web| web["spec"]["template"] == template("b"));
+        let updated =
+            model.get("Deployment", "ns", "web").map(|web| web["spec"]["template"] == template("b"));
         assert!(updated != Some(true) || ready >= 4, "fewer than are to be available");
         nodes(model)
     };

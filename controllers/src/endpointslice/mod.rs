@@ -87,7 +87,9 @@ impl Controller for EndpointSlices {
         let mut pods = self.pods.in_namespace(&key.namespace);
         pods.retain(|pod| map_matches(Some(selector), pod.metadata.labels.as_ref()));
         let mut existing = self.slices.by(BY_SERVICE, &service_value(key));
-        existing.retain(|slice| label(slice.as_ref(), MANAGED_BY) == Some(MANAGER) && !is_terminating(slice.as_ref()));
+        existing.retain(|slice| {
+            label(slice.as_ref(), MANAGED_BY) == Some(MANAGER) && !is_terminating(slice.as_ref())
+        });
         let families = desired::families(&service);
         let mut deletions: Vec<Action> = Vec::new();
         for slice in existing.iter().filter(|slice| !families.contains(&slice.address_type.as_str())) {
@@ -95,7 +97,8 @@ impl Controller for EndpointSlices {
         }
         let (mut missing, parent) = (None, Parent::service(&service));
         for family in families {
-            let of_family: Vec<_> = existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
+            let of_family: Vec<_> =
+                existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
             let wanted = desired::desired(&service, &pods, &self.nodes, family);
             missing = missing.or(wanted.missing_node);
             let mut writes = placement::place(&parent, family, of_family, wanted.groups, self.per_slice);

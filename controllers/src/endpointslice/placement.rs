@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::desired::{Group, PortKey};
 use super::{MANAGED_BY, MANAGER, SERVICE_NAME};
@@ -59,16 +59,19 @@ impl Parent {
 
     fn owns(&self, slice: &EndpointSlice) -> bool {
         let same = |have: &OwnerReference| {
-            have.uid == self.owner.uid && have.kind == self.owner.kind && have.api_version == self.owner.api_version
+            have.uid == self.owner.uid
+                && have.kind == self.owner.kind
+                && have.api_version == self.owner.api_version
         };
         slice.metadata.owner_references.iter().flatten().any(same)
     }
 
     fn is_dressed(&self, slice: &EndpointSlice) -> bool {
         slice.metadata.labels.as_ref() == Some(&self.labels)
-            && self.annotations.as_ref().is_none_or(|wanted| {
-                slice.metadata.annotations.clone().unwrap_or_default() == *wanted
-            })
+            && self
+                .annotations
+                .as_ref()
+                .is_none_or(|wanted| slice.metadata.annotations.clone().unwrap_or_default() == *wanted)
     }
 
     fn dress(&self, slice: &mut EndpointSlice) {
@@ -133,7 +136,8 @@ fn place_group(
 ) {
     let mut wanted: BTreeMap<EndpointId, Endpoint> =
         group.endpoints.into_iter().map(|endpoint| (id_of(&endpoint), endpoint)).collect();
-    let (mut changed, mut unchanged): (Vec<EndpointSlice>, Vec<Arc<EndpointSlice>>) = (Vec::new(), Vec::new());
+    let (mut changed, mut unchanged): (Vec<EndpointSlice>, Vec<Arc<EndpointSlice>>) =
+        (Vec::new(), Vec::new());
     for slice in have {
         let kept: Vec<(&Endpoint, Endpoint)> =
             slice.endpoints.iter().flatten().filter_map(|e| Some((e, wanted.remove(&id_of(e))?))).collect();
@@ -187,9 +191,8 @@ fn fill(slices: &mut [EndpointSlice], left: &mut Vec<Endpoint>, per_slice: usize
 
 /// The unchanged slice that `count` more endpoints would fill best.
 fn best_fit(slices: &[Arc<EndpointSlice>], count: usize, per_slice: usize) -> Option<usize> {
-    let room = |slice: &EndpointSlice| {
-        per_slice.checked_sub(count + slice.endpoints.as_ref().map_or(0, Vec::len))
-    };
+    let room =
+        |slice: &EndpointSlice| per_slice.checked_sub(count + slice.endpoints.as_ref().map_or(0, Vec::len));
     let fitting = slices.iter().enumerate().filter_map(|(at, slice)| Some((room(slice)?, at)));
     fitting.min().map(|(_, at)| at)
 }

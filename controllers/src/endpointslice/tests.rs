@@ -73,7 +73,9 @@ fn churn(model: &mut Model) {
 
 fn one_goes(model: &mut Model) {
     model.vanish("Pod", "ns", "p200");
-    model.edit("Service", "ns", "web", |service| service["spec"]["trafficDistribution"] = "PreferClose".into());
+    model.edit("Service", "ns", "web", |service| {
+        service["spec"]["trafficDistribution"] = "PreferClose".into()
+    });
 }
 
 #[test]

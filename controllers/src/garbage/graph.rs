@@ -35,7 +35,8 @@ pub struct Owner {
 impl Owner {
     /// The reference as it stands in objects.
     pub fn to_json(&self) -> Value {
-        let mut json = json!({"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": &*self.uid});
+        let mut json =
+            json!({"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": &*self.uid});
         if let Some(controller) = self.controller {
             json["controller"] = controller.into();
         }
@@ -136,7 +137,9 @@ impl Graph {
 
     /// Whether `dependent`, itself waiting for its dependents, depends on `owner` and `owner` on it.
     pub fn is_circular(&self, dependent: &Node, owner: &Node) -> bool {
-        dependent.waits() && dependent.blocks(&owner.uid) && owner.owners.iter().any(|up| up.uid == dependent.uid)
+        dependent.waits()
+            && dependent.blocks(&owner.uid)
+            && owner.owners.iter().any(|up| up.uid == dependent.uid)
     }
 
     /// Whether an object with this uid is known to have existed and to be gone.
@@ -163,7 +166,9 @@ impl Graph {
 
     /// Sets what discovery found.
     pub fn set_kinds(&mut self, kinds: OwnerKinds) {
-        let entry = |(gvr, namespaced): (Gvr, bool)| ((gvr.group.to_string(), gvr.kind.to_string()), (gvr, namespaced));
+        let entry = |(gvr, namespaced): (Gvr, bool)| {
+            ((gvr.group.to_string(), gvr.kind.to_string()), (gvr, namespaced))
+        };
         self.kinds = kinds.into_iter().map(entry).collect();
     }
 

@@ -20,8 +20,8 @@ use self::graph::{Graph, Node, Owner};
 use crate::meta::{FOREGROUND, ORPHAN};
 use crate::runtime::plan::PatchKind;
 use crate::runtime::{
-    Action, Answer, Ask, Context, Controller, Failure, Gvr, Key, Pace, Plan, Propagation, ReconcileError, Verb,
-    Wiring,
+    Action, Answer, Ask, Context, Controller, Failure, Gvr, Key, Pace, Plan, Propagation, ReconcileError,
+    Verb, Wiring,
 };
 
 /// How soon a key is looked at again while the graph is not complete.
@@ -164,7 +164,8 @@ fn live_standing(live: &Value, owner: &Owner) -> Standing {
 
 /// Foreground deletion: dependents that block are dealt with first; then the finalizer goes.
 fn foreground(graph: &Graph, node: &Node, context: &Context, plan: &mut Plan) {
-    let blocking: Vec<&Node> = graph.dependents(&node.uid).filter(|dependent| dependent.blocks(&node.uid)).collect();
+    let blocking: Vec<&Node> =
+        graph.dependents(&node.uid).filter(|dependent| dependent.blocks(&node.uid)).collect();
     if blocking.is_empty() {
         plan.act(remove_finalizer(node, FOREGROUND));
         return;
@@ -178,7 +179,9 @@ fn foreground(graph: &Graph, node: &Node, context: &Context, plan: &mut Plan) {
         }
     }
     plan.act_all(Pace::Parallel, actions);
-    let circles = graph.dependents(&node.uid).filter(|dependent| dependent.deleting && graph.is_circular(dependent, node));
+    let circles = graph
+        .dependents(&node.uid)
+        .filter(|dependent| dependent.deleting && graph.is_circular(dependent, node));
     let unblocked: Vec<Action> = circles.map(|dependent| unblock(dependent, node)).collect();
     plan.act_all(Pace::Parallel, unblocked);
 }

@@ -99,7 +99,8 @@ impl EventSink for Silent {
 /// Runs until told to stop.
 pub async fn run(graph: Arc<RwLock<Graph>>, queue: Arc<Queue>, context: BackgroundContext) {
     let feed = Feed::new(graph, queue);
-    let api = ApiClient::new(context.client.clone(), Arc::new(Process), Arc::new(Silent), "garbage-collector");
+    let api =
+        ApiClient::new(context.client.clone(), Arc::new(Process), Arc::new(Silent), "garbage-collector");
     let mut watches: FxHashMap<Gvr, Watch> = FxHashMap::default();
     let mut due = tokio::time::Instant::now();
     loop {
@@ -118,7 +119,8 @@ pub async fn run(graph: Arc<RwLock<Graph>>, queue: Arc<Queue>, context: Backgrou
             }
         }
         update_complete(&feed, &watches);
-        let pause = if feed.graph.read().is_complete() { Duration::from_secs(1) } else { Duration::from_millis(20) };
+        let pause =
+            if feed.graph.read().is_complete() { Duration::from_secs(1) } else { Duration::from_millis(20) };
         tokio::select! {
             () = context.stop.cancelled() => break,
             () = feed.kinds_changed.notified() => due = due.min(tokio::time::Instant::now() + SETTLE),

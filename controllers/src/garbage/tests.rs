@@ -61,7 +61,7 @@ fn owned(kind: &str, name: &str, owners: &[(&str, &str)]) -> Value {
 #[test]
 fn absent_owners_are_verified() {
     let pod = owned("Pod", "p", &[("ReplicaSet", "gone")]);
-    let plan = Case::new(build, &[pod.clone()]).plan("u-p");
+    let plan = Case::new(build, std::slice::from_ref(&pod)).plan("u-p");
     assert_eq!(plan.asks.len(), 1, "nothing is deleted on the cache's word alone");
     let ask = plan.asks[0].clone();
     let answer = |body: Value| crate::runtime::Answer::Json(Arc::new(body));
@@ -90,7 +90,10 @@ fn references_render_as_they_were() {
         controller: Some(true),
         block: None,
     };
-    assert_eq!(owner.to_json(), json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true}));
+    assert_eq!(
+        owner.to_json(),
+        json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true})
+    );
 }
 
 fn family() -> Vec<Value> {

@@ -133,7 +133,8 @@ pub fn finished_at(pod: &Pod) -> Timestamp {
 
 fn containers_finished_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
-    let ended = |status: &ContainerStatus| Some(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0);
+    let ended =
+        |status: &ContainerStatus| Some(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0);
     let ends: Option<Vec<Timestamp>> = status.container_statuses.iter().flatten().map(ended).collect();
     ends?.into_iter().max()
 }

@@ -107,7 +107,14 @@ mod tests {
 
     #[test]
     fn text_forms() {
-        let cases = [("0-3,5", 10, "0-3,5"), ("1,2", 10, "1,2"), ("1,2,3", 10, "1-3"), ("0-9", 5, "0-4"), ("x,7", 10, "7"), ("", 3, "")];
+        let cases = [
+            ("0-3,5", 10, "0-3,5"),
+            ("1,2", 10, "1,2"),
+            ("1,2,3", 10, "1-3"),
+            ("0-9", 5, "0-4"),
+            ("x,7", 10, "7"),
+            ("", 3, ""),
+        ];
         for (text, completions, expected) in cases {
             assert_eq!(Indexes::parse(text, completions).to_string(), expected, "{text:?}");
         }

@@ -152,8 +152,10 @@ impl State<'_> {
         };
         let last_success = ends(|pod| pods::phase(pod) == "Succeeded").max();
         let failed = self.pods.iter().filter(|pod| facts::is_failed(pod, self.job));
-        let since: Vec<_> =
-            failed.map(|pod| facts::finished_at(pod)).filter(|at| last_success.is_none_or(|s| *at > s)).collect();
+        let since: Vec<_> = failed
+            .map(|pod| facts::finished_at(pod))
+            .filter(|at| last_success.is_none_or(|s| *at > s))
+            .collect();
         match since.iter().max() {
             None => Duration::ZERO,
             Some(last) => facts::backoff_left(since.len(), *last, self.now),
@@ -164,7 +166,8 @@ impl State<'_> {
         let mut taken = self.succeeded_indexes.clone();
         self.active.iter().filter_map(|pod| facts::raw_index(pod)).for_each(|index| taken.add(index));
         if facts::replaces_only_failed(self.job) {
-            let going = self.pods.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod));
+            let going =
+                self.pods.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod));
             going.filter_map(|pod| facts::raw_index(pod)).for_each(|index| taken.add(index));
         }
         if let Some(failed) = &self.failed_indexes {
@@ -198,7 +201,10 @@ impl State<'_> {
         let mut template = self.template();
         if let Some(spec) = &mut template.spec {
             spec.hostname = Some(format!("{}-{index}", name(self.job)));
-            spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(add_index_variable);
+            spec.containers
+                .iter_mut()
+                .chain(spec.init_containers.iter_mut().flatten())
+                .for_each(add_index_variable);
         }
         let prefix = pods::name_prefix(&format!("{}-{index}", name(self.job)));
         let mut pod = pods::from_template(&template, self.job, &prefix);

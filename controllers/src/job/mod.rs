@@ -58,9 +58,14 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
 
 fn keys_of_job(pods: &Store<Pod>, change: &Change<Job>, queue: &mut Enqueue) {
     let Some(job) = change.latest() else { return };
-    let own_write = change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
+    let own_write =
+        change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
     // A change of nothing but the status is mostly our own; what it leads to can wait for the batch.
-    if own_write { queue.add_after(Key::of(job.as_ref()), BATCH) } else { queue.add(Key::of(job.as_ref())) }
+    if own_write {
+        queue.add_after(Key::of(job.as_ref()), BATCH)
+    } else {
+        queue.add(Key::of(job.as_ref()))
+    }
     if change.new.is_none() || facts::is_finished(job) {
         for pod in pods.owned_by(uid(job.as_ref())) {
             queue.add(pod_key(&pod));
@@ -135,12 +140,15 @@ impl Jobs {
     /// Removes the finalizer from a pod that no live job will ever count.
     fn release(&self, key: &Key) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(pod) = self.pods.get(key).filter(|pod| has_finalizer(&pod.metadata, TRACKING)) else { return plan };
+        let Some(pod) = self.pods.get(key).filter(|pod| has_finalizer(&pod.metadata, TRACKING)) else {
+            return plan;
+        };
         if let Some(owner) = controller_ref(&pod.metadata) {
             let Some(owner) = controller_of::<Pod, Job>(&pod).filter(|found| found.uid == owner.uid) else {
                 return plan;
             };
-            let job = self.jobs.named(&key.namespace, &owner.name).filter(|job| uid(job.as_ref()) == owner.uid);
+            let job =
+                self.jobs.named(&key.namespace, &owner.name).filter(|job| uid(job.as_ref()) == owner.uid);
             let counts = |job: &Job| facts::is_managed_elsewhere(job) || !facts::is_finished(job);
             if job.is_some_and(|job| counts(&job)) {
                 return plan;
@@ -159,4 +167,3 @@ pub fn remove_finalizer(pod: &Pod) -> Action {
         "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": kept}});
     Action::merge(pod, patch).tolerating(&[404])
 }
-

@@ -62,9 +62,11 @@ fn exit_code(requirement: &PodFailurePolicyOnExitCodesRequirement, pod: &Pod) ->
         let Some(code) = code_of(status).filter(|code| *code != 0) else { return false };
         let named = requirement.container_name.as_ref().is_none_or(|name| *name == status.name);
         let listed = requirement.values.contains(&code);
-        named && if requirement.operator == "In" { listed } else { requirement.operator == "NotIn" && !listed }
+        named
+            && if requirement.operator == "In" { listed } else { requirement.operator == "NotIn" && !listed }
     };
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     let found = all.into_iter().find(fits)?;
     Some((found.name.clone(), code_of(found)?))
 }
@@ -75,7 +77,9 @@ fn code_of(status: &ContainerStatus) -> Option<i32> {
 
 fn pod_condition(patterns: &[PodFailurePolicyOnPodConditionsPattern], pod: &Pod) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
-    let wanted = |pattern: &PodFailurePolicyOnPodConditionsPattern| pattern.status.as_deref().unwrap_or("True").to_string();
+    let wanted = |pattern: &PodFailurePolicyOnPodConditionsPattern| {
+        pattern.status.as_deref().unwrap_or("True").to_string()
+    };
     conditions
         .into_iter()
         .find(|have| patterns.iter().any(|p| p.type_ == have.type_ && wanted(p) == have.status))

@@ -56,7 +56,8 @@ impl<'a> State<'a> {
         let lists = written.succeeded.iter().flatten().chain(written.failed.iter().flatten());
         let uncounted: FxHashSet<String> = lists.cloned().collect();
         let active: Vec<_> = pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
-        let terminating = pods.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod)).count();
+        let terminating =
+            pods.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod)).count();
         let mut state = Self {
             job,
             status,
@@ -89,7 +90,8 @@ impl<'a> State<'a> {
         let (job, written) = (self.job, self.status.uncounted_terminated_pods.clone().unwrap_or_default());
         let new = || self.pods.iter().filter(|pod| self.is_new(pod));
         let succeeded = new().filter(|pod| pods::phase(pod) == "Succeeded").count();
-        let failed = new().filter(|pod| facts::is_failed(pod, job) && policy::judge(job, pod).counts()).count();
+        let failed =
+            new().filter(|pod| facts::is_failed(pod, job) && policy::judge(job, pod).counts()).count();
         let listed = |list: &Option<Vec<String>>| count(list.as_ref().map_or(0, Vec::len));
         self.succeeded = self.status.succeeded.unwrap_or(0) + count(succeeded) + listed(&written.succeeded);
         self.failed = self.status.failed.unwrap_or(0) + count(failed) + listed(&written.failed);
@@ -100,7 +102,8 @@ impl<'a> State<'a> {
         if !facts::is_indexed(job) {
             return;
         }
-        self.known_indexes = Indexes::parse(self.status.completed_indexes.as_deref().unwrap_or(""), completions);
+        self.known_indexes =
+            Indexes::parse(self.status.completed_indexes.as_deref().unwrap_or(""), completions);
         self.succeeded_indexes = self.known_indexes.clone();
         for pod in self.pods.iter().filter(|pod| pods::phase(pod) == "Succeeded") {
             if has_finalizer(&pod.metadata, TRACKING)
@@ -112,7 +115,11 @@ impl<'a> State<'a> {
         self.succeeded = self.succeeded_indexes.total();
         let Some(limit) = facts::backoff_limit_per_index(job) else { return };
         let mut failed = Indexes::parse(self.status.failed_indexes.as_deref().unwrap_or(""), completions);
-        for pod in self.pods.iter().filter(|pod| has_finalizer(&pod.metadata, TRACKING) && facts::is_failed(pod, job)) {
+        for pod in self
+            .pods
+            .iter()
+            .filter(|pod| has_finalizer(&pod.metadata, TRACKING) && facts::is_failed(pod, job))
+        {
             let Some(index) = facts::index(pod, job) else { continue };
             let verdict = policy::judge(job, pod);
             let spent = verdict.counts() && facts::index_failures(pod).0 >= limit;
@@ -129,7 +136,9 @@ impl<'a> State<'a> {
         let active: FxHashSet<u32> = self.active.iter().filter_map(|pod| facts::raw_index(pod)).collect();
         let mut delayed: BTreeMap<u32, Arc<Pod>> = BTreeMap::new();
         for pod in self.pods.iter().filter(|pod| has_finalizer(&pod.metadata, TRACKING)) {
-            let Some(index) = facts::index(pod, self.job).filter(|_| facts::is_failed(pod, self.job)) else { continue };
+            let Some(index) = facts::index(pod, self.job).filter(|_| facts::is_failed(pod, self.job)) else {
+                continue;
+            };
             if active.contains(&index) || failed.has(index) || self.succeeded_indexes.has(index) {
                 continue;
             }

@@ -29,7 +29,9 @@ fn end_pods(model: &mut Model, fails: impl Fn(&Value) -> bool) -> bool {
     let mut moved = false;
     for pod in model.all("Pod") {
         let (space, name) = names(&pod);
-        if !pod["metadata"]["deletionTimestamp"].is_null() && pod["metadata"]["deletionGracePeriodSeconds"] != 0 {
+        if !pod["metadata"]["deletionTimestamp"].is_null()
+            && pod["metadata"]["deletionGracePeriodSeconds"] != 0
+        {
             model.vanish("Pod", &space, &name);
             moved = true;
         } else if pod["status"]["phase"] == "Pending" {
@@ -60,7 +62,9 @@ fn status(world: &World) -> Value {
 
 fn conditions(status: &Value) -> Vec<String> {
     let list = status["conditions"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|c| format!("{} {}", c["type"].as_str().unwrap_or(""), c["reason"].as_str().unwrap_or(""))).collect()
+    list.iter()
+        .map(|c| format!("{} {}", c["type"].as_str().unwrap_or(""), c["reason"].as_str().unwrap_or("")))
+        .collect()
 }
 
 #[test]
@@ -83,7 +87,8 @@ fn success_is_counted_once() {
     let status = status(world.run());
     assert_eq!((&status["succeeded"], &status["failed"]), (&json!(3), &Value::Null), "{status}");
     assert_eq!(conditions(&status), ["SuccessCriteriaMet CompletionsReached", "Complete CompletionsReached"]);
-    let tracked = world.shared.model.lock().all("Pod").iter().any(|pod| !pod["metadata"]["finalizers"].is_null());
+    let tracked =
+        world.shared.model.lock().all("Pod").iter().any(|pod| !pod["metadata"]["finalizers"].is_null());
     assert!(!tracked, "finalizers are gone");
     check_crashes(&scenario);
 }
@@ -104,11 +109,17 @@ fn indexed_jobs_fail_by_index() {
     let spec = json!({"completionMode": "Indexed", "backoffLimitPerIndex": 1, "backoffLimit": 100});
     let mut scenario = Scenario::new(&[super::build], &[job(spec)]);
     scenario.surroundings = |model| {
-        end_pods(model, |pod| pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] == "1")
+        end_pods(model, |pod| {
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] == "1"
+        })
     };
     let mut world = World::start(&scenario, None, false);
     let status = status(world.run());
-    assert_eq!((&status["completedIndexes"], &status["failedIndexes"]), (&json!("0,2"), &json!("1")), "{status}");
+    assert_eq!(
+        (&status["completedIndexes"], &status["failedIndexes"]),
+        (&json!("0,2"), &json!("1")),
+        "{status}"
+    );
     assert_eq!(conditions(&status), ["FailureTarget FailedIndexes", "Failed FailedIndexes"]);
     check_crashes(&scenario);
 }
@@ -119,7 +130,12 @@ fn policies_decide() {
     let mut scenario = Scenario::new(&[super::build], &[job(json!({"podFailurePolicy": policy}))]);
     scenario.surroundings = fail;
     let status = status(World::start(&scenario, None, false).run());
-    assert!(status["conditions"][0]["message"].as_str().unwrap_or("").ends_with("failed with exit code 7 matching FailJob rule at index 0"));
+    assert!(
+        status["conditions"][0]["message"]
+            .as_str()
+            .unwrap_or("")
+            .ends_with("failed with exit code 7 matching FailJob rule at index 0")
+    );
     let success = json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]});
     let spec = json!({"completionMode": "Indexed", "successPolicy": success, "parallelism": 1});
     let mut scenario = Scenario::new(&[super::build], &[job(spec)]);
@@ -141,7 +157,8 @@ fn suspension_deletes_pods_uncounted() {
         }
         moved
     };
-    scenario.steps = vec![|model| model.edit("Job", "ns", "work", |job| job["spec"]["suspend"] = true.into())];
+    scenario.steps =
+        vec![|model| model.edit("Job", "ns", "work", |job| job["spec"]["suspend"] = true.into())];
     let status = status(World::start(&scenario, None, false).run());
     assert_eq!((&status["failed"], &status["active"]), (&Value::Null, &Value::Null), "{status}");
     assert_eq!(conditions(&status), ["Suspended JobSuspended"]);

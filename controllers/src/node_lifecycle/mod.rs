@@ -28,9 +28,7 @@ use crate::nodes;
 use crate::options::NodeOptions;
 use crate::pods;
 use crate::runtime::store::IndexValues;
-use crate::runtime::{
-    Action, Context, Controller, Key, Note, Pace, Plan, ReconcileError, Store, Wiring,
-};
+use crate::runtime::{Action, Context, Controller, Key, Note, Pace, Plan, ReconcileError, Store, Wiring};
 
 /// Namespace of the nodes' leases.
 const LEASES: &str = "kube-node-lease";
@@ -161,7 +159,9 @@ impl NodeLifecycle {
         if let Some(wanted) = wanted {
             let meta = json!({"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version});
             let list = if wanted.is_empty() { Value::Null } else { json!(wanted) };
-            plan.act(Action::merge(node, json!({"metadata": meta, "spec": {"taints": list}})).tolerating(&[404]));
+            plan.act(
+                Action::merge(node, json!({"metadata": meta, "spec": {"taints": list}})).tolerating(&[404]),
+            );
         }
     }
 }
@@ -175,7 +175,9 @@ fn unready(pod: &Pod, context: &Context) -> Action {
     let meta = json!({"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version});
     let body = json!({"metadata": meta, "status": {"conditions": conditions}});
     // A conflict means that someone wrote the pod's status just now; the next look sees what.
-    Action::merge_status(pod, body)
-        .tolerating(&[404, 409])
-        .noting(Note::warning(pod, "NodeNotReady", "Node is not ready"))
+    Action::merge_status(pod, body).tolerating(&[404, 409]).noting(Note::warning(
+        pod,
+        "NodeNotReady",
+        "Node is not ready",
+    ))
 }

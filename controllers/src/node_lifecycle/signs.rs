@@ -29,10 +29,13 @@ impl Signs {
         let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|at| at.0));
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         // What this loop writes itself (status Unknown) carries no new heartbeat and so is no sign of life.
-        let heartbeats = conditions.into_iter().flatten().map(|c| c.last_heartbeat_time.as_ref().map(|at| at.0));
+        let heartbeats =
+            conditions.into_iter().flatten().map(|c| c.last_heartbeat_time.as_ref().map(|at| at.0));
         let sign = Sign { uid: uid(node).to_string(), renewed, heartbeats: heartbeats.collect() };
         match self.last.get(name(node)) {
-            Some((last, at)) if last.uid == sign.uid && last.renewed == sign.renewed && !is_newer(&sign, last) => {
+            Some((last, at))
+                if last.uid == sign.uid && last.renewed == sign.renewed && !is_newer(&sign, last) =>
+            {
                 elapsed.saturating_sub(*at)
             }
             _ => {
@@ -59,7 +62,10 @@ mod tests {
 
     fn node(heartbeat: &str) -> Node {
         let conditions = json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": heartbeat}]);
-        serde_json::from_value(json!({"metadata": {"name": "n", "uid": "u"}, "status": {"conditions": conditions}})).expect("a node")
+        serde_json::from_value(
+            json!({"metadata": {"name": "n", "uid": "u"}, "status": {"conditions": conditions}}),
+        )
+        .expect("a node")
     }
 
     fn lease(renewed: &str) -> Lease {

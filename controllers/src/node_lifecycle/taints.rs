@@ -21,7 +21,9 @@ const BY_CONDITION: [(&str, &str, &str); 6] = [
 
 fn is_ours(taint: &Taint) -> bool {
     match taint.effect.as_str() {
-        "NoSchedule" => taint.key == UNSCHEDULABLE || BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key),
+        "NoSchedule" => {
+            taint.key == UNSCHEDULABLE || BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key)
+        }
         "NoExecute" => taint.key == NOT_READY || taint.key == UNREACHABLE,
         _ => false,
     }

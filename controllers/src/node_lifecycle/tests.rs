@@ -39,7 +39,9 @@ fn scenario(secs: u64) -> Scenario {
 fn taints(world: &World, name: &str) -> Vec<String> {
     let node = world.shared.model.lock().get("Node", "", name).expect("the node");
     let list = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|t| format!("{}:{}", t["key"].as_str().unwrap_or(""), t["effect"].as_str().unwrap_or(""))).collect()
+    list.iter()
+        .map(|t| format!("{}:{}", t["key"].as_str().unwrap_or(""), t["effect"].as_str().unwrap_or("")))
+        .collect()
 }
 
 #[test]
@@ -49,9 +51,14 @@ fn silence_becomes_taints() {
     assert_eq!(taints(world.run(), "dead"), Vec::<String>::new(), "within the grace period");
     let mut world = World::start(&late, None, false);
     world.run();
-    assert_eq!(taints(&world, "dead"), ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]);
+    assert_eq!(
+        taints(&world, "dead"),
+        ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
+    );
     assert_eq!(taints(&world, "alive"), Vec::<String>::new());
-    let ready = world.shared.model.lock().get("Pod", "ns", "p").expect("the pod")["status"]["conditions"][0]["status"].clone();
+    let ready = world.shared.model.lock().get("Pod", "ns", "p").expect("the pod")["status"]["conditions"][0]
+        ["status"]
+        .clone();
     assert_eq!(ready, "False");
 }
 

@@ -66,14 +66,21 @@ impl Zones {
     ///
     /// # Errors
     /// When it must wait: for how long, if that is known.
-    pub fn admit(&mut self, node: &Node, elapsed: Duration, options: &NodeOptions) -> Result<(), Option<Duration>> {
+    pub fn admit(
+        &mut self,
+        node: &Node,
+        elapsed: Duration,
+        options: &NodeOptions,
+    ) -> Result<(), Option<Duration>> {
         // When everything looks down the fault is here.
         if self.zones.values().all(|zone| zone.health == Health::Down) {
             return Err(None);
         }
         let name = zone_of(node);
         let rate = match self.zones.get(&name) {
-            Some(Zone { health: Health::Partial, size }) if *size > options.large_cluster => options.secondary_eviction_rate,
+            Some(Zone { health: Health::Partial, size }) if *size > options.large_cluster => {
+                options.secondary_eviction_rate
+            }
             Some(Zone { health: Health::Partial, .. }) => 0.0,
             _ => options.eviction_rate,
         };
@@ -98,7 +105,8 @@ mod tests {
     fn nodes(ready: usize, broken: usize) -> Vec<Arc<Node>> {
         let node = |number: usize, status: &str| {
             let conditions = json!([{"type": "Ready", "status": status}]);
-            let json = json!({"metadata": {"name": format!("n{number}")}, "status": {"conditions": conditions}});
+            let json =
+                json!({"metadata": {"name": format!("n{number}")}, "status": {"conditions": conditions}});
             Arc::new(serde_json::from_value::<Node>(json).expect("a node"))
         };
         (0..ready).map(|n| node(n, "True")).chain((0..broken).map(|n| node(ready + n, "Unknown"))).collect()

@@ -102,10 +102,12 @@ impl<K: Kind> Controller for Replicas<K> {
             return Ok(Plan::nothing());
         }
         let mut candidates = self.pods.owned_by(uid(set.as_ref()));
-        let terminating = candidates.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod)).count();
+        let terminating =
+            candidates.iter().filter(|pod| is_terminating(pod.as_ref()) && !pods::is_finished(pod)).count();
         candidates.extend(self.pods.orphaned_in(&key.namespace));
         candidates.retain(|pod| pods::is_active(pod));
-        let claimed = claim(set.as_ref(), candidates, context, |pod| selector.matches(pod.metadata.labels.as_ref()));
+        let claimed =
+            claim(set.as_ref(), candidates, context, |pod| selector.matches(pod.metadata.labels.as_ref()));
         let (owned, actions) = match claimed {
             Claim::Unsure(ask) => return Ok(Plan::nothing().ask(ask)),
             Claim::Settled { owned, actions } => (owned, actions),
@@ -162,12 +164,21 @@ impl<K: Kind> Replicas<K> {
     fn related(&self, set: &K) -> Vec<Arc<Pod>> {
         let siblings = controller_ref(set.meta()).map(|owner| self.sets.owned_by(&owner.uid));
         match siblings {
-            Some(siblings) => siblings.iter().flat_map(|sibling| self.pods.owned_by(uid(sibling.as_ref()))).collect(),
+            Some(siblings) => {
+                siblings.iter().flat_map(|sibling| self.pods.owned_by(uid(sibling.as_ref()))).collect()
+            }
             None => self.pods.owned_by(uid(set)),
         }
     }
 
-    fn status(&self, set: &K, owned: &[Arc<Pod>], terminating: usize, context: &Context, plan: &mut Plan) -> Status {
+    fn status(
+        &self,
+        set: &K,
+        owned: &[Arc<Pod>],
+        terminating: usize,
+        context: &Context,
+        plan: &mut Plan,
+    ) -> Status {
         let old = set.status();
         let mut status = Status {
             replicas: count(owned.len()),
@@ -179,7 +190,8 @@ impl<K: Kind> Replicas<K> {
         let labels = set.template().and_then(|t| t.metadata.as_ref()).and_then(|meta| meta.labels.as_ref());
         for pod in owned {
             let have = pod.metadata.labels.as_ref();
-            let full = labels.into_iter().flatten().all(|(k, v)| have.and_then(|have| have.get(k)) == Some(v));
+            let full =
+                labels.into_iter().flatten().all(|(k, v)| have.and_then(|have| have.get(k)) == Some(v));
             status.fully_labeled += i32::from(full);
             match pods::available_in(pod, set.min_ready_secs(), context.now) {
                 None => {}
@@ -199,10 +211,11 @@ impl<K: Kind> Replicas<K> {
 /// The failure condition: set after a run whose writes of pods failed, kept while such runs go on, gone otherwise.
 fn failing<K: Kind>(set: &K, have: usize, old: &Status, context: &Context) -> Option<Failing> {
     let wanted = usize::try_from(set.wanted()).unwrap_or(0);
-    let failure = context.failure.filter(|failure| failure.code != 0 && failure.code != 409 && have != wanted)?;
+    let failure =
+        context.failure.filter(|failure| failure.code != 0 && failure.code != 409 && have != wanted)?;
     let reason = if have < wanted { "FailedCreate" } else { "FailedDelete" };
     let since = old.failing.as_ref().and_then(|failing| failing.since.clone());
-    let since = since.or_else(|| Some(Time(context.now)));
+    let since = since.or(Some(Time(context.now)));
     Some(Failing { reason: reason.into(), message: failure.message.clone(), since })
 }
 

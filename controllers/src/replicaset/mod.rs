@@ -2,6 +2,8 @@
 //! both; this module says how each kind looks to it.
 
 pub mod core;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
@@ -9,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 };
 
 use self::core::{Failing, Kind, Replicas, Status};
-use crate::meta::StringMap;
 use crate::runtime::{Controller, ReconcileError, Wiring};
 use crate::selector::Selector;
 
@@ -107,7 +108,7 @@ impl Kind for ReplicationController {
 
     fn selector(&self) -> Result<Selector, ReconcileError> {
         let map = self.spec.as_ref().and_then(|spec| spec.selector.clone());
-        Selector::of_map(&map.unwrap_or_else(StringMap::new))
+        Selector::of_map(&map.unwrap_or_default())
     }
 
     fn status(&self) -> Status {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, ResourceQuotaStatus, Secret, Service,
-    ServiceAccount,
+    ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, ResourceQuotaStatus, Secret,
+    Service, ServiceAccount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use machinery::quantity::{Format, Quantity};
@@ -24,7 +24,8 @@ use self::usage::Usage;
 use crate::meta::namespace;
 use crate::pods;
 use crate::runtime::{
-    Action, Answer, Ask, Change, Context, Controller, Enqueue, Key, Object, Plan, ReconcileError, Store, Wiring,
+    Action, Answer, Ask, Change, Context, Controller, Enqueue, Key, Object, Plan, ReconcileError, Store,
+    Wiring,
 };
 
 /// Counts of kinds that no cache here holds (custom resources) are taken anew this often.
@@ -58,15 +59,19 @@ struct Quotas {
 pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let quotas = wiring.on::<ResourceQuota>(|change, queue| {
         // Our own status writes and the API server's charges need no recount.
-        let same = change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
+        let same =
+            change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec == new.spec);
         if let Some(quota) = change.new.as_ref().filter(|_| !same) {
             queue.add(Key::of(quota.as_ref()));
         }
     });
     let all = quotas.clone();
     let pods = wiring.on::<Pod>(move |change, queue| {
-        let finished = |pod: &Option<std::sync::Arc<Pod>>| pod.as_ref().map(|pod| (pods::is_finished(pod), pod.spec.is_some()));
-        let resized = change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec != new.spec);
+        let finished = |pod: &Option<std::sync::Arc<Pod>>| {
+            pod.as_ref().map(|pod| (pods::is_finished(pod), pod.spec.is_some()))
+        };
+        let resized =
+            change.old.as_ref().zip(change.new.as_ref()).is_some_and(|(old, new)| old.spec != new.spec);
         if resized || finished(&change.old) != finished(&change.new) {
             enqueue(&all, change, queue);
         }
@@ -127,7 +132,9 @@ impl Controller for Quotas {
         let mut usage = Usage::of(&quota, &self.caches);
         let mut again = self.period;
         for resource in hard.keys() {
-            let Some(foreign) = resource.strip_prefix("count/").filter(|name| !self.caches.counts.contains_key(*name)) else {
+            let Some(foreign) =
+                resource.strip_prefix("count/").filter(|name| !self.caches.counts.contains_key(*name))
+            else {
                 continue;
             };
             again = again.min(FOREIGN_PERIOD);
@@ -139,10 +146,12 @@ impl Controller for Quotas {
         }
         plan.again_after(again);
         let old = quota.status.clone().unwrap_or_default();
-        let used: BTreeMap<String, Text> = hard.keys().map(|name| (name.clone(), usage.get(name, &old))).collect();
+        let used: BTreeMap<String, Text> =
+            hard.keys().map(|name| (name.clone(), usage.get(name, &old))).collect();
         let same = |a: &Option<BTreeMap<String, Text>>, b: &BTreeMap<String, Text>| {
             let a = a.clone().unwrap_or_default();
-            a.len() == b.len() && b.iter().all(|(name, value)| a.get(name).is_some_and(|have| number(have) == number(value)))
+            a.len() == b.len()
+                && b.iter().all(|(name, value)| a.get(name).is_some_and(|have| number(have) == number(value)))
         };
         if !same(&old.hard, &hard) || !same(&old.used, &used) {
             let mut quota = quota.as_ref().clone();
@@ -164,7 +173,8 @@ fn foreign_count(name: &str, space: &str, context: &Context) -> Result<Option<i6
         Some(Answer::Kinds(kinds)) => kinds,
         Some(_) => return Ok(None),
     };
-    let found = kinds.resources.iter().find(|resource| resource.namespaced && resource.gvr.to_string() == name);
+    let found =
+        kinds.resources.iter().find(|resource| resource.namespaced && resource.gvr.to_string() == name);
     let Some(resource) = found else { return Ok(None) };
     let ask = Ask::Meta(format!("{}?limit=0", resource.gvr.collection(space)));
     match context.answer(&ask) {

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ScopedResourceSelectorRequi
 
 fn container_resources(pod: &Pod) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ResourceRequirements> {
     let spec = pod.spec.iter();
-    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let containers =
+        spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     containers.filter_map(|container| container.resources.as_ref())
 }
 
@@ -31,7 +32,9 @@ fn crosses_namespaces(pod: &Pod) -> bool {
         let preferred = away.preferred_during_scheduling_ignored_during_execution.iter().flatten();
         terms.extend(preferred.map(|weighted| weighted.pod_affinity_term.clone()));
     }
-    terms.iter().any(|term| term.namespaces.as_ref().is_some_and(|list| !list.is_empty()) || term.namespace_selector.is_some())
+    terms.iter().any(|term| {
+        term.namespaces.as_ref().is_some_and(|list| !list.is_empty()) || term.namespace_selector.is_some()
+    })
 }
 
 fn requirements(quota: &ResourceQuota) -> Vec<ScopedResourceSelectorRequirement> {
@@ -41,13 +44,15 @@ fn requirements(quota: &ResourceQuota) -> Vec<ScopedResourceSelectorRequirement>
         operator: "Exists".into(),
         values: None,
     });
-    let selected = spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten().cloned());
+    let selected =
+        spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten().cloned());
     named.chain(selected).collect()
 }
 
 fn listed(requirement: &ScopedResourceSelectorRequirement, value: Option<&str>) -> bool {
     let value = value.filter(|value| !value.is_empty());
-    let is_in = || value.is_some_and(|value| requirement.values.iter().flatten().any(|wanted| wanted == value));
+    let is_in =
+        || value.is_some_and(|value| requirement.values.iter().flatten().any(|wanted| wanted == value));
     match requirement.operator.as_str() {
         "In" => is_in(),
         "NotIn" => !is_in(),
@@ -80,6 +85,7 @@ pub fn is_unscoped(quota: &ResourceQuota) -> bool {
 /// Whether a quota counts a claim, by its volume attributes class.
 pub fn counts_claim(quota: &ResourceQuota, classes: &[Option<&str>]) -> bool {
     requirements(quota).iter().all(|requirement| {
-        requirement.scope_name == "VolumeAttributesClass" && classes.iter().any(|class| listed(requirement, *class))
+        requirement.scope_name == "VolumeAttributesClass"
+            && classes.iter().any(|class| listed(requirement, *class))
     })
 }

@@ -11,7 +11,8 @@ fn quota(hard: Value, scopes: Value) -> Value {
 }
 
 fn pod(name: &str, cpu: &str, phase: &str) -> Value {
-    let resources = if cpu.is_empty() { json!({}) } else { json!({"requests": {"cpu": cpu}, "limits": {"cpu": "1"}}) };
+    let resources =
+        if cpu.is_empty() { json!({}) } else { json!({"requests": {"cpu": cpu}, "limits": {"cpu": "1"}}) };
     json!({"kind": "Pod", "metadata": {"name": name, "namespace": "ns"},
         "spec": {"containers": [{"name": "c", "resources": resources}]}, "status": {"phase": phase}})
 }
@@ -44,13 +45,22 @@ fn used(hard: Value, scopes: Value) -> Value {
 #[test]
 fn everything_is_counted() {
     let cases = [
-        (json!({"pods": "9", "requests.cpu": "9", "cpu": "9", "limits.cpu": "9"}), json!({"pods": "3", "requests.cpu": "750m", "cpu": "750m", "limits.cpu": "2"})),
-        (json!({"services": "9", "services.nodeports": "9", "secrets": "9", "count/secrets": "9"}), json!({"services": "1", "services.nodeports": "2", "secrets": "1", "count/secrets": "1"})),
+        (
+            json!({"pods": "9", "requests.cpu": "9", "cpu": "9", "limits.cpu": "9"}),
+            json!({"pods": "3", "requests.cpu": "750m", "cpu": "750m", "limits.cpu": "2"}),
+        ),
+        (
+            json!({"services": "9", "services.nodeports": "9", "secrets": "9", "count/secrets": "9"}),
+            json!({"services": "1", "services.nodeports": "2", "secrets": "1", "count/secrets": "1"}),
+        ),
         (
             json!({"requests.storage": "9Gi", "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "9"}),
             json!({"requests.storage": "1Gi", "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1"}),
         ),
-        (json!({"count/ingresses.networking.k8s.io": "9", "count/nosuch.example.com": "9"}), json!({"count/ingresses.networking.k8s.io": "1", "count/nosuch.example.com": "0"})),
+        (
+            json!({"count/ingresses.networking.k8s.io": "9", "count/nosuch.example.com": "9"}),
+            json!({"count/ingresses.networking.k8s.io": "1", "count/nosuch.example.com": "0"}),
+        ),
     ];
     for (hard, expected) in cases {
         assert_eq!(used(hard.clone(), Value::Null), expected, "{hard}");
@@ -59,7 +69,9 @@ fn everything_is_counted() {
 
 #[test]
 fn scopes_choose_pods() {
-    for (scope, expected) in [("BestEffort", "1"), ("NotBestEffort", "2"), ("Terminating", "0"), ("NotTerminating", "3")] {
+    for (scope, expected) in
+        [("BestEffort", "1"), ("NotBestEffort", "2"), ("Terminating", "0"), ("NotTerminating", "3")]
+    {
         assert_eq!(used(json!({"pods": "9"}), json!([scope])), json!({"pods": expected}), "{scope}");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use machinery::quantity::{Format, Quantity};
 
@@ -49,7 +51,10 @@ impl Usage {
         }
         for claim in caches.claims.in_namespace(space) {
             let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
-            let current = claim.status.as_ref().and_then(|status| status.current_volume_attributes_class_name.as_deref());
+            let current = claim
+                .status
+                .as_ref()
+                .and_then(|status| status.current_volume_attributes_class_name.as_deref());
             if scopes::counts_claim(quota, &[wanted, current]) {
                 usage.add_claim(&claim);
             }
@@ -78,7 +83,8 @@ impl Usage {
             if *name == "pods" || *name == "persistentvolumeclaims" {
                 continue;
             }
-            let amount = Quantity::from_i64(i64::try_from(count(space)).unwrap_or(i64::MAX), Format::DecimalSi);
+            let amount =
+                Quantity::from_i64(i64::try_from(count(space)).unwrap_or(i64::MAX), Format::DecimalSi);
             self.set(&format!("count/{name}"), amount);
             // Core kinds are known by their bare names too.
             if !name.contains('.') {
@@ -94,7 +100,10 @@ impl Usage {
             for (name, amount) in pod_resources(pod, requests) {
                 add(&mut self.used, &format!("{kind}.{name}"), amount);
                 // Requests of these go by their bare names too.
-                if requests && (matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")) {
+                if requests
+                    && (matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
+                        || name.starts_with("hugepages-"))
+                {
                     add(&mut self.used, &name, amount);
                 }
             }
@@ -103,11 +112,18 @@ impl Usage {
 
     fn add_claim(&mut self, claim: &PersistentVolumeClaim) {
         let spec = claim.spec.as_ref();
-        let asked = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage")).map(number);
-        let allocated = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref()?.get("storage")).map(number);
+        let asked =
+            spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage")).map(number);
+        let allocated = claim
+            .status
+            .as_ref()
+            .and_then(|status| status.allocated_resources.as_ref()?.get("storage"))
+            .map(number);
         let storage = asked.into_iter().chain(allocated).max();
-        let class = spec.and_then(|spec| spec.storage_class_name.as_deref()).filter(|class| !class.is_empty());
-        let prefixes = [Some(String::new()), class.map(|class| format!("{class}.storageclass.storage.k8s.io/"))];
+        let class =
+            spec.and_then(|spec| spec.storage_class_name.as_deref()).filter(|class| !class.is_empty());
+        let prefixes =
+            [Some(String::new()), class.map(|class| format!("{class}.storageclass.storage.k8s.io/"))];
         for prefix in prefixes.into_iter().flatten() {
             add(&mut self.used, &format!("{prefix}persistentvolumeclaims"), one());
             if let Some(storage) = storage {
@@ -125,7 +141,8 @@ impl Usage {
             Some("NodePort") => add(&mut self.used, "services.nodeports", number(ports)),
             Some("LoadBalancer") => {
                 add(&mut self.used, "services.loadbalancers", one());
-                let with_ports = spec.ports.iter().flatten().filter(|port| port.node_port.is_some_and(|p| p != 0)).count();
+                let with_ports =
+                    spec.ports.iter().flatten().filter(|port| port.node_port.is_some_and(|p| p != 0)).count();
                 let all = spec.allocate_load_balancer_node_ports.unwrap_or(true);
                 add(&mut self.used, "services.nodeports", number(if all { ports } else { with_ports }));
             }
@@ -146,7 +163,9 @@ pub fn pod_resources(pod: &Pod, requests: bool) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::new() };
     let mut total = Resources::new();
     for container in &spec.containers {
-        container_resources(container, requests).iter().for_each(|(name, amount)| add(&mut total, name, *amount));
+        container_resources(container, requests)
+            .iter()
+            .for_each(|(name, amount)| add(&mut total, name, *amount));
     }
     let (mut sidecars, mut starting) = (Resources::new(), Resources::new());
     for container in spec.init_containers.iter().flatten() {
@@ -169,4 +188,3 @@ pub fn pod_resources(pod: &Pod, requests: bool) -> Resources {
     }
     total
 }
-

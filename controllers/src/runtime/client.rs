@@ -170,11 +170,16 @@ mod tests {
 
     #[test]
     fn a_delete_carries_its_precondition() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}}))
-            .expect("a pod");
-        let (request, body) = request_of(&Action::delete(&pod).propagating(Propagation::Background)).expect("a request");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "n", "uid": "u"}}))
+                .expect("a pod");
+        let (request, body) =
+            request_of(&Action::delete(&pod).propagating(Propagation::Background)).expect("a request");
         let request = request.body(()).expect("a request");
-        assert_eq!((request.method().as_str(), request.uri().path()), ("DELETE", "/api/v1/namespaces/n/pods/a"));
+        assert_eq!(
+            (request.method().as_str(), request.uri().path()),
+            ("DELETE", "/api/v1/namespaces/n/pods/a")
+        );
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["preconditions"], json!({"uid": "u"}));
         assert_eq!(body["propagationPolicy"], "Background");

@@ -93,7 +93,10 @@ impl Wiring {
     }
 
     /// The cache of a kind, with a handler that turns each change into keys.
-    pub fn on<K: Object>(&mut self, handler: impl Fn(&Change<K>, &mut Enqueue) + Send + Sync + 'static) -> Store<K> {
+    pub fn on<K: Object>(
+        &mut self,
+        handler: impl Fn(&Change<K>, &mut Enqueue) + Send + Sync + 'static,
+    ) -> Store<K> {
         let store = self.store::<K>();
         let queue = self.queue.clone();
         store.on_change(move |change| handler(change, &mut Enqueue::into_queue(&queue)));

@@ -8,7 +8,8 @@ use super::client::ApiClient;
 use super::gvr::Gvr;
 use super::plan::{Discovery, Failure, ServedResource};
 
-const ACCEPT_AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const ACCEPT_AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// Asks for everything that is served.
 pub async fn discover(api: &ApiClient) -> Result<Discovery, Failure> {
@@ -42,7 +43,9 @@ fn verbs(resource: &Value) -> Vec<String> {
 
 /// Adds a resource unless an earlier (preferred) version of its group has it.
 fn add(found: &mut Discovery, resource: ServedResource) {
-    let same = |have: &ServedResource| have.gvr.group == resource.gvr.group && have.gvr.plural == resource.gvr.plural;
+    let same = |have: &ServedResource| {
+        have.gvr.group == resource.gvr.group && have.gvr.plural == resource.gvr.plural
+    };
     if !found.resources.iter().any(same) {
         found.resources.push(resource);
     }
@@ -77,7 +80,8 @@ async fn each_version(api: &ApiClient, body: &Value, found: &mut Discovery) {
         items(body, "versions").map(|version| (String::new(), text(version).to_string())).collect();
     for group in items(body, "groups") {
         let preferred = text(&group["preferredVersion"]["version"]);
-        let mut versions: Vec<&str> = items(group, "versions").map(|version| text(&version["version"])).collect();
+        let mut versions: Vec<&str> =
+            items(group, "versions").map(|version| text(&version["version"])).collect();
         versions.sort_by_key(|version| *version != preferred);
         let name = text(&group["name"]);
         wanted.extend(versions.into_iter().map(|version| (name.to_string(), version.to_string())));
@@ -111,9 +115,7 @@ mod tests {
 
     #[test]
     fn the_preferred_version_wins_and_stale_groups_are_reported() {
-        let resource = |name: &str| {
-            json!({"resource": name, "responseKind": {"kind": "K"}, "scope": "Namespaced", "verbs": ["list"]})
-        };
+        let resource = |name: &str| json!({"resource": name, "responseKind": {"kind": "K"}, "scope": "Namespaced", "verbs": ["list"]});
         let body = json!({"kind": "APIGroupDiscoveryList", "items": [{"metadata": {"name": "g"}, "versions": [
             {"version": "v2", "resources": [resource("a")]},
             {"version": "v1", "resources": [resource("a"), resource("b")], "freshness": "Stale"}]}]});

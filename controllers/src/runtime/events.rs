@@ -28,8 +28,9 @@ impl EventSink for Recording {
     fn record(&self, component: &'static str, note: Note) {
         let kind = if note.warning { EventType::Warning } else { EventType::Normal };
         let mut recorders = self.recorders.lock();
-        let recorder =
-            recorders.entry(component).or_insert_with(|| Recorder::new(self.client.clone(), component, &self.instance));
+        let recorder = recorders
+            .entry(component)
+            .or_insert_with(|| Recorder::new(self.client.clone(), component, &self.instance));
         recorder.event(&note.about, kind, &note.reason, "", &note.message);
     }
 }

@@ -101,7 +101,10 @@ async fn run_one(api: &dyn Api, action: &Action) -> Result<Value, Failure> {
         Err(failure) => {
             tracing::debug!(%action, %failure, "write failed");
             if let Some(note) = action.on_failure.as_ref().filter(|_| !failure.is_namespace_terminating()) {
-                api.record(Note { message: note.message.replace("{error}", &failure.message), ..note.clone() });
+                api.record(Note {
+                    message: note.message.replace("{error}", &failure.message),
+                    ..note.clone()
+                });
             }
             let creating = matches!(action.verb, Verb::Create { subresource: "", .. });
             Err(Failure { creating, ..failure })

@@ -53,7 +53,8 @@ impl Impersonated {
 impl Identity for Impersonated {
     async fn sign(&self, headers: &mut HeaderMap) -> Result<(), Failure> {
         headers.insert(HeaderName::from_static("impersonate-user"), self.user.clone());
-        for group in ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"] {
+        for group in ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
+        {
             headers.append(HeaderName::from_static("impersonate-group"), HeaderValue::from_static(group));
         }
         Ok(())
@@ -99,13 +100,17 @@ impl ServiceAccountToken {
         let mut header = header.map_err(|error| Failure::local(error.to_string()))?;
         header.set_sensitive(true);
         let now = Timestamp::now();
-        let ends = answer["status"]["expirationTimestamp"].as_str().and_then(|at| at.parse().ok()).unwrap_or(now);
+        let ends =
+            answer["status"]["expirationTimestamp"].as_str().and_then(|at| at.parse().ok()).unwrap_or(now);
         Ok(Token { header, renew_at: clock::add(now, clock::until(ends, now).mul_f64(0.8)) })
     }
 
     async fn create_account(&self) -> Result<(), Failure> {
         for (path, body) in [
-            ("/api/v1/namespaces".to_string(), json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})),
+            (
+                "/api/v1/namespaces".to_string(),
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+            ),
             (
                 format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"),
                 json!({"apiVersion": "v1", "kind": "ServiceAccount",

@@ -56,7 +56,9 @@ where
             Ok(Some(Event::Apply(object))) => store.apply(object),
             Ok(Some(Event::Delete(object))) => store.delete(&object),
             Ok(None) => return,
-            Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted; it will be resumed"),
+            Err(error) => {
+                tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted; it will be resumed")
+            }
         }
     }
 }

@@ -43,13 +43,21 @@ impl Families {
             retries: counter("workqueue_retries_total", "Runs that failed and were queued again.", &["name"]),
             queue_duration: histogram("workqueue_queue_duration_seconds", "How long keys waited."),
             work_duration: histogram("workqueue_work_duration_seconds", "How long runs took."),
-            unfinished: gauge("workqueue_unfinished_work_seconds", "Sum of the ages of present runs.", &["name"]),
+            unfinished: gauge(
+                "workqueue_unfinished_work_seconds",
+                "Sum of the ages of present runs.",
+                &["name"],
+            ),
             longest_running: gauge(
                 "workqueue_longest_running_processor_seconds",
                 "Age of the oldest present run.",
                 &["name"],
             ),
-            requests: counter("rest_client_requests_total", "Requests by code and method.", &["code", "method"]),
+            requests: counter(
+                "rest_client_requests_total",
+                "Requests by code and method.",
+                &["code", "method"],
+            ),
             running: gauge("running_managed_controllers", "Controllers that run here.", &["name", "manager"]),
             registry,
         }
@@ -57,7 +65,10 @@ impl Families {
 }
 
 /// Registers a family. The names are constants and distinct, so neither step can fail at run time.
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let family = made.expect("metric names and labels are constants checked by the test below");
     registry.register(Box::new(family.clone())).expect("metric names are distinct constants");
     family

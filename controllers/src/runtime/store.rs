@@ -20,7 +20,10 @@ use super::key::Key;
 use super::trim::trim;
 
 /// What a cached kind must be able to do. Every type of `k8s-openapi` with metadata is one.
-pub trait Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {}
+pub trait Object:
+    Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+}
 
 impl<K> Object for K where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
@@ -79,7 +82,7 @@ pub trait AnyStore: Send + Sync {
     /// Whether the object with this uid is in the cache and not being deleted.
     fn is_live(&self, key: &Key, uid: &str) -> bool;
     /// Number of objects.
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
     /// The store itself, for the registry.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
     /// The metadata of everything in the cache.
@@ -140,7 +143,8 @@ impl<K> Clone for Store<K> {
 
 impl<K: Object> Default for Store<K> {
     fn default() -> Self {
-        let mut state = State { objects: FxHashMap::default(), indexes: Vec::new(), observed: Observed::default() };
+        let mut state =
+            State { objects: FxHashMap::default(), indexes: Vec::new(), observed: Observed::default() };
         let standard: [(_, Extract<K>); 3] =
             [(BY_NAMESPACE, namespace_of), (BY_OWNER, owner_uid_of), (BY_ORPHANED, orphaned_in)];
         for (name, extract) in standard {
@@ -309,7 +313,7 @@ impl<K: Object> AnyStore for Store<K> {
         object.meta().uid.as_deref() == Some(uid) && object.meta().deletion_timestamp.is_none()
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.state.read().objects.len()
     }
 

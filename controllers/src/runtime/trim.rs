@@ -16,7 +16,8 @@ pub fn trim<K: Object>(object: &mut K) {
         trim_pod(pod);
     }
     if let Some(map) = (object as &mut dyn Any).downcast_mut::<ConfigMap>() {
-        let ours = map.metadata.name.as_deref() == Some("kube-root-ca.crt") || is_system(&map.metadata.namespace);
+        let ours =
+            map.metadata.name.as_deref() == Some("kube-root-ca.crt") || is_system(&map.metadata.namespace);
         if !ours {
             map.data = None;
             map.binary_data = None;

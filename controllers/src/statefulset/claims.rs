@@ -95,7 +95,8 @@ fn fix(set: &StatefulSet, pod: &Pod, ordinal: i32, claim: &PersistentVolumeClaim
     if have.iter().any(stale) {
         return None;
     }
-    let mut wanted: Vec<OwnerReference> = have.iter().filter(|r| !is(r, set) && !is(r, pod)).cloned().collect();
+    let mut wanted: Vec<OwnerReference> =
+        have.iter().filter(|r| !is(r, set) && !is(r, pod)).cloned().collect();
     // With another controller in charge of the claim the policy is not ours to apply.
     if !wanted.iter().any(|reference| reference.controller == Some(true)) {
         let scaled_down = !identity::in_range(set, ordinal);

@@ -1,7 +1,9 @@
 //! What makes a pod the n-th of its set: name, host name, labels, volumes.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
+};
 
 use super::Revisions;
 use crate::history::HASH_LABEL;
@@ -53,7 +55,9 @@ pub fn claim_templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
 /// The new pod of an ordinal, at the revision the strategy gives that ordinal.
 pub fn new_pod(set: &StatefulSet, ordinal: i32, revisions: &Revisions) -> Pod {
     let spec = set.spec.as_ref();
-    let rolling = spec.and_then(|spec| spec.update_strategy.as_ref()).filter(|s| s.type_.as_deref() != Some("OnDelete"));
+    let rolling = spec
+        .and_then(|spec| spec.update_strategy.as_ref())
+        .filter(|s| s.type_.as_deref() != Some("OnDelete"));
     let below = match rolling.map(|strategy| strategy.rolling_update.as_ref()) {
         Some(Some(rolling)) => rolling.partition.unwrap_or(0),
         Some(None) => set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0),
@@ -79,11 +83,15 @@ fn pod_of(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal
     labels.insert(HASH_LABEL.into(), revision.to_string());
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(pod_name);
-    spec.subdomain = set.spec.as_ref().and_then(|spec| spec.service_name.clone()).filter(|name| !name.is_empty());
+    spec.subdomain =
+        set.spec.as_ref().and_then(|spec| spec.service_name.clone()).filter(|name| !name.is_empty());
     let volumes = spec.volumes.get_or_insert_default();
     for template in claim_templates(set) {
         volumes.retain(|volume| volume.name != name(template));
-        let source = PersistentVolumeClaimVolumeSource { claim_name: claim_name(set, template, ordinal), read_only: None };
+        let source = PersistentVolumeClaimVolumeSource {
+            claim_name: claim_name(set, template, ordinal),
+            read_only: None,
+        };
         volumes.push(Volume {
             name: name(template).to_string(),
             persistent_volume_claim: Some(source),
@@ -108,7 +116,13 @@ pub fn is_member(set: &StatefulSet, pod: &Pod) -> bool {
 mod tests {
     #[test]
     fn names_of_pods() {
-        let cases = [("web-0", Some(("web", 0))), ("a-b-12", Some(("a-b", 12))), ("web", None), ("web-x", None), ("web--1", Some(("web-", 1)))];
+        let cases = [
+            ("web-0", Some(("web", 0))),
+            ("a-b-12", Some(("a-b", 12))),
+            ("web", None),
+            ("web-x", None),
+            ("web--1", Some(("web-", 1))),
+        ];
         for (pod, expected) in cases {
             assert_eq!(super::parse(pod), expected, "{pod}");
         }

@@ -76,16 +76,17 @@ impl Controller for StatefulSets {
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         let revisions = self.revisions.owned_by(uid(set.as_ref()));
-        let history = match history::settle(set.as_ref(), &spec.template, revisions, collisions, labels, context) {
-            Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
-            Err(Unsettled::Collision(count)) => {
-                let mut set = set.as_ref().clone();
-                set.status.get_or_insert_default().collision_count = Some(count);
-                plan.act(Action::update_status(&set));
-                return Ok(plan);
-            }
-            Ok(history) => history,
-        };
+        let history =
+            match history::settle(set.as_ref(), &spec.template, revisions, collisions, labels, context) {
+                Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
+                Err(Unsettled::Collision(count)) => {
+                    let mut set = set.as_ref().clone();
+                    set.status.get_or_insert_default().collision_count = Some(count);
+                    plan.act(Action::update_status(&set));
+                    return Ok(plan);
+                }
+                Ok(history) => history,
+            };
         actions.into_iter().for_each(|action| plan.act(action));
         history.write.clone().into_iter().for_each(|action| plan.act(action));
         self.run(&set, owned, &history, context, &mut plan);
@@ -98,7 +99,14 @@ impl Controller for StatefulSets {
 }
 
 impl StatefulSets {
-    fn run(&self, set: &StatefulSet, owned: Vec<Arc<Pod>>, history: &History, context: &Context, plan: &mut Plan) {
+    fn run(
+        &self,
+        set: &StatefulSet,
+        owned: Vec<Arc<Pod>>,
+        history: &History,
+        context: &Context,
+        plan: &mut Plan,
+    ) {
         let mut status = self.status(set, &owned, history);
         let revisions = revisions_in_use(set, history);
         let run = Run::new(set, &owned, &self.claims, &revisions, context.now);
@@ -112,10 +120,14 @@ impl StatefulSets {
             run.decide(plan);
         }
         after.into_iter().for_each(|action| plan.act(action));
-        let mut live: FxHashSet<String> = owned.iter().filter_map(|pod| label(pod.as_ref(), HASH_LABEL)).map(str::to_string).collect();
+        let mut live: FxHashSet<String> =
+            owned.iter().filter_map(|pod| label(pod.as_ref(), HASH_LABEL)).map(str::to_string).collect();
         live.insert(revisions.current);
         let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        plan.act_all(Pace::Parallel, history::clean_up(&history.old, limit, |revision| live.contains(name(revision))));
+        plan.act_all(
+            Pace::Parallel,
+            history::clean_up(&history.old, limit, |revision| live.contains(name(revision))),
+        );
     }
 
     fn status(&self, set: &StatefulSet, _owned: &[Arc<Pod>], history: &History) -> StatefulSetStatus {

@@ -51,7 +51,8 @@ impl<'a> Run<'a> {
             Some(pod) => (ordinal, Replica::Existing(pod)),
             None => (ordinal, Replica::Missing(Box::new(identity::new_pod(set, ordinal, revisions)))),
         };
-        let out_of_range = |pod: &&Arc<Pod>| identity::ordinal(pod).is_some_and(|n| !identity::in_range(set, n));
+        let out_of_range =
+            |pod: &&Arc<Pod>| identity::ordinal(pod).is_some_and(|n| !identity::in_range(set, n));
         let mut condemned: Vec<_> = owned.iter().filter(out_of_range).cloned().collect();
         condemned.sort_by_key(|pod| std::cmp::Reverse(identity::ordinal(pod)));
         Self { set, claims, revisions, replicas: ordinals.map(replica).collect(), condemned, now }
@@ -85,7 +86,9 @@ impl<'a> Run<'a> {
         let (mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0);
         for pod in self.existing().chain(&self.condemned) {
             status.replicas += 1;
-            if let Some(left) = pods::available_in(pod, self.min_ready_secs(), self.now).filter(|_| pods::phase(pod) == "Running") {
+            if let Some(left) = pods::available_in(pod, self.min_ready_secs(), self.now)
+                .filter(|_| pods::phase(pod) == "Running")
+            {
                 ready += 1;
                 available += i32::from(left.is_zero());
                 if !left.is_zero() {
@@ -182,7 +185,8 @@ impl<'a> Run<'a> {
     }
 
     fn delete(&self, pod: &Arc<Pod>) -> Action {
-        let told = |end: &str| format!("Delete Pod {} in StatefulSet {} {end}", name(pod.as_ref()), name(self.set));
+        let told =
+            |end: &str| format!("Delete Pod {} in StatefulSet {} {end}", name(pod.as_ref()), name(self.set));
         Action::delete(pod.as_ref())
             .noting(Note::normal(self.set, "SuccessfulDelete", told("successful")))
             .noting_failure(Note::warning(self.set, "FailedDelete", told("failed error: {error}")))

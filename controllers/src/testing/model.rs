@@ -14,9 +14,25 @@ use crate::runtime::{Gvr, Key};
 const GRACE_SECS: i64 = 30;
 /// Kinds whose status is written apart from the rest.
 const WITH_STATUS: [&str; 19] = [
-    "Pod", "Node", "Namespace", "Service", "ReplicationController", "ResourceQuota", "PersistentVolume",
-    "PersistentVolumeClaim", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob",
-    "HorizontalPodAutoscaler", "CertificateSigningRequest", "PodDisruptionBudget", "VolumeAttachment", "ServiceCIDR",
+    "Pod",
+    "Node",
+    "Namespace",
+    "Service",
+    "ReplicationController",
+    "ResourceQuota",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "HorizontalPodAutoscaler",
+    "CertificateSigningRequest",
+    "PodDisruptionBudget",
+    "VolumeAttachment",
+    "ServiceCIDR",
 ];
 
 /// One visible change.
@@ -51,7 +67,8 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 fn has_finalizers(object: &Value) -> bool {
     object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
-        || (object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|l| !l.is_empty()))
+        || (object["kind"] == "Namespace"
+            && object["spec"]["finalizers"].as_array().is_some_and(|l| !l.is_empty()))
 }
 
 fn is_terminating(object: &Value) -> bool {
@@ -129,6 +146,9 @@ impl Model {
 
     /// GET of a path: an object, or a list of one resource.
     pub fn read(&self, path: &str) -> Result<Value, Failure> {
+        if let Some(path) = path.strip_suffix("/scale") {
+            return self.read(path).map(|object| scale_of(&object));
+        }
         let (resource, namespace, name) = parse(path);
         if !name.is_empty() {
             let found = self.objects.get(&(resource, Key::new(&namespace, &name)));
@@ -137,7 +157,9 @@ impl Model {
         let of_resource = self.objects.iter().filter(|((have, _), _)| *have == resource);
         let within = of_resource.filter(|((_, key), _)| namespace.is_empty() || *key.namespace == *namespace);
         let items: Vec<Value> = within.map(|(_, object)| object.clone()).collect();
-        Ok(json!({"kind": "List", "metadata": {"resourceVersion": self.revision.to_string()}, "items": items}))
+        Ok(
+            json!({"kind": "List", "metadata": {"resourceVersion": self.revision.to_string()}, "items": items}),
+        )
     }
 
     /// Carries out one write.
@@ -223,18 +245,25 @@ impl Model {
     fn update(&mut self, gvr: &Gvr, old: Value, mut new: Value, subresource: &str) -> Result<Value, Failure> {
         let asked = text(&new, "resourceVersion");
         if !asked.is_empty() && asked != text(&old, "resourceVersion") {
-            let why = format!("Operation cannot be fulfilled on {gvr} {:?}: the object has been modified", text(&old, "name"));
+            let why = format!(
+                "Operation cannot be fulfilled on {gvr} {:?}: the object has been modified",
+                text(&old, "name")
+            );
             return Err(failure(409, "Conflict", why));
         }
         if !text(&new, "uid").is_empty() && text(&new, "uid") != text(&old, "uid") {
             return Err(failure(409, "Conflict", "the uid does not match".into()));
         }
-        if subresource == "status" {
+        if subresource == "status" || subresource == "approval" {
             let mut kept = old.clone();
             kept["status"] = new["status"].take();
             if !new["metadata"]["annotations"].is_null() {
                 kept["metadata"]["annotations"] = new["metadata"]["annotations"].take();
             }
+            new = kept;
+        } else if subresource == "scale" {
+            let mut kept = old.clone();
+            kept["spec"]["replicas"] = new["spec"]["replicas"].take();
             new = kept;
         } else if subresource == "finalize" {
             let mut kept = old.clone();
@@ -243,7 +272,9 @@ impl Model {
         } else if WITH_STATUS.contains(&gvr.kind.as_ref()) {
             new["status"] = old["status"].clone();
         }
-        for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        for field in
+            ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+        {
             new["metadata"][field] = old["metadata"][field].clone();
         }
         Ok(self.store(gvr, old, new))
@@ -294,7 +325,8 @@ impl Model {
         let finished = matches!(old["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
         let bound = gvr.kind == "Pod" && !old["spec"]["nodeName"].is_null() && !finished;
         let grace = if bound { grace.unwrap_or(GRACE_SECS) } else { 0 };
-        let grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64().map_or(grace, |had| had.min(grace));
+        let grace =
+            old["metadata"]["deletionGracePeriodSeconds"].as_i64().map_or(grace, |had| had.min(grace));
         if grace == 0 && !has_finalizers(&new) {
             self.purge(key);
             return old;
@@ -312,6 +344,15 @@ impl Model {
             self.log.push(Event { object, deleted: true });
         }
     }
+}
+
+/// The scale of an object with replicas.
+fn scale_of(object: &Value) -> Value {
+    let labels = object["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+    let selector: Vec<String> =
+        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    json!({"kind": "Scale", "metadata": object["metadata"], "spec": {"replicas": object["spec"]["replicas"]},
+        "status": {"replicas": object["spec"]["replicas"], "selector": selector.join(",")}})
 }
 
 fn patched(old: &Value, body: &Value, kind: PatchKind) -> Result<Value, Failure> {

@@ -84,8 +84,16 @@ impl Api for Shared {
 }
 
 const CLUSTER_WIDE: [&str; 10] = [
-    "Node", "Namespace", "PersistentVolume", "CertificateSigningRequest", "ClusterRole", "StorageClass",
-    "VolumeAttachment", "CSINode", "CSIDriver", "ServiceCIDR",
+    "Node",
+    "Namespace",
+    "PersistentVolume",
+    "CertificateSigningRequest",
+    "ClusterRole",
+    "StorageClass",
+    "VolumeAttachment",
+    "CSINode",
+    "CSIDriver",
+    "ServiceCIDR",
 ];
 
 fn discovery() -> Discovery {
@@ -181,7 +189,8 @@ impl<'a> World<'a> {
         }
         self.stores = Stores::default();
         let clock: Arc<dyn Clock> = self.clock.clone();
-        self.loops = self.scenario.builds.iter().map(|build| self.start_loop(*build, clock.clone())).collect();
+        self.loops =
+            self.scenario.builds.iter().map(|build| self.start_loop(*build, clock.clone())).collect();
         let model = self.shared.model.lock();
         model.everything().for_each(|object| kinds::apply(&self.stores, object));
         self.delivered = model.log.len();
@@ -224,7 +233,10 @@ impl<'a> World<'a> {
             self.clock.advance(wait.max(Duration::from_millis(1)));
             self.shared.model.lock().now = self.clock.wall();
         }
-        panic!("never settles; notes: {:?}", self.shared.notes.lock().iter().rev().take(5).collect::<Vec<_>>());
+        panic!(
+            "never settles; notes: {:?}",
+            self.shared.notes.lock().iter().rev().take(5).collect::<Vec<_>>()
+        );
     }
 
     fn turn(&mut self) -> bool {
