@@ -14,3 +14,4 @@ pub mod hollow;
 pub mod kubelet;
 pub mod network;
 pub mod proxy;
+pub mod runtime;

@@ -21,7 +21,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const KUBEPODS: &str = "kubepods";
 /// Controllers of v1 in whose trees pods get a folder.
 const CONTROLLERS: &[&str] =
-    &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd"];
+    &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd", "unified"];
 
 /// Makes and removes pods' cgroups.
 pub struct Cgroups {

@@ -48,4 +48,8 @@ pub mod node;
 
 pub mod server;
 
+pub mod certificates;
+
+pub mod static_pods;
+
 pub mod run;

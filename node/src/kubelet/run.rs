@@ -124,7 +124,8 @@ fn context(config: Config, client: Client, runtime: Runtime, shutdown: &Cancella
     let csi = Arc::new(Plugins::new(client.clone(), &config.node_name));
     let layout = Layout::new(&config.root_dir);
     Arc::new(Context {
-        volumes: Volumes::new(client.clone(), layout, Arc::clone(&objects), csi),
+        volumes: Volumes::new(client.clone(), layout, Arc::clone(&objects), Arc::clone(&csi)),
+        csi,
         objects,
         services: Services::watch(client.clone(), shutdown.clone()),
         images: Images::new(runtime.clone(), recorder.clone(), config.serialize_image_pulls),
@@ -166,6 +167,10 @@ pub async fn start(
         Arc::new(move || is_complete.load(Ordering::Relaxed));
     tasks.spawn(pleg::run(Arc::clone(&pool), Arc::clone(&health), is_complete, shutdown.clone()));
     tasks.spawn(eviction::run(Arc::clone(&pool), Arc::clone(&pressure), shutdown.clone()));
+    tasks.spawn(super::logs::rotate::run(Arc::clone(&pool), shutdown.clone()));
+    tasks.spawn(super::images::gc::run(Arc::clone(&pool), shutdown.clone()));
+    tasks.spawn(super::csi::registration::run(Arc::clone(&pool), shutdown.clone()));
+    tasks.spawn(super::static_pods::run(Arc::clone(&pool), shutdown.clone()));
     let reporter = Reporter::new(Arc::clone(&pool), health, pressure);
     tasks.spawn(be_a_node(reporter, Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(follow_pods(Arc::clone(&pool), complete, shutdown));

@@ -54,14 +54,19 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// Connects over HTTP and HTTPS without checking who answers.
-pub fn unverified_connector() -> HttpsConnector<HttpConnector> {
+/// A client configuration that checks nothing.
+pub fn unverified_config() -> rustls::ClientConfig {
     let provider = provider();
-    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+    rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap_or_else(|error| unreachable!("ring serves TLS 1.2 and 1.3: {error}"))
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        .with_no_client_auth();
+        .with_no_client_auth()
+}
+
+/// Connects over HTTP and HTTPS without checking who answers.
+pub fn unverified_connector() -> HttpsConnector<HttpConnector> {
+    let config = unverified_config();
     hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build()
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
@@ -16,6 +17,10 @@ use crate::kubelet::pod::spec;
 
 /// Events waiting to be sent; more are dropped.
 const QUEUE_LEN_MAX: usize = 1000;
+/// How often one event is tried while the API is away, and the pause between.
+const ATTEMPTS_MAX: u32 = 12;
+/// See [`ATTEMPTS_MAX`].
+const RETRY: Duration = Duration::from_secs(5);
 /// Events remembered for folding.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -99,17 +104,26 @@ async fn send(client: Client, node: Arc<str>, mut news: mpsc::Receiver<News>) {
         if sent.len() >= REMEMBERED_MAX {
             sent.clear();
         }
-        let result = match sent.get(&key).cloned() {
-            Some(known) => repeat(&client, known, one.at).await,
-            None => create(&client, &node, &one).await,
-        };
-        match result {
-            Ok(state) => {
-                sent.insert(key, state);
-            }
-            Err(error) => {
-                sent.remove(&key);
-                tracing::debug!(%error, reason = one.reason, "an event could not be sent");
+        for attempt in 1..=ATTEMPTS_MAX {
+            let result = match sent.get(&key).cloned() {
+                Some(known) => repeat(&client, known, one.at).await,
+                None => create(&client, &node, &one).await,
+            };
+            match result {
+                Ok(state) => {
+                    sent.insert(key, state);
+                    break;
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 && sent.remove(&key).is_some() => {}
+                // The API has answered: asking again changes nothing.
+                Err(error @ kube::Error::Api(_)) => {
+                    tracing::debug!(%error, reason = one.reason, "an event was refused");
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, reason = one.reason, attempt, "an event could not be sent");
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
     }

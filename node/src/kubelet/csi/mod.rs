@@ -5,6 +5,8 @@ pub mod driver;
 
 pub mod registry;
 
+pub mod registration;
+
 pub mod publish;
 
 pub mod vol_data;

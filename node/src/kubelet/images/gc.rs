@@ -1,12 +1,16 @@
 //! Removes images that no container uses, the longest unused first, when the disk runs full.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::cri;
+use tokio_util::sync::CancellationToken;
 
 use super::manager::Images;
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
+use crate::kubelet::node::facts;
+use crate::kubelet::worker::Pool;
 
 /// An image is left alone for this long after it was used last.
 const AGE_MIN: Duration = Duration::from_secs(120);
@@ -35,6 +39,36 @@ pub fn choose(mut unused: Vec<Unused>, wanted_bytes: u64) -> Vec<Unused> {
             more
         })
         .collect()
+}
+
+/// How often the disk is looked at.
+const PERIOD: Duration = Duration::from_secs(300);
+
+/// Keeps the disk below the configured use until the token fires.
+pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let context = pool.context();
+        let (high, low) = (context.config.image_gc_high_percent, context.config.image_gc_low_percent);
+        let Some((capacity, free, ..)) = facts::disk(&context.config.root_dir) else { continue };
+        let wanted = bytes_to_free(capacity, free, high, low);
+        if wanted > 0 && context.images.collect(wanted).await < wanted {
+            let message = format!("Failed to garbage collect required amount of images. Attempted to free {wanted} bytes");
+            context.recorder.node(true, "FreeDiskSpaceFailed", message);
+        }
+    }
+}
+
+/// How much must go when the disk is used beyond `high` percent: down to `low` percent.
+fn bytes_to_free(capacity: u64, free: u64, high: u8, low: u8) -> u64 {
+    let used = u128::from(capacity.saturating_sub(free));
+    if capacity == 0 || used * 100 < u128::from(capacity) * u128::from(high) {
+        return 0;
+    }
+    u64::try_from(used.saturating_sub(u128::from(capacity) * u128::from(low) / 100)).unwrap_or(u64::MAX)
 }
 
 impl Images {
@@ -103,5 +137,12 @@ mod tests {
         assert_eq!(ids(6), ["older", "old"]);
         assert_eq!(ids(u64::MAX), ["older", "old", "mid"]);
         assert!(ids(0).is_empty());
+    }
+
+    #[test]
+    fn nothing_goes_below_the_high_mark() {
+        assert_eq!(bytes_to_free(1000, 160, 85, 80), 0);
+        assert_eq!(bytes_to_free(1000, 100, 85, 80), 100);
+        assert_eq!(bytes_to_free(0, 0, 85, 80), 0);
     }
 }

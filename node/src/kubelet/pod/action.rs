@@ -48,6 +48,13 @@ pub enum Action {
         /// How often it was restarted before.
         restart_count: u32,
     },
+    /// Give a running container the resources of the spec.
+    ResizeContainer {
+        /// The runtime's id.
+        id: String,
+        /// Its name in the spec.
+        name: String,
+    },
     /// Run the preStop hook and stop the container.
     KillContainer {
         /// The runtime's id.
@@ -85,6 +92,7 @@ impl Action {
             Action::PrepareVolumes => Ticket::Volumes,
             Action::CreateSandbox { .. } => Ticket::Sandbox,
             Action::StartContainer { name, .. } => Ticket::Start(name.clone()),
+            Action::ResizeContainer { id, .. } => Ticket::Resize(id.clone()),
             Action::KillContainer { id, .. } => Ticket::Kill(id.clone()),
             Action::StopSandbox { id } => Ticket::StopSandbox(id.clone()),
             Action::RemoveContainer { id } | Action::RemoveSandbox { id } => Ticket::Remove(id.clone()),

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Container, Observed, ProbeView, State};
+use super::resize::Given;
 use super::restart::should_start;
 use super::spec::{self, Kind};
 
@@ -59,6 +60,8 @@ pub struct StatusInputs<'a> {
     pub probes: &'a ProbeView,
     /// Why containers wait, by name.
     pub waiting: &'a BTreeMap<String, Waiting>,
+    /// The resources running containers were given.
+    pub given: &'a Given,
     /// The statuses reported before.
     pub old: &'a PodStatus,
     /// The runtime's name, the scheme of container ids.
@@ -125,7 +128,8 @@ fn one(
         }
         status.state = Some(waiting_state(&waiting.reason, Some(&waiting.message)));
     }
-    status.resources = container.resources.clone().filter(|r| *r != Default::default());
+    let given = newest.and_then(|c| inputs.given.get(&c.id)).or(container.resources.as_ref());
+    status.resources = given.cloned().filter(|r| *r != Default::default());
     status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
     apply_probes(&mut status, container, kind, newest, inputs.probes);
     status

@@ -16,6 +16,7 @@ use super::container_status::{StatusInputs, Waiting};
 use super::observed::{Container, Observed, State};
 use super::phase::Phase;
 use super::plan::{Plan, Start, plan};
+use super::resize::{self, Given, Resize};
 use super::spec;
 use super::status::{Failure, finalize, pod_status, rejected_status};
 
@@ -51,6 +52,8 @@ pub struct Machine {
     start_errors: BTreeMap<String, StartError>,
     pub(super) waiting: BTreeMap<String, Waiting>,
     noticed: BTreeMap<String, Timestamp>,
+    given: Given,
+    resizing: Given,
     step_backoff: StepBackoff,
     old: Option<PodStatus>,
 }
@@ -102,6 +105,9 @@ impl Machine {
                 self.torn_down = true;
                 self.volumes_ready = false;
             }
+            (Ticket::Resize(id), Outcome::Done) => {
+                self.given.extend(self.resizing.remove_entry(id));
+            }
             (Ticket::Kill(id), _) => {
                 self.kill_grace.remove(id);
             }
@@ -122,6 +128,7 @@ impl Machine {
             return self.step_rejected(inputs, failure);
         }
         self.note_deadline(inputs, &mut output);
+        resize::note(&mut self.given, inputs.pod, inputs.observed);
         if let Some(failure) = inputs.stop.and_then(|s| s.failure.clone()) {
             self.failure.get_or_insert(failure);
         }
@@ -154,6 +161,7 @@ impl Machine {
             observed: inputs.observed,
             probes: inputs.probes,
             waiting: &self.waiting,
+            given: &self.given,
             old: &old,
             runtime: inputs.runtime,
             ending,
@@ -192,6 +200,7 @@ impl Machine {
             let grace = kill.grace_secs.unwrap_or_else(|| spec::termination_grace_secs(inputs.pod));
             self.kill((&kill.id, &kill.name), grace, kill.message.clone(), inputs.now, output);
         }
+        self.resize(inputs, &plan, output);
         if plan.kill_pod && plan.create_sandbox.is_none() {
             // The phase turns terminal with the same observation; what still runs (sidecars, a failed
             // pod's rest) is stopped by the ending steps.
@@ -208,6 +217,30 @@ impl Machine {
         match plan.create_sandbox {
             Some(attempt) => self.renew_sandbox(inputs, attempt, output),
             None => self.start_next(inputs, &plan, output),
+        }
+    }
+
+    fn resize(&mut self, inputs: &Inputs<'_>, plan: &Plan, output: &mut Output) {
+        for change in resize::plan(&self.given, inputs.pod, inputs.observed) {
+            match change {
+                Resize::Restart { id, name } => {
+                    let grace = spec::termination_grace_secs(inputs.pod);
+                    let message = format!("Container {name} resize requires restart, will be restarted");
+                    self.kill((&id, &name), grace, message, inputs.now, output);
+                }
+                Resize::InPlace { id, .. } if plan.kill.iter().any(|k| k.id == id) => {}
+                Resize::InPlace { id, name } => {
+                    if self.in_flight.contains(&Ticket::Resize(id.clone()))
+                        || !self.step_may_retry(inputs.now, output)
+                    {
+                        continue;
+                    }
+                    if let Some((_, container)) = spec::find_container(inputs.pod, &name) {
+                        self.resizing.insert(id.clone(), container.resources.unwrap_or_default());
+                        output.actions.push(Action::ResizeContainer { id, name });
+                    }
+                }
+            }
         }
     }
 

@@ -29,11 +29,16 @@ pub mod qos;
 
 pub mod terminate;
 
+pub mod resize;
+
 pub mod action;
 
 pub mod machine;
 
 mod machine_ending;
+
+#[cfg(test)]
+mod simulation;
 
 pub use action::{Action, Inputs, Notice, Outcome, Output, Stop, Ticket};
 pub use machine::Machine;

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::hooks;
 use super::start::Start;
 use crate::kubelet::cri::names;
+use crate::kubelet::cri::resources::container_resources;
 use crate::kubelet::metrics;
 use crate::kubelet::pod::action::{Action, Outcome};
 use crate::kubelet::pod::container_status::Waiting;
@@ -46,6 +47,7 @@ impl Job {
             Action::KillContainer { id, name, grace_secs, message } => {
                 self.kill(&id, &name, grace_secs, message).await
             }
+            Action::ResizeContainer { id, name } => self.resize(&id, &name).await,
             Action::StopSandbox { id } => self.plain(self.context.runtime.stop_pod_sandbox(&id).await),
             Action::RemoveContainer { id } => self.remove_container(&id).await,
             Action::RemoveSandbox { id } => self.plain(self.context.runtime.remove_pod_sandbox(&id).await),
@@ -156,6 +158,29 @@ impl Job {
             Err(error) => {
                 tracing::warn!(%error, id, name, "cannot stop a container");
                 failed("FailedKillPod", error.to_string())
+            }
+        }
+    }
+
+    async fn resize(&self, id: &str, name: &str) -> Outcome {
+        let Some((_, container)) = spec::find_container(&self.pod, name) else { return Outcome::Done };
+        let mut resources = container_resources(&self.pod, &container, self.context.machine);
+        if resources.cpu_quota == 0 {
+            // Without a limit the old one must go; 0 would leave it.
+            resources.cpu_quota = -1;
+        }
+        let done = match self.context.cgroups.ensure_pod(&self.pod) {
+            Ok(()) => self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match done {
+            Ok(()) => {
+                self.context.recorder.pod(&self.pod, Some(name), false, "ResizeCompleted", "Pod resize completed".into());
+                Outcome::Done
+            }
+            Err(text) => {
+                self.context.recorder.pod(&self.pod, Some(name), true, "ResizeError", text.clone());
+                failed("ResizeError", text)
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::kubelet::cluster::objects::Objects;
 use crate::kubelet::cluster::services::Services;
 use crate::kubelet::config::Config;
 use crate::kubelet::cri::Runtime;
+use crate::kubelet::csi::Plugins;
 use crate::kubelet::cri::resources::Machine;
 use crate::kubelet::cri::security::SecurityOptions;
 use crate::kubelet::fields::Allocatable;
@@ -30,6 +31,8 @@ pub struct Context {
     pub runtime: Runtime,
     /// Volumes.
     pub volumes: Volumes,
+    /// Storage drivers.
+    pub csi: Arc<Plugins>,
     /// ConfigMaps and Secrets.
     pub objects: Arc<Objects>,
     /// Services, for variables.

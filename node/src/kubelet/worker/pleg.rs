@@ -49,6 +49,8 @@ pub async fn run(
     complete: Arc<dyn Fn() -> bool + Send + Sync>,
     shutdown: CancellationToken,
 ) {
+    tokio::spawn(follow_events(Arc::clone(&pool), shutdown.clone()));
+    let pool_context = Arc::clone(pool.context());
     let mut lister = Lister { pool, seen: BTreeMap::new(), orphans: HashMap::new() };
     loop {
         let started = std::time::Instant::now();
@@ -61,8 +63,39 @@ pub async fn run(
         }
         tokio::select! {
             () = tokio::time::sleep(RELIST_PERIOD) => {}
+            () = pool_context.relist.notified() => {}
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Follows the runtime's own events where it has them: changes are then seen at once and the lists only make
+/// sure. A runtime that does not know the call is not asked again.
+async fn follow_events(pool: Arc<Pool>, shutdown: CancellationToken) {
+    loop {
+        let follow = async {
+            let request = cri::GetEventsRequest {};
+            let mut stream = pool.context().runtime.runtime().get_container_events(request).await?.into_inner();
+            while let Some(event) = stream.message().await? {
+                let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
+                match metadata {
+                    Some(metadata) => pool.nudge(&metadata.uid),
+                    None => pool.context().relist.notify_one(),
+                }
+            }
+            Ok::<(), tonic::Status>(())
+        };
+        let ended = tokio::select! {
+            ended = follow => ended,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(status) = ended {
+            if status.code() == tonic::Code::Unimplemented {
+                return;
+            }
+            tracing::debug!(%status, "the runtime's events were interrupted");
+        }
+        tokio::time::sleep(RELIST_PERIOD).await;
     }
 }
 

@@ -211,7 +211,6 @@ impl Worker {
                     tracing::debug!(?ticket, reason, message, "an action failed");
                 }
                 self.machine.outcome(&ticket, outcome, Timestamp::now());
-                self.context.relist.notify_one();
             }
             // An action that panicked leaves its ticket behind: start the machine's memory anew.
             Err(error) => {

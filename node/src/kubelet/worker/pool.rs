@@ -1,7 +1,7 @@
 //! Routes desired pods to workers: one task per pod uid, made when the pod appears and forgotten when nothing of
 //! it is left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -67,6 +67,9 @@ pub struct Pool {
     context: Arc<Context>,
     entries: RwLock<BTreeMap<String, Entry>>,
     mirrors: RwLock<HashMap<String, Arc<Pod>>>,
+    /// Deleted pods of which nothing is left here, until the API says that they are gone: late news about them
+    /// must not start them anew.
+    ended: RwLock<BTreeSet<String>>,
     /// What admission knows of the node.
     pub node: RwLock<NodeView>,
     /// Fires when the set of pods changed.
@@ -80,6 +83,7 @@ impl Pool {
             context,
             entries: RwLock::default(),
             mirrors: RwLock::default(),
+            ended: RwLock::default(),
             node: RwLock::default(),
             changed: Notify::new(),
         })
@@ -129,6 +133,11 @@ impl Pool {
         self.mirrors.read().get(&full_name(pod)).cloned()
     }
 
+    /// Every mirror the API shows.
+    pub fn mirrors(&self) -> Vec<Arc<Pod>> {
+        self.mirrors.read().values().cloned().collect()
+    }
+
     /// Takes one change.
     pub fn handle(self: &Arc<Self>, event: PoolEvent) {
         match event {
@@ -136,6 +145,7 @@ impl Pool {
             PoolEvent::Apply(pod) => self.apply(pod),
             PoolEvent::Delete(uid) => self.gone(&uid),
             PoolEvent::Complete(uids) => {
+                self.ended.write().retain(|uid| uids.contains(uid));
                 let known: Vec<String> = {
                     let entries = self.entries.read();
                     let from_api = |e: &Entry| !spec::is_static(&e.desired.borrow().pod);
@@ -183,7 +193,7 @@ impl Pool {
                 entry.desired.send_modify(|desired| update(desired, &pod));
             })
         };
-        if known.is_none() {
+        if known.is_none() && !self.ended.read().contains(&uid) {
             self.start(uid, pod);
         }
     }
@@ -204,7 +214,14 @@ impl Pool {
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
         tokio::spawn(async move {
             pod_worker::run(context, channels).await;
-            pool.entries.write().remove(&uid);
+            let removed = pool.entries.write().remove(&uid);
+            let shown = |e: Entry| {
+                let desired = e.desired.borrow();
+                desired.object.is_some() && !spec::is_static(&desired.pod)
+            };
+            if removed.is_some_and(shown) {
+                pool.ended.write().insert(uid);
+            }
             pool.changed.notify_one();
         });
     }
@@ -235,6 +252,7 @@ impl Pool {
     }
 
     fn gone(&self, uid: &str) {
+        self.ended.write().remove(uid);
         let mirror = {
             let mirrors = self.mirrors.read();
             mirrors.iter().find(|(_, p)| spec::uid(p) == uid).map(|(name, p)| (name.clone(), Arc::clone(p)))

@@ -171,7 +171,7 @@ impl Start {
             let found = self.context.objects.secret(namespace, &name).await.map_err(|e| e.to_string())?;
             sources.secrets.extend(found.map(|secret| (name, secret)));
         }
-        if !self.context.services.ready(SERVICES_LIMIT).await && !spec::is_static(&self.pod) {
+        if !spec::is_static(&self.pod) && !self.context.services.ready(SERVICES_LIMIT).await {
             return Err("services have not yet been read at least once, cannot construct envvars".into());
         }
         sources.services = self.context.services.for_namespace(namespace);

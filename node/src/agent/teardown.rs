@@ -1,0 +1,63 @@
+//! Clears the machine: every pod, mount, cgroup, rule and interface of this agent, and the runtime it started.
+//! Each step is tried whatever became of the one before.
+
+use tokio::process::Command;
+
+use crate::kubelet::cgroups::Cgroups;
+use crate::kubelet::config::Config;
+use crate::kubelet::cri::{Runtime, names};
+use crate::kubelet::volumes::mounts;
+use crate::network::nft::Nft;
+use crate::proxy;
+use crate::runtime::supervisor::Supervisor;
+
+/// The bridge of the pod network.
+const BRIDGE: &str = "qd0";
+
+/// Runs every step.
+pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
+    match Runtime::connect(&config.runtime_endpoint).await {
+        Ok(runtime) => remove_pods(config, &runtime).await,
+        Err(error) => tracing::warn!(%error, "pods cannot be removed: the runtime does not answer"),
+    }
+    for point in mounts::under(&config.root_dir).unwrap_or_default() {
+        if let Err(error) = mounts::unmount(&point) {
+            tracing::warn!(%error, point = %point.display(), "cannot unmount");
+        }
+    }
+    Cgroups::new(config).remove_parents();
+    if let Err(error) = proxy::cleanup(&Nft::default()).await {
+        tracing::warn!(%error, "service rules cannot be removed");
+    }
+    for link in [BRIDGE, "qd-vxlan"] {
+        // A link that was never made is fine.
+        let _ = Command::new("ip").args(["link", "delete", link]).output().await;
+    }
+    if let Some(supervisor) = supervisor {
+        supervisor.stop().await;
+    }
+}
+
+async fn remove_pods(config: &Config, runtime: &Runtime) {
+    let sandboxes = match runtime.list_pod_sandbox(None).await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => {
+            tracing::warn!(%error, "pods cannot be listed");
+            return;
+        }
+    };
+    let cgroups = Cgroups::new(config);
+    let removals = sandboxes.into_iter().map(|sandbox| {
+        let cgroups = &cgroups;
+        async move {
+            let stopped = runtime.stop_pod_sandbox(&sandbox.id).await;
+            if let Err(error) = stopped.and(runtime.remove_pod_sandbox(&sandbox.id).await) {
+                tracing::warn!(%error, sandbox = sandbox.id, "a pod cannot be removed");
+            }
+            if let Some(uid) = sandbox.labels.get(names::POD_UID) {
+                let _ = cgroups.remove_uid(uid);
+            }
+        }
+    });
+    futures::future::join_all(removals).await;
+}

@@ -1,0 +1,177 @@
+//! Drivers register by a socket in a well-known folder: it is dialled, asked who it is, and recorded in the
+//! node's CSINode. A socket that disappears takes its driver with it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use proto::pluginregistration::registration_client::RegistrationClient;
+use proto::pluginregistration::{InfoRequest, RegistrationStatus};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::driver::{Driver, NodeInfo};
+use crate::kubelet::cri::client::unix_channel;
+use crate::kubelet::worker::Pool;
+
+/// How often the folder is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The kind of plugin this module registers.
+const CSI_PLUGIN: &str = "CSIPlugin";
+
+/// Follows the folder until the token fires.
+pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
+    let mut registered: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut node_known = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = shutdown.cancelled() => return,
+        }
+        if !node_known {
+            node_known = ensure_csi_node(&pool).await;
+            if !node_known {
+                continue;
+            }
+        }
+        let sockets = sockets(&pool.context().volumes.layout().plugins_registry());
+        for socket in &sockets {
+            if !registered.contains_key(socket) {
+                match register(&pool, socket).await {
+                    Ok(name) => {
+                        registered.insert(socket.clone(), name);
+                    }
+                    Err(error) => tracing::debug!(error, socket = %socket.display(), "a plugin did not register"),
+                }
+            }
+        }
+        let gone: Vec<PathBuf> = registered.keys().filter(|s| !sockets.contains(s)).cloned().collect();
+        for socket in gone {
+            let Some(name) = registered.remove(&socket) else { continue };
+            pool.context().csi.remove(&name);
+            if let Err(error) = record(&pool, &name, None).await {
+                tracing::warn!(%error, name, "a driver's end was not recorded");
+            }
+        }
+    }
+}
+
+fn sockets(dir: &std::path::Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(entries) = std::fs::read_dir(dir) else { return vec![] };
+    let is_socket = |e: &std::fs::DirEntry| e.file_type().is_ok_and(|t| t.is_socket());
+    entries.flatten().filter(is_socket).map(|e| e.path()).collect()
+}
+
+async fn register(pool: &Pool, socket: &std::path::Path) -> Result<String, String> {
+    let endpoint = socket.display().to_string();
+    let channel = unix_channel(&endpoint).await.map_err(|e| e.to_string())?;
+    let mut client = RegistrationClient::new(channel);
+    let info = client.get_info(InfoRequest {}).await.map_err(|s| s.message().to_owned())?.into_inner();
+    if info.r#type != CSI_PLUGIN {
+        return Err(format!("plugins of type {} are not served", info.r#type));
+    }
+    let endpoint = if info.endpoint.is_empty() { endpoint } else { info.endpoint };
+    let done = async {
+        let driver = Driver::connect(&info.name, &endpoint).await?;
+        let node = driver.info().await?;
+        record(pool, &info.name, Some(&node)).await.map_err(|e| e.to_string())?;
+        pool.context().csi.insert(driver);
+        Ok::<_, String>(())
+    }
+    .await;
+    let status = RegistrationStatus {
+        plugin_registered: done.is_ok(),
+        error: done.as_ref().err().cloned().unwrap_or_default(),
+    };
+    let told = client.notify_registration_status(status).await;
+    told.map_err(|s| s.message().to_owned())?;
+    done?;
+    tracing::info!(name = info.name, "a storage driver registered");
+    Ok(info.name)
+}
+
+/// Makes the CSINode, owned by the node; false while that is not possible.
+async fn ensure_csi_node(pool: &Pool) -> bool {
+    let context = pool.context();
+    let Some(uid) = pool.node.read().node.as_ref().and_then(|n| n.metadata.uid.clone()) else { return false };
+    let name = &context.config.node_name;
+    let node = CSINode {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: name.clone(),
+                uid,
+                ..Default::default()
+            }]),
+            ..Default::default()
+        },
+        spec: CSINodeSpec::default(),
+    };
+    match api(&context.client).create(&PostParams::default(), &node).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) if status.code == 409 => true,
+        Err(error) => {
+            tracing::debug!(%error, "the CSINode cannot be made");
+            false
+        }
+    }
+}
+
+fn api(client: &Client) -> Api<CSINode> {
+    Api::all(client.clone())
+}
+
+/// Puts a driver into the CSINode, or takes it out, and its topology onto the node's labels.
+async fn record(pool: &Pool, name: &str, info: Option<&NodeInfo>) -> Result<(), kube::Error> {
+    let context = pool.context();
+    let node_name = &context.config.node_name;
+    let api = api(&context.client);
+    let mut node = api.get(node_name).await?;
+    node.spec.drivers.retain(|d| d.name != name);
+    node.spec.drivers.extend(info.map(|info| entry(name, info)));
+    api.replace(node_name, &PostParams::default(), &node).await?;
+    if let Some(info) = info.filter(|i| !i.topology.is_empty()) {
+        let patch = Patch::Merge(json!({"metadata": {"labels": info.topology}}));
+        let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(context.client.clone());
+        nodes.patch(node_name, &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
+}
+
+fn entry(name: &str, info: &NodeInfo) -> CSINodeDriver {
+    let mut keys: Vec<String> = info.topology.keys().cloned().collect();
+    keys.sort();
+    CSINodeDriver {
+        name: name.to_owned(),
+        node_id: info.node_id.clone(),
+        topology_keys: Some(keys),
+        allocatable: i32::try_from(info.volumes_max)
+            .ok()
+            .filter(|n| *n > 0)
+            .map(|count| VolumeNodeResources { count: Some(count) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_without_limit_has_none() {
+        let topology = [("zone".to_owned(), "a".to_owned()), ("rack".to_owned(), "b".to_owned())].into();
+        let info = NodeInfo { node_id: "i-1".into(), volumes_max: 0, topology };
+        let made = entry("d", &info);
+        assert_eq!(made.allocatable, None);
+        assert_eq!(made.topology_keys, Some(vec!["rack".to_owned(), "zone".to_owned()]));
+        let limited = entry("d", &NodeInfo { volumes_max: 5, ..info });
+        assert_eq!(limited.allocatable.and_then(|a| a.count), Some(5));
+    }
+}
