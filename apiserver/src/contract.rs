@@ -64,8 +64,19 @@ pub trait ClusterWriter: ClusterReader {
     /// Compare-and-set on `metadata.resourceVersion` where the object carries one.
     async fn update(&self, group: &str, resource: &str, object: Object) -> Result<Arc<Object>, StatusError>;
     /// As `update`, for the `/status` part only.
-    async fn update_status(&self, group: &str, resource: &str, object: Object) -> Result<Arc<Object>, StatusError>;
-    async fn delete(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Result<(), StatusError>;
+    async fn update_status(
+        &self,
+        group: &str,
+        resource: &str,
+        object: Object,
+    ) -> Result<Arc<Object>, StatusError>;
+    async fn delete(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), StatusError>;
 }
 
 /// What one request carries through the pipeline.
@@ -105,7 +116,12 @@ pub trait KindHooks: Send + Sync {
     }
     /// Claims what must be unique in the cluster (service addresses, node ports) just before the write; `old` is
     /// `None` on create. The pipeline calls [`KindHooks::release`] with the same object when the write fails.
-    async fn claim(&self, _ctx: &RequestContext, _new: &mut Object, _old: Option<&Object>) -> Result<(), StatusError> {
+    async fn claim(
+        &self,
+        _ctx: &RequestContext,
+        _new: &mut Object,
+        _old: Option<&Object>,
+    ) -> Result<(), StatusError> {
         Ok(())
     }
     /// Gives back what [`KindHooks::claim`] took: after a failed write, and after a deletion.
@@ -115,8 +131,10 @@ pub trait KindHooks: Send + Sync {
         None
     }
     /// Names are checked by this rule; the pipeline turns the texts into `metadata.name: Invalid value` errors.
-    fn validate_name(&self, name: &str, _prefix: bool) -> Vec<String> {
-        machinery::names::dns1123_subdomain(name)
+    /// A prefix of a name still to be generated may end in a dash.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        let masked = prefix.then(|| machinery::names::mask_trailing_dash(name));
+        machinery::names::dns1123_subdomain(masked.as_deref().unwrap_or(name))
     }
 }
 

@@ -110,8 +110,9 @@ fn check_mirror(request: &Admission<'_>) -> Result<(), StatusError> {
 }
 
 fn refers_to_any_secret(pod: &Object) -> bool {
-    let volumes =
-        items(pod, &["spec", "volumes"]).iter().any(|volume| text(volume, &["secret", "secretName"]) != "");
+    let volumes = items(pod, &["spec", "volumes"])
+        .iter()
+        .any(|volume| !text(volume, &["secret", "secretName"]).is_empty());
     volumes || secret_names(pod).iter().any(|name| refers(pod, Target::Secret, name))
 }
 

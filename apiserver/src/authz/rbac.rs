@@ -50,9 +50,10 @@ impl RbacAuthorizer {
     ) -> Result<Arc<[Rule]>, StatusError> {
         let rules = self.index().await.1.role_rules(role_ref, namespace);
         rules.map_err(|_| {
-            let kind = role_ref["kind"].as_str().unwrap_or_default().to_ascii_lowercase();
+            // Upstream answers with the binding's kind and the role's name.
+            let kind = if namespace.is_empty() { "clusterrolebindings" } else { "rolebindings" };
             let name = role_ref["name"].as_str().unwrap_or_default();
-            StatusError::not_found(RBAC_GROUP, &kind, name)
+            StatusError::not_found(RBAC_GROUP, kind, name)
         })
     }
 

@@ -68,7 +68,7 @@ mod tests {
                 machinery::resources::split_api_version(text(&row.object, &["apiVersion"]));
             assert_eq!(group, row.group);
             let served = machinery::resources::find(group, version, &row.resource);
-            assert_eq!(served.map(|resource| resource.kind.as_ref()), Some(text(&row.object, &["kind"])));
+            assert_eq!(served.map(|resource| resource.kind), Some(text(&row.object, &["kind"])));
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::contract::{Object, RequestContext};
 const GROUP: &str = "autoscaling";
 const RESOURCE: &str = "horizontalpodautoscalers";
 const CPU_PERCENT: i64 = 80;
+/// Where `v1` keeps the metrics it has no field for.
+const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 const SELECT_POLICIES: [&str; 3] = ["Disabled", "Max", "Min"];
@@ -37,6 +39,10 @@ pub const KINDS: &[Kind] = &[
 fn default(scaler: &mut Object) {
     set_if_null(scaler, &["spec", "minReplicas"], 1);
     if split_api_version(text(scaler, &["apiVersion"])).1 == "v1" {
+        let newer = is_set(scaler, &["metadata", "annotations", METRICS_ANNOTATION]);
+        if !newer {
+            set_if_null(scaler, &["spec", "targetCPUUtilizationPercentage"], CPU_PERCENT);
+        }
         return;
     }
     if at(scaler, &["spec", "metrics"]).as_array().is_none_or(Vec::is_empty) {
@@ -55,7 +61,7 @@ fn default(scaler: &mut Object) {
     }
 }
 
-fn check(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mut Errors) {
+fn check(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);
     let spec = root.get("spec");
     let (low, high) = (spec.get("minReplicas"), spec.get("maxReplicas"));
@@ -73,8 +79,17 @@ fn check(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mut Erro
     if least.is_some_and(|least| most < least) {
         errors.push(FieldError::invalid(&high, most, "must be greater than or equal to `minReplicas`"));
     }
-    reference(&spec.get("scaleTargetRef"), errors);
-    spec.get("metrics").items().for_each(|metric| check_metric(&metric, errors));
+    let target = spec.get("scaleTargetRef");
+    reference(&target, errors);
+    target_version(&target, old, errors);
+    let metrics = spec.get("metrics");
+    metrics.items().for_each(|metric| check_metric(&metric, errors));
+    let external = metrics.items().any(|metric| matches!(metric.get("type").text(), "Object" | "External"));
+    if least == Some(0) && !external {
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(FieldError::forbidden(&metrics, detail));
+    }
     let behavior = spec.get("behavior");
     for direction in ["scaleUp", "scaleDown"] {
         scaling_rules(&behavior.get(direction), errors);
@@ -102,6 +117,19 @@ fn reference(reference: &At<'_, '_>, errors: &mut Errors) {
     if version.text().matches('/').count() > 1 {
         let detail = format!("unexpected GroupVersion string: {}", version.text());
         errors.push(FieldError::invalid(&version, version.text(), detail));
+    }
+}
+
+/// The kind that is scaled is named with its group, but for the one kind of the core group that scales.
+fn target_version(target: &At<'_, '_>, old: Option<&Object>, errors: &mut Errors) {
+    let member = |field| text(target.value, &[field]);
+    let unchanged = old.is_some_and(|old| {
+        ["apiVersion", "kind"].iter().all(|f| text(old, &["spec", "scaleTargetRef", f]) == member(f))
+    });
+    let grouped = !split_api_version(member("apiVersion")).0.is_empty();
+    if !unchanged && !grouped && member("kind") != "ReplicationController" {
+        let version = target.get("apiVersion");
+        errors.push(FieldError::invalid(&version, version.text(), "apiVersion must specify API group"));
     }
 }
 

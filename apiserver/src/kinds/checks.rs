@@ -12,7 +12,7 @@ use super::json::same;
 /// What upstream says of a field that may not change.
 pub const IMMUTABLE: &str = "field is immutable";
 const NEGATIVE: &str = "must be greater than or equal to 0";
-const NOT_POSITIVE: &str = "must be greater than 0";
+const NOT_POSITIVE: &str = "must be greater than zero";
 
 /// A list that grows by checks; the checks of one object push into one.
 pub type Errors = Vec<FieldError>;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::checks::{self, Errors};
-use super::json::{at, flag, is_set, same, text};
+use super::json::{at, flag, is_set, remove, same, set, text};
 use super::kind::Kind;
 use crate::contract::{Object, RequestContext};
 
@@ -19,7 +19,7 @@ const FROZEN: &str = "field is immutable when `immutable` is set";
 /// The rows of these kinds.
 pub const KINDS: &[Kind] = &[
     Kind { check: check_config_map, ..Kind::new("", "configmaps") },
-    Kind { check: check_secret, ..Kind::new("", "secrets") },
+    Kind { default: default_secret, check: check_secret, ..Kind::new("", "secrets") },
     Kind::new("", "serviceaccounts"),
 ];
 
@@ -60,6 +60,15 @@ fn frozen(new: &Object, old: Option<&Object>, fields: &[&str], errors: &mut Erro
     }
     for field in fields.iter().filter(|field| !same(at(new, &[field]), at(old, &[field]))) {
         errors.push(FieldError::forbidden(field, FROZEN));
+    }
+}
+
+/// What came as text is kept as bytes.
+fn default_secret(secret: &mut Object) {
+    let Some(Value::Object(texts)) = remove(secret, &["stringData"]) else { return };
+    for (key, value) in texts {
+        let encoded = STANDARD.encode(value.as_str().unwrap_or_default());
+        set(secret, &["data", key.as_str()], encoded);
     }
 }
 

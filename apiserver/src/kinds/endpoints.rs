@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::checks::{self, Errors, ip, named, port_number};
-use super::json::{at, same, set, text};
+use super::json::{at, same, set};
 use super::kind::Kind;
 use super::service::validate::endpoint_ip;
 use crate::contract::{Object, RequestContext};
@@ -186,9 +186,10 @@ fn check_address(address: &At<'_, '_>, errors: &mut Errors) {
             errors.extend(named(rule, &value));
         }
     }
-    if !text(address.value, &["ip"]).is_empty() {
-        errors.extend(endpoint_ip(&own));
+    if own.text().parse::<std::net::IpAddr>().is_err() {
+        errors.push(FieldError::invalid(&own, own.text(), "must be a valid IP address"));
     }
+    errors.extend(endpoint_ip(&own));
 }
 
 fn check_port(port: &At<'_, '_>, needs_name: bool, errors: &mut Errors) {

@@ -137,8 +137,9 @@ fn check_level(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mu
     let spec = root.get("spec");
     let (kind, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get("exempt"));
     let name = text(new, &["metadata", "name"]);
-    if name == "exempt" && kind.text() != "Exempt" {
-        errors.push(FieldError::invalid(&kind, kind.text(), "type must be 'Exempt' if name is 'exempt'"));
+    if (name == "exempt") != (kind.text() == "Exempt") {
+        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
+        errors.push(FieldError::invalid(&kind, kind.text(), detail));
     }
     match kind.text() {
         "Exempt" if limited.is_set() => {

@@ -5,7 +5,7 @@ use machinery::resources::split_api_version;
 use machinery::status::FieldError;
 
 use super::checks::Errors;
-use super::json::text;
+use super::json::{is_set, set, text};
 use super::rules;
 use crate::contract::{KindHooks, Object, RequestContext};
 
@@ -58,6 +58,7 @@ impl KindHooks for Kind {
 
     fn prepare_for_create(&self, ctx: &RequestContext, object: &mut Object) {
         (self.create)(ctx, object);
+        fresh_status(self.group, self.resource, object);
     }
 
     fn prepare_for_update(&self, ctx: &RequestContext, new: &mut Object, old: &Object) {
@@ -78,6 +79,42 @@ impl KindHooks for Kind {
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         (self.name)(name, prefix)
+    }
+}
+
+/// The status that a new object is answered with: the members Go never leaves out.
+const FRESH: &[(&str, &str, &[&str])] = &[
+    ("", "replicationcontrollers", &["replicas"]),
+    ("", "resourcequotas", &[]),
+    ("apps", "deployments", &[]),
+    ("apps", "replicasets", &["replicas"]),
+    ("apps", "statefulsets", &["replicas", "availableReplicas"]),
+    (
+        "apps",
+        "daemonsets",
+        &["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"],
+    ),
+    ("batch", "jobs", &[]),
+    ("batch", "cronjobs", &[]),
+    (
+        "policy",
+        "poddisruptionbudgets",
+        &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
+    ),
+    ("autoscaling", "horizontalpodautoscalers", &["desiredReplicas"]),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas", &[]),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", &[]),
+    ("resource.k8s.io", "resourceclaims", &[]),
+];
+
+/// Gives a new object the status that Go's zero value would print.
+pub fn fresh_status(group: &str, resource: &str, object: &mut Object) {
+    let row = FRESH.iter().find(|row| (row.0, row.1) == (group, resource));
+    if let Some((_, _, counts)) = row
+        && !is_set(object, &["status"])
+    {
+        let zeros = counts.iter().map(|name| ((*name).to_owned(), 0.into()));
+        set(object, &["status"], serde_json::Value::Object(zeros.collect()));
     }
 }
 

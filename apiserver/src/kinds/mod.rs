@@ -10,6 +10,7 @@ pub mod batch;
 pub mod certificates;
 pub mod checks;
 pub mod config;
+pub mod devices;
 pub mod endpoints;
 pub mod events;
 pub mod flowcontrol;
@@ -52,6 +53,7 @@ const TABLES: &[&[Kind]] = &[
     endpoints::KINDS,
     events::KINDS,
     small::KINDS,
+    devices::KINDS,
     flowcontrol::KINDS,
     registration::KINDS,
 ];

@@ -82,7 +82,7 @@ fn amounts(list: &At<'_, '_>, errors: &mut Errors) {
 fn quota_resource_name(name: &str, at: &At<'_, '_>) -> Vec<FieldError> {
     let standard = is_standard(name) || name.starts_with("count/");
     let mut errors = if standard { Vec::new() } else { resource_name(name, at) };
-    if errors.is_empty() && !name.contains('/') && !is_standard(name) {
+    if !name.contains('/') && !is_standard(name) {
         errors.push(FieldError::invalid(at, name, "must be a standard resource for quota"));
     }
     errors

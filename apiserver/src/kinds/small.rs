@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::checks::{self, Errors, int_or_percent, named, percent_of};
-use super::json::{at, text};
+use super::json::{at, is_set, remove, text};
 use super::kind::Kind;
 use super::pod::{requirements, scheduling};
 use crate::contract::{Object, RequestContext};
@@ -25,7 +25,16 @@ pub const KINDS: &[Kind] = &[
     Kind { check: check_budget, ..Kind::new("policy", BUDGETS) },
     Kind { check: check_budget_status, ..Kind::sub("policy", BUDGETS, "status") },
     Kind { check: check_priority, ..Kind::new("scheduling.k8s.io", "priorityclasses") },
-    Kind { check: check_lease, ..Kind::new("coordination.k8s.io", "leases") },
+    Kind {
+        create: |_, lease| drop_coordination(lease),
+        update: |_, lease, old| {
+            if !is_set(old, &["spec", "strategy"]) && !is_set(old, &["spec", "preferredHolder"]) {
+                drop_coordination(lease);
+            }
+        },
+        check: check_lease,
+        ..Kind::new("coordination.k8s.io", "leases")
+    },
     Kind { check: check_runtime_class, ..Kind::new("node.k8s.io", "runtimeclasses") },
 ];
 
@@ -99,10 +108,20 @@ fn is_system_class(name: &str, value: i64, is_default: bool) -> Result<(), Strin
     Ok(())
 }
 
+/// The fields of coordinated leader election, which is off.
+fn drop_coordination(lease: &mut Object) {
+    for field in ["strategy", "preferredHolder"] {
+        remove(lease, &["spec", field]);
+    }
+}
+
 fn check_lease(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);
     let spec = root.get("spec");
-    errors.extend(checks::positive(&spec.get("leaseDurationSeconds")));
+    let duration = spec.get("leaseDurationSeconds");
+    if let Some(seconds) = duration.int().filter(|seconds| *seconds <= 0) {
+        errors.push(FieldError::invalid(&duration, seconds, "must be greater than 0"));
+    }
     errors.extend(checks::non_negative(&spec.get("leaseTransitions")));
     let strategy = spec.get("strategy");
     if strategy.is_set() {

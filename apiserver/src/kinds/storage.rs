@@ -12,6 +12,7 @@ use crate::contract::{Object, RequestContext};
 
 const GROUP: &str = "storage.k8s.io";
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const BINDING_MODES: [&str; 2] = ["Immediate", "WaitForFirstConsumer"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// The members of a PersistentVolume's spec that are not its source.
@@ -41,7 +42,11 @@ pub const KINDS: &[Kind] = &[
     Kind { check: check_attributes_class, ..Kind::new(GROUP, "volumeattributesclasses") },
     Kind { check: check_driver, ..Kind::new(GROUP, "csidrivers") },
     Kind { check: check_csi_node, ..Kind::new(GROUP, "csinodes") },
-    Kind { check: check_attachment, ..Kind::new(GROUP, "volumeattachments") },
+    Kind {
+        create: |_, attachment| set(attachment, &["status"], json!({"attached": false})),
+        check: check_attachment,
+        ..Kind::new(GROUP, "volumeattachments")
+    },
     Kind { check: check_capacity, ..Kind::new(GROUP, "csistoragecapacities") },
 ];
 
@@ -275,17 +280,6 @@ fn claim_changes(new: &Object, old: &Object, errors: &mut Errors) {
     }
 }
 
-fn fixed(new: &Object, old: Option<&Object>, fields: &[&str], errors: &mut Errors) {
-    let Some(old) = old else { return };
-    let root = At::root(new);
-    for field in fields {
-        let detail = "updates to {} are forbidden.".replace("{}", field);
-        if !same(root.get(field).value, at(old, &[field])) {
-            errors.push(FieldError::forbidden(&root.get(field), detail));
-        }
-    }
-}
-
 fn check_class(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);
     let provisioner = root.get("provisioner");
@@ -298,9 +292,24 @@ fn check_class(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &
     for (key, value) in root.get("parameters").entries().filter(|(key, _)| key.is_empty()) {
         errors.push(FieldError::invalid(&value, key, "field can not be empty."));
     }
-    fixed(new, old, &["parameters", "provisioner"], errors);
+    for (field, values) in [("reclaimPolicy", ["Delete", "Retain"]), ("volumeBindingMode", BINDING_MODES)] {
+        let value = root.get(field);
+        if value.is_set() && !values.contains(&value.text()) {
+            errors.push(FieldError::not_supported(&value, value.text(), &values));
+        }
+    }
+    for term in root.get("allowedTopologies").items() {
+        let expressions = term.get("matchLabelExpressions");
+        for expression in expressions.items() {
+            let (key, values) = (expression.get("key"), expression.get("values"));
+            if values.is_empty() {
+                errors.push(FieldError::required(&values, ""));
+            }
+            errors.extend(checks::named("qualified", &key));
+        }
+    }
     if let Some(old) = old {
-        for field in ["reclaimPolicy", "volumeBindingMode"] {
+        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             errors.extend(checks::immutable(&root.get(field), at(old, &[field])));
         }
     }
@@ -326,9 +335,15 @@ fn check_attributes_class(_: &RequestContext, new: &Object, old: Option<&Object>
 fn check_driver(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);
     let spec = root.get("spec");
-    for mode in spec.get("volumeLifecycleModes").items() {
-        if !matches!(mode.text(), "Persistent" | "Ephemeral") {
-            errors.push(FieldError::not_supported(&mode, mode.text(), &["Ephemeral", "Persistent"]));
+    let modes = spec.get("volumeLifecycleModes");
+    for mode in modes.items().filter(|mode| !matches!(mode.text(), "Persistent" | "Ephemeral")) {
+        errors.push(FieldError::not_supported(&modes, mode.text(), &["Persistent", "Ephemeral"]));
+    }
+    let tokens = spec.get("tokenRequests");
+    for (index, token) in tokens.items().enumerate() {
+        let audience = token.get("audience");
+        if tokens.items().take(index).any(|before| before.get("audience").text() == audience.text()) {
+            errors.push(FieldError::duplicate(&audience, audience.text()));
         }
     }
     let Some(old) = old else { return };
@@ -350,6 +365,10 @@ fn check_csi_node(_: &RequestContext, new: &Object, old: Option<&Object>, errors
                 errors.push(FieldError::required(&driver.get(field), ""));
             }
         }
+        for key in driver.get("topologyKeys").items() {
+            let texts = machinery::names::qualified_name(key.text());
+            errors.extend(texts.into_iter().map(|text| FieldError::invalid(&driver, key.text(), text)));
+        }
         errors.extend(checks::non_negative(&driver.get("allocatable").get("count")));
     }
     let Some(old) = old else { return };
@@ -367,11 +386,11 @@ fn check_csi_node(_: &RequestContext, new: &Object, old: Option<&Object>, errors
 fn check_attachment(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);
     let spec = root.get("spec");
-    for field in ["attacher", "nodeName"] {
-        if !spec.get(field).has() {
-            errors.push(FieldError::required(&spec.get(field), ""));
-        }
+    let (attacher, node) = (spec.get("attacher"), spec.get("nodeName"));
+    if !attacher.has() {
+        errors.push(FieldError::required(&attacher, ""));
     }
+    errors.extend(checks::named("subdomain", &node.with(&Value::from(node.text()))));
     let source = spec.get("source");
     let (inline, name) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
     match (inline.is_set(), name.is_set()) {

@@ -31,12 +31,12 @@ pub struct Reviews {
 impl Reviews {
     /// Whether creations of this resource are answered here.
     pub fn handles(group: &str, resource: &str, subresource: &str) -> bool {
-        match (group, resource, subresource) {
-            ("", "serviceaccounts", "token") => true,
-            (AUTHORIZATION, _, "") => true,
-            (AUTHENTICATION, "tokenreviews" | "selfsubjectreviews", "") => true,
-            _ => false,
-        }
+        matches!(
+            (group, resource, subresource),
+            ("", "serviceaccounts", "token")
+                | (AUTHORIZATION, _, "")
+                | (AUTHENTICATION, "tokenreviews" | "selfsubjectreviews", "")
+        )
     }
 
     /// The object with its status filled in.

@@ -79,7 +79,7 @@ fn rolling_update(rolling: &At<'_, '_>, errors: &mut Errors) {
     let zeros = (number(unavailable.value) == 0, number(surge.value) == 0);
     if zeros == (true, true) {
         let detail = "cannot be 0 when maxSurge is 0";
-        errors.push(FieldError::invalid(&unavailable, unavailable.value.clone(), detail));
+        errors.push(FieldError::required(&unavailable, detail));
     } else if zeros == (false, false) {
         let detail = "may not be set when maxUnavailable is non-zero";
         errors.push(FieldError::invalid(&surge, surge.value.clone(), detail));

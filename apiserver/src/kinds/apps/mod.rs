@@ -74,8 +74,9 @@ fn selector_and_template(spec: &At<'_, '_>, kind: &str, errors: &mut Errors) {
 fn matches_template(selector: Option<&Labels>, template: &At<'_, '_>, errors: &mut Errors) {
     let metadata = template.get("metadata");
     let labels = metadata.get("labels");
-    if selector.is_some_and(|selector| !selector.requirements().is_empty() && !selector.matches(labels.value))
-    {
+    // A selector that is not there selects nothing, the empty one everything.
+    let selects = |selector: &Labels| selector.requirements().is_empty() || selector.matches(labels.value);
+    if !selector.is_some_and(selects) {
         let detail = "`selector` does not match template `labels`";
         let shown = if labels.is_set() { labels.value.clone() } else { Value::Null };
         errors.push(FieldError::invalid(&labels, shown, detail));

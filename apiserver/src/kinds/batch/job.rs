@@ -75,7 +75,7 @@ fn selector(spec: &At<'_, '_>, errors: &mut Errors) {
     }
     errors.extend(checks::label_selector(&selector));
     let labels = at(spec.value, &["template", "metadata", "labels"]);
-    if selector.is_set() && Labels::from_value(selector.value).is_ok_and(|parsed| !parsed.matches(labels)) {
+    if Labels::from_value(selector.value).is_ok_and(|parsed| !parsed.matches(labels)) {
         let path = "spec.template.metadata.labels";
         errors.push(FieldError::invalid(
             &path,

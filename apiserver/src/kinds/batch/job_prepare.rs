@@ -20,6 +20,8 @@ pub fn default(job: &mut Object) {
         set(job, &["metadata", "labels"], labels);
     }
     set_if_null(job, &["spec", "manualSelector"], false);
+    set_if_null(job, &["spec", "completionMode"], "NonIndexed");
+    set_if_null(job, &["spec", "suspend"], false);
     if !is_set(job, &["spec", "completions"]) && !is_set(job, &PARALLELISM) {
         set(job, &["spec", "completions"], 1);
     }
@@ -51,6 +53,11 @@ pub fn create(_: &RequestContext, job: &mut Object) {
         }
     }
     set_if_null(job, &["spec", "selector", "matchLabels", UID_LABEL], uid);
+    // A job without labels takes its template's, which just got some.
+    if !has(job, &["metadata", "labels"]) {
+        let labels = at(job, &LABELS).clone();
+        set(job, &["metadata", "labels"], labels);
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +73,7 @@ mod tests {
             job,
             json!({"metadata": {"labels": {"a": "b"}}, "spec": {"template": {"metadata": {"labels": {"a": "b"}}},
                 "manualSelector": false, "completions": 1, "parallelism": 1, "backoffLimit": 6,
-                "podReplacementPolicy": "TerminatingOrFailed"}})
+                "podReplacementPolicy": "TerminatingOrFailed", "completionMode": "NonIndexed", "suspend": false}})
         );
         let mut job = json!({"spec": {"parallelism": 3, "backoffLimitPerIndex": 1, "podFailurePolicy": {}}});
         default(&mut job);

@@ -5,7 +5,7 @@ use machinery::status::{FieldError, StatusError};
 use serde_json::json;
 
 use crate::contract::Object;
-use crate::kinds::json::{at, entries, has, is_set, items_mut, push, set, set_if_zero, text};
+use crate::kinds::json::{entries, has, is_set, items_mut, push, set, set_if_zero, text};
 
 /// Checks the Binding itself.
 pub fn validate(binding: &Object) -> Vec<FieldError> {
@@ -62,16 +62,12 @@ pub fn apply(pod: &mut Object, binding: &Object, now: Timestamp) -> Result<(), S
 }
 
 fn mark_scheduled(pod: &mut Object, now: Timestamp) {
-    let generation = at(pod, &["metadata", "generation"]).clone();
-    let mut condition = json!({
+    let condition = json!({
         "type": "PodScheduled",
         "status": "True",
         "lastProbeTime": null,
         "lastTransitionTime": machinery::time::format_time(now),
     });
-    if generation.as_i64().is_some_and(|generation| generation != 0) {
-        condition["observedGeneration"] = generation;
-    }
     let known = items_mut(pod, &["status", "conditions"]).iter_mut().find(|c| c["type"] == "PodScheduled");
     match known {
         Some(old) => *old = condition,

@@ -66,6 +66,7 @@ pub fn spec(spec: &At<'_, '_>, is_pod: bool, errors: &mut Errors) {
     security::pod(spec, errors);
     scheduling::check(spec, errors);
     dns(spec, errors);
+    os(&spec.get("os"), errors);
     host_names(spec, errors);
     claims(&spec.get("resourceClaims"), errors);
     for alias in spec.get("hostAliases").items() {
@@ -91,6 +92,16 @@ fn host_network_ports(spec: &At<'_, '_>, is_pod: bool, errors: &mut Errors) {
                 errors.push(FieldError::invalid(&host, own, detail));
             }
         }
+    }
+}
+
+fn os(os: &At<'_, '_>, errors: &mut Errors) {
+    const SYSTEMS: [&str; 2] = ["linux", "windows"];
+    let name = os.get("name");
+    if os.is_set() && !name.has() {
+        errors.push(FieldError::required(&name, ""));
+    } else if os.is_set() && !SYSTEMS.contains(&name.text()) {
+        errors.push(FieldError::not_supported(os, name.text(), &SYSTEMS));
     }
 }
 

@@ -152,11 +152,9 @@ fn projected(at: &At<'_, '_>, errors: &mut Errors) {
                 }
             }
         }
-        match set.len() {
-            0 => errors.push(FieldError::required(&source, "must specify a volume type")),
-            1 => {}
-            _ => errors
-                .push(FieldError::forbidden(&source, "may not specify more than 1 volume type per source")),
+        if set.len() > 1 {
+            let detail = "may not specify more than 1 volume type per source";
+            errors.push(FieldError::forbidden(&source, detail));
         }
     }
 }

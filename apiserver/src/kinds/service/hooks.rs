@@ -8,7 +8,7 @@ use machinery::status::{FieldError, StatusError};
 use super::{families, fields, validate};
 use crate::alloc::Allocators;
 use crate::contract::{KindHooks, Object, RequestContext};
-use crate::kinds::json::text;
+use crate::kinds::json::{set_if_null, text};
 use crate::kinds::kind::label;
 use crate::kinds::rules;
 
@@ -27,6 +27,7 @@ impl KindHooks for ServiceHooks {
         fields::normalize_cluster_ips(object, None);
         // Refusals are reported by validation, which runs the same rules again.
         let _refused = families::init(object, None, self.allocators.families());
+        set_if_null(object, &["status"], serde_json::json!({"loadBalancer": {}}));
     }
 
     fn prepare_for_update(&self, _: &RequestContext, new: &mut Object, old: &Object) {
