@@ -53,6 +53,7 @@ replica_sets_adopt() {
   k create -f - >/dev/null <<Y
 {"apiVersion":"v1","kind":"Pod","metadata":{"name":"stray","labels":{"app":"adopting"}},"spec":{"containers":[{"name":"c","image":"i"}]}}
 Y
+  sleep 1
   k create -f - >/dev/null <<Y
 {"apiVersion":"apps/v1","kind":"ReplicaSet","metadata":{"name":"adopting"},"spec":{"replicas":2,"selector":{"matchLabels":{"app":"adopting"}},"template":{"metadata":{"labels":{"app":"adopting"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}
 Y
@@ -115,13 +116,13 @@ budgets_allow() {
   until_is 'a budget tells what may be disrupted' 20 '2 1' field pdb web '{.status.currentHealthy} {.status.disruptionsAllowed}'
 }
 owners_take_dependents_along() {
-  k delete deployment web --cascade=foreground --wait=false >/dev/null
+  k delete deployment web --cascade=foreground --wait=false --ignore-not-found >/dev/null
   until_is 'foreground deletion takes replica sets along' 40 0 count_gone replicasets -l app=web
   until_is 'and their pods' 40 0 count_gone pods -l app=web
   k delete replicaset adopting --cascade=orphan >/dev/null
   sleep 1
   until_is 'orphans stay' 10 2 bash -c "kubectl -n $NS get pods -l app=adopting --no-headers | wc -l | tr -d ' '"
-  k delete statefulset db >/dev/null
+  k delete statefulset db --ignore-not-found >/dev/null
   until_is 'background deletion takes pods along' 40 0 count_gone pods -l app=db
 }
 custom_owners_count() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustc_hash::FxHashMap;
 use serde_json::json;
@@ -17,7 +17,8 @@ use crate::deployment::facts::resolve;
 use crate::meta::{controller_ref, is_terminating, name, namespace};
 use crate::pods;
 use crate::runtime::{
-    Action, Change, Context, Controller, Enqueue, Key, Note, Plan, ReconcileError, Store, Wiring, clock,
+    Action, Answer, Ask, Change, Context, Controller, Enqueue, Gvr, Key, Note, Plan, ReconcileError, Store,
+    Wiring, clock,
 };
 use crate::selector::Selector;
 
@@ -73,6 +74,14 @@ fn selector(budget: &PodDisruptionBudget) -> Option<Selector> {
     Selector::of(budget.spec.as_ref()?.selector.as_ref()?).ok()
 }
 
+/// Why the number of pods is not known.
+enum Unknown {
+    /// This must be asked first.
+    Ask(Ask),
+    /// It cannot be known.
+    Failed(String),
+}
+
 /// How many pods a budget is about, and why that may be unknown.
 struct Expected {
     count: i32,
@@ -93,7 +102,8 @@ impl Controller for Budgets {
         if pods.is_empty() {
             plan.note(Note::normal(budget.as_ref(), "NoPods", "No matching pods found"));
         }
-        match self.expected(&budget, &pods) {
+        match self.expected(&budget, &pods, context) {
+            Err(Unknown::Ask(ask)) => return Ok(plan.ask(ask)),
             Ok((expected, desired)) => {
                 if !expected.unmanaged.is_empty() {
                     let list = expected.unmanaged.join(" ");
@@ -105,7 +115,7 @@ impl Controller for Budgets {
                 }
                 self.write(&budget, &pods, expected.count, desired, context, &mut plan);
             }
-            Err(why) => {
+            Err(Unknown::Failed(why)) => {
                 let message = format!("Failed to calculate the number of expected pods: {why}");
                 plan.note(Note::warning(budget.as_ref(), "CalculateExpectedPodCountFailed", message));
                 self.fail_safe(&budget, &why, context, &mut plan);
@@ -130,19 +140,24 @@ fn show(budget: &PodDisruptionBudget) -> String {
 
 impl Budgets {
     /// How many pods there should be, and how many of them must stay healthy.
-    fn expected(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>]) -> Result<(Expected, i32), String> {
+    fn expected(
+        &self,
+        budget: &PodDisruptionBudget,
+        pods: &[Arc<Pod>],
+        context: &Context,
+    ) -> Result<(Expected, i32), Unknown> {
         let spec = budget.spec.clone().unwrap_or_default();
         let here =
             || Expected { count: i32::try_from(pods.len()).unwrap_or(i32::MAX), unmanaged: Vec::new() };
         if let Some(most) = &spec.max_unavailable {
-            let expected = self.scale(pods)?;
+            let expected = self.scale(pods, context)?;
             let desired = (expected.count - resolve(Some(most), expected.count, true)).max(0);
             return Ok((expected, desired));
         }
         match &spec.min_available {
             Some(IntOrString::Int(least)) => Ok((here(), *least)),
             Some(percent) => {
-                let expected = self.scale(pods)?;
+                let expected = self.scale(pods, context)?;
                 let desired = resolve(Some(percent), expected.count, true);
                 Ok((expected, desired))
             }
@@ -151,7 +166,7 @@ impl Budgets {
     }
 
     /// The sum of the scales of all the pods' controllers.
-    fn scale(&self, pods: &[Arc<Pod>]) -> Result<Expected, String> {
+    fn scale(&self, pods: &[Arc<Pod>], context: &Context) -> Result<Expected, Unknown> {
         let mut scales: FxHashMap<String, i32> = FxHashMap::default();
         let mut unmanaged = Vec::new();
         for pod in pods {
@@ -174,17 +189,14 @@ impl Budgets {
                         (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
                     })
                 }
-                other => {
-                    return Err(format!(
-                        "{} {} does not implement the scale subresource",
-                        other.to_lowercase(),
-                        owner.name
-                    ));
-                }
+                _ => Some((owner.uid.clone(), custom_scale(owner, space, context)?)),
             };
             match found {
                 Some((uid, scale)) => scales.insert(uid, scale),
-                None => return Err(format!("found no controllers for pod {:?}", name(pod.as_ref()))),
+                None => {
+                    let why = format!("found no controllers for pod {:?}", name(pod.as_ref()));
+                    return Err(Unknown::Failed(why));
+                }
             };
         }
         Ok(Expected { count: scales.values().sum(), unmanaged })
@@ -289,6 +301,32 @@ impl Budgets {
     }
 }
 
+/// The replicas of an owner of any other kind, by its scale.
+fn custom_scale(owner: &OwnerReference, space: &str, context: &Context) -> Result<i32, Unknown> {
+    let kinds = match context.answer(&Ask::Kinds) {
+        None => return Err(Unknown::Ask(Ask::Kinds)),
+        Some(Answer::Kinds(kinds)) => kinds,
+        Some(_) => return Err(Unknown::Failed("discovery failed".into())),
+    };
+    let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
+    let found = kinds
+        .resources
+        .iter()
+        .map(|resource| &resource.gvr)
+        .find(|gvr| gvr.group == group && gvr.kind == owner.kind);
+    let gvr = found.map(|gvr| Gvr { version: version.to_string().into(), ..gvr.clone() });
+    let none =
+        || Unknown::Failed(format!("{} does not implement the scale subresource", owner.kind.to_lowercase()));
+    let ask = Ask::Get(format!("{}/scale", gvr.ok_or_else(none)?.object(space, &owner.name)));
+    match context.answer(&ask) {
+        None => Err(Unknown::Ask(ask)),
+        Some(Answer::Json(scale)) => {
+            scale["spec"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(none)
+        }
+        Some(_) => Err(none()),
+    }
+}
+
 fn with_condition(
     mut status: PodDisruptionBudgetStatus,
     value: &str,
@@ -343,6 +381,17 @@ mod tests {
         let mut all = vec![budget(spec), set];
         all.extend((0..3).map(pod));
         all
+    }
+
+    #[test]
+    fn custom_owners_are_asked_for_their_scale() {
+        let mut all = objects(json!({"maxUnavailable": 1}));
+        for pod in &mut all[2..] {
+            pod["metadata"]["ownerReferences"][0]["apiVersion"] = "example.com/v1".into();
+            pod["metadata"]["ownerReferences"][0]["kind"] = "Flock".into();
+        }
+        let asked = crate::testing::Case::new(super::build, &all).plan("ns/b");
+        assert_eq!(asked.asks, [crate::runtime::Ask::Kinds]);
     }
 
     fn status(scenario: &Scenario) -> Value {

@@ -231,8 +231,11 @@ impl Default for Options {
             slices: SliceOptions {
                 endpoints_per_slice: 100,
                 mirrored_per_subset: 1000,
-                batch_period: Duration::ZERO,
-                endpoints_batch_period: Duration::ZERO,
+                // Upstream's is none. Pods come and go in bursts; a twentieth of a second bounds the writes of a
+                // service to twenty a second and is far below what a proxy takes to act on them.
+                batch_period: Duration::from_millis(50),
+                // The older kind has few readers left, and one object holds all of a service's addresses.
+                endpoints_batch_period: Duration::from_millis(200),
                 mirroring_batch_period: Duration::ZERO,
             },
             signing: SigningOptions { duration: secs(365 * 24 * 3600), ..SigningOptions::default() },

@@ -1,8 +1,9 @@
 //! DaemonSets: one pod on every node that accepts it.
 //!
-//! In reading order: [`placement`] (which nodes, and with what pods), [`update`] (rolling, surging), this module (one
-//! run and its writes). Pods are bound by the scheduler through a node affinity to their one node.
+//! In reading order: [`placement`] (which nodes, and with what pods), [`update`] (rolling, surging), [`failures`] (pauses
+//! after failed pods), this module (one run and its writes). Pods are bound by the scheduler through a node affinity to their one node.
 
+pub mod failures;
 pub mod placement;
 #[cfg(test)]
 mod tests;
@@ -10,11 +11,14 @@ pub mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
+use self::failures::Failures;
 use self::placement::{Placed, is_placement_changed, suitability};
 use crate::claim::{Claim, claim};
 use crate::history::{self, HASH_LABEL, History, Unsettled};
@@ -33,6 +37,7 @@ struct DaemonSets {
     nodes: Store<Node>,
     pods: Store<Pod>,
     revisions: Store<ControllerRevision>,
+    failures: Mutex<Failures>,
     workers: usize,
 }
 
@@ -48,7 +53,8 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let all = sets.clone();
     let pods = wiring.on::<Pod>(move |change, queue| keys_of_pod(&all, change, queue));
     let revisions = wiring.on_owned::<ControllerRevision, DaemonSet>();
-    Box::new(DaemonSets { sets, nodes, pods, revisions, workers: wiring.options().workers.daemonset })
+    let workers = wiring.options().workers.daemonset;
+    Box::new(DaemonSets { sets, nodes, pods, revisions, failures: Mutex::default(), workers })
 }
 
 fn keys_of_pod(sets: &Store<DaemonSet>, change: &Change<Pod>, queue: &mut Enqueue) {
@@ -112,7 +118,7 @@ impl Controller for DaemonSets {
             .then(|| Action::update_status(&DaemonSet { status: Some(status), ..set.as_ref().clone() }));
         let (before, after) = if context.failure.is_some() { (write, None) } else { (None, write) };
         before.into_iter().for_each(|action| plan.act(action));
-        run.manage(&mut plan);
+        run.manage(&mut self.failures.lock(), &mut plan);
         after.into_iter().for_each(|action| plan.act(action));
         plan.act_all(Pace::Parallel, run.clean_up(&history));
         Ok(plan)
@@ -183,12 +189,12 @@ impl<'a> Run<'a> {
         pods::is_available(pod, self.min_ready_secs(), self.now())
     }
 
-    fn manage(&self, plan: &mut Plan) {
+    fn manage(&self, failures: &mut Failures, plan: &mut Plan) {
         let mut needing: Vec<String> = Vec::new();
         let mut doomed: Vec<Arc<Pod>> = Vec::new();
         for (node, placed) in &self.nodes {
             let pods = self.by_node.get(node).map(Vec::as_slice).unwrap_or_default();
-            self.manage_node(node, *placed, pods, &mut needing, &mut doomed, plan);
+            self.manage_node(node, *placed, pods, &mut needing, &mut doomed, failures, plan);
         }
         // Pods whose node is gone are garbage; those not bound yet would wait for it for ever.
         for (_, pods) in self.by_node.iter().filter(|(node, _)| !self.nodes.contains_key(*node)) {
@@ -210,6 +216,7 @@ impl<'a> Run<'a> {
         plan.act_all(Pace::Parallel, doomed.iter().map(|pod| self.delete(pod)).collect());
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what it decides goes three ways, and it has one caller")]
     fn manage_node(
         &self,
         node: &str,
@@ -217,6 +224,7 @@ impl<'a> Run<'a> {
         pods: &[Arc<Pod>],
         needing: &mut Vec<String>,
         doomed: &mut Vec<Arc<Pod>>,
+        failures: &mut Failures,
         plan: &mut Plan,
     ) {
         if placed.should_run && pods.is_empty() {
@@ -242,7 +250,8 @@ impl<'a> Run<'a> {
                     name(pod.as_ref()),
                     if failed { "kill" } else { "delete" }
                 );
-                if let Some(left) = placement::failed_pause(pod, self.now()).filter(|_| failed) {
+                let left = self.pause(pod, node, failed, failures);
+                if !left.is_zero() {
                     plan.again_after(left);
                     continue;
                 }
@@ -258,6 +267,14 @@ impl<'a> Run<'a> {
             }
         }
         doomed.extend(update::surplus(self, running));
+    }
+
+    fn pause(&self, pod: &Pod, node: &str, failed: bool, failures: &mut Failures) -> Duration {
+        if !failed {
+            return Duration::ZERO;
+        }
+        let set = format!("{}/{}", namespace(self.set), name(self.set));
+        failures.pause(&set, node, uid(pod), self.context.elapsed)
     }
 
     fn create(&self, node: &str) -> Action {

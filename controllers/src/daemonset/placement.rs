@@ -1,8 +1,5 @@
 //! Which nodes a DaemonSet's pod runs on, and the pod for one node.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
@@ -12,7 +9,6 @@ use k8s_openapi::api::core::v1::{
 use crate::meta::name;
 use crate::nodes;
 use crate::pods;
-use crate::runtime::clock;
 
 /// What a node means to a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +30,6 @@ const TOLERATED: [(&str, &str); 6] = [
 ];
 /// The same for pods in the host's network.
 const TOLERATED_HOST_NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
-
-/// A failed pod is replaced no sooner than this after it was made: upstream's back-off begins at a second and grows
-/// to fifteen minutes; the age of the failed pod stands for how often it has failed.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Judges a node.
 pub fn suitability(set: &DaemonSet, node: &Node) -> Placed {
@@ -123,11 +115,4 @@ fn pin(spec: &mut PodSpec, node: &str) {
     }
     affinity.required_during_scheduling_ignored_during_execution =
         Some(NodeSelector { node_selector_terms: terms });
-}
-
-/// How long a failed pod is kept before it is replaced; `None` when it may go now.
-pub fn failed_pause(pod: &Pod, now: Timestamp) -> Option<Duration> {
-    let created = pod.metadata.creation_timestamp.as_ref()?.0;
-    let left = clock::until(clock::add(created, FAILED_PAUSE), now);
-    (!left.is_zero()).then_some(left)
 }

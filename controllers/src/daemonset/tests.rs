@@ -97,3 +97,18 @@ fn pods_follow_the_nodes() {
     assert_eq!(images(world.run()).len(), 4);
     check_crashes(&scenario);
 }
+
+#[test]
+fn a_failed_pod_is_replaced() {
+    let steps: Vec<fn(&mut Model)> = vec![|model| {
+        let pod = model.all("Pod").remove(0);
+        let name = pod["metadata"]["name"].as_str().unwrap_or("").to_string();
+        model.edit("Pod", "ns", &name, |pod| pod["status"]["phase"] = "Failed".into());
+    }];
+    let scenario = scenario(rolling(0, 1), steps);
+    let mut world = World::start(&scenario, None, false);
+    assert_eq!(images(world.run()).len(), 4);
+    let running = world.shared.model.lock().all("Pod").iter().all(|pod| pod["status"]["phase"] == "Running");
+    assert!(running);
+    check_crashes(&scenario);
+}
