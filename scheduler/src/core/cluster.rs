@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::labels::{Labels, Selector};
 use super::nodes::Nodes;
 use super::spec::{OwnerKind, PodClass, PodInput, PodSpec, TimeMs};
-use super::terms::{ExternalTerm, SelectorSource, external_terms};
+use super::terms::{ExternalTerm, Pairs, SelectorSource, external_terms};
 
 /// A pod's UID as a number: a UUID is its 128 bits, anything else a hash of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,7 +98,8 @@ pub struct Cluster {
     namespaces: FxHashMap<Arc<str>, Labels>,
     /// Counts changes of namespace labels, once a selector of namespaces is in use.
     pub namespace_generation: u64,
-    services: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Vec<(Box<str>, Box<str>)>>>,
+    /// By namespace and name.
+    services: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Pairs>>,
     owners: FxHashMap<(OwnerKind, Arc<str>, Arc<str>), Selector>,
     /// Counts changes of services and controllers.
     pub owner_generation: u64,
@@ -377,6 +378,13 @@ impl Cluster {
     /// Pods nominated to a node.
     pub fn nominated_on(&self, node: u32) -> &[Nomination] {
         self.nominated.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Withdraws all promises of a node that is gone.
+    pub fn withdraw_nominations(&mut self, node: u32) {
+        for nomination in self.nominated.remove(&node).unwrap_or_default() {
+            self.nominated_node.remove(&nomination.uid);
+        }
     }
 
     /// Nodes that are promised to pods.

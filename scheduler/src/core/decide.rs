@@ -156,6 +156,7 @@ fn narrow_to_sample(
 /// Why every node refuses the pod.
 pub fn diagnose(template: &Template, request: &Request<'_>, cluster: &Cluster) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
+    diagnosis.by_node.reserve(cluster.nodes.count());
     let who = preemptor(template, request);
     let refuse = |diagnosis: &mut Diagnosis, node: u32| {
         if let Some(refusal) = refusal_with_nominated(&who, node, cluster, None) {

@@ -3,6 +3,7 @@
 //! Owns the rules that look at pods of other nodes, evaluated per group, and the normalisation of scores over the
 //! feasible nodes. It changes nothing but scratch space.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use smallvec::SmallVec;
@@ -49,6 +50,9 @@ impl SharedScores {
         self.taints + self.preference + self.spread + self.affinity
     }
 }
+
+/// Nodes to take one from: a group's own list, or what exclusions leave of it.
+type Nodes<'a> = Cow<'a, [u32]>;
 
 /// A feasible group with the raw scores of its nodes.
 #[derive(Clone, Debug)]
@@ -183,19 +187,14 @@ impl Evaluation {
     }
 
     /// The best local score of a candidate and the nodes that have it.
-    fn best_nodes<'a>(
-        &self,
-        template: &'a Template,
-        candidate: &Candidate,
-    ) -> Option<(i32, SmallVec<[u32; 0]>, &'a [u32])> {
+    fn best_nodes<'a>(&self, template: &'a Template, candidate: &Candidate) -> Option<(i32, Nodes<'a>)> {
         for (score, nodes) in template.groups.group(candidate.group).best_first() {
             if self.excluded.is_empty() {
-                return Some((score, SmallVec::new(), nodes));
+                return Some((score, Cow::Borrowed(nodes)));
             }
-            let left: SmallVec<[u32; 0]> =
-                nodes.iter().copied().filter(|n| !self.excluded.contains(n)).collect();
+            let left: Vec<u32> = nodes.iter().copied().filter(|n| !self.excluded.contains(n)).collect();
             if !left.is_empty() {
-                return Some((score, left, &[]));
+                return Some((score, Cow::Owned(left)));
             }
         }
         None
@@ -205,25 +204,24 @@ impl Evaluation {
     pub fn choose(&self, template: &Template, profile: &Profile, dice: &mut Dice) -> Option<u32> {
         let totals = self.totals(template, profile);
         let mut best = i64::MIN;
-        let mut tied: SmallVec<[(SmallVec<[u32; 0]>, &[u32]); 4]> = SmallVec::new();
+        let mut tied: SmallVec<[Nodes<'_>; 4]> = SmallVec::new();
         for (candidate, shared) in self.candidates.iter().zip(&totals) {
-            let Some((local, left, all)) = self.best_nodes(template, candidate) else { continue };
+            let Some((local, nodes)) = self.best_nodes(template, candidate) else { continue };
             let total = i64::from(local) + shared.sum();
             if total > best {
                 best = total;
                 tied.clear();
             }
             if total == best {
-                tied.push((left, all));
+                tied.push(nodes);
             }
         }
-        let count: usize = tied.iter().map(|(left, all)| left.len() + all.len()).sum();
+        let count: usize = tied.iter().map(|nodes| nodes.len()).sum();
         if count == 0 {
             return None;
         }
         let mut at = dice.below(count);
-        for (left, all) in &tied {
-            let nodes = if left.is_empty() { all } else { left.as_slice() };
+        for nodes in &tied {
             match nodes.get(at) {
                 Some(node) => return Some(*node),
                 None => at -= nodes.len(),

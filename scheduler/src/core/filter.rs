@@ -369,7 +369,8 @@ fn affinity_refusal(
             _ => {}
         }
     }
-    if !pods_exist && !(nobody_matches && template.identity.own.affinity_self_match) {
+    let may_be_first = nobody_matches && template.identity.own.affinity_self_match;
+    if !(pods_exist || may_be_first) {
         return Some(Refusal::unresolvable(Plugin::InterPodAffinity, status::AFFINITY));
     }
     refused.map(|reason| Refusal::unschedulable(Plugin::InterPodAffinity, reason))

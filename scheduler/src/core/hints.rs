@@ -26,8 +26,8 @@ pub struct EventPod {
 pub enum Payload {
     Nothing,
     Node {
-        old: Option<NodeInput>,
-        new: Option<NodeInput>,
+        old: Option<Arc<NodeInput>>,
+        new: Option<Arc<NodeInput>>,
     },
     Pod {
         old: Option<EventPod>,
@@ -64,7 +64,7 @@ pub fn hint(
 ) -> bool {
     match &occurrence.payload {
         Payload::Node { old, new } => {
-            node_hint(plugin, spec, occurrence.event, old.as_ref(), new.as_ref(), profile, cluster)
+            node_hint(plugin, spec, occurrence.event, old.as_deref(), new.as_deref(), profile, cluster)
         }
         Payload::Pod { old, new } => {
             pod_hint(plugin, uid, spec, occurrence.event, old.as_ref(), new.as_ref(), profile, cluster)

@@ -199,7 +199,7 @@ impl Scheduler {
         if old.as_ref() == Some(&input) {
             return;
         }
-        let new = input.clone();
+        let (old, new) = (old.map(Arc::new), Arc::new(input.clone()));
         self.cluster.nodes.set(input);
         let events = match &old {
             None => vec![Event::NodeAdd],
@@ -214,8 +214,9 @@ impl Scheduler {
     fn node_deleted(&mut self, name: &str, now: TimeMs) {
         let Some(slot) = self.cluster.nodes.find(name) else { return };
         let old = self.node_as_input(slot);
-        let payload = Payload::Node { old: Some(old), new: None };
+        let payload = Payload::Node { old: Some(Arc::new(old)), new: None };
         self.announce(Occurrence { event: Event::NodeDelete, payload }, now);
+        self.cluster.withdraw_nominations(slot);
         self.cluster.nodes.remove(name);
     }
 

@@ -1,6 +1,7 @@
 //! The pure core: cluster and pod in, decision and reasons out. No IO, clock or randomness of its own.
 
 pub mod cluster;
+pub mod commands;
 pub mod decide;
 pub mod evaluate;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod series;
 pub mod spec;
 pub mod status;
 pub mod storage;
+pub mod sums;
 pub mod template;
 pub mod templates;
 pub mod terms;

@@ -72,6 +72,9 @@ pub struct Claim {
     pub version: u64,
 }
 
+/// Label keys with the values a class admits; all hold.
+pub type TopologyTerm = Vec<(Box<str>, Vec<Box<str>>)>;
+
 /// A storage class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Class {
@@ -79,7 +82,7 @@ pub struct Class {
     pub provisioner: Arc<str>,
     pub waits_for_consumer: Option<bool>,
     /// Alternatives, each a list of label keys with admitted values.
-    pub topologies: Vec<Vec<(Box<str>, Vec<Box<str>>)>>,
+    pub topologies: Vec<TopologyTerm>,
 }
 
 /// What a CSI driver reports of a node.
@@ -204,16 +207,7 @@ impl Storage {
                 )
             }
             StorageInput::Driver { name, tracks_capacity, deleted } => {
-                let old = if deleted {
-                    self.drivers.remove(&name)
-                } else {
-                    self.drivers.insert(name.clone(), tracks_capacity)
-                };
-                let untracked = old == Some(true) && !tracks_capacity && !deleted;
-                untracked.then_some(Occurrence {
-                    event: Event::CsiDriverUpdate,
-                    payload: Payload::CapacityUntracked { driver: name },
-                })
+                self.set_driver(name, tracks_capacity, deleted)
             }
             StorageInput::Capacity { capacity, deleted } => {
                 let key = (capacity.namespace.clone(), capacity.name.clone());
@@ -239,6 +233,17 @@ impl Storage {
             }
         };
         occurrence.into_iter().collect()
+    }
+
+    fn set_driver(&mut self, name: Arc<str>, tracks_capacity: bool, deleted: bool) -> Option<Occurrence> {
+        let old = if deleted {
+            self.drivers.remove(&name)
+        } else {
+            self.drivers.insert(name.clone(), tracks_capacity)
+        };
+        let untracked = old == Some(true) && !tracks_capacity && !deleted;
+        let payload = Payload::CapacityUntracked { driver: name };
+        untracked.then_some(Occurrence { event: Event::CsiDriverUpdate, payload })
     }
 
     /// The volume part of a cycle: nothing for pods without claims, a refusal where no node can help.

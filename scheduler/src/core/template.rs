@@ -4,7 +4,6 @@
 //! the change log of the nodes, so that a decision costs what has changed since the last one.
 //! Invariant: after `sync`, sums and groups equal what a fresh build would give.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -12,11 +11,11 @@ use smallvec::SmallVec;
 use super::cluster::Cluster;
 use super::groups::{GroupKey, Groups};
 use super::labels::{count_intolerable_preferences, has_untolerated_taint};
-use super::nodes::Row;
 use super::profile::{HOSTNAME_LABEL, Plugin, Profile};
 use super::score::LocalScorer;
 use super::series::{Kind, SeriesSet};
 use super::spec::{LocalSpec, preference};
+use super::sums::Sums;
 use super::terms::OwnTerms;
 use super::topology::NO_DOMAIN;
 
@@ -38,21 +37,6 @@ pub struct Identity {
     pub own: Arc<OwnTerms>,
     /// Sorted numbers of the external terms that select the pod.
     pub external: Arc<[u32]>,
-}
-
-/// The sums of one series.
-#[derive(Debug, Default)]
-pub struct Sums {
-    /// By domain; not used where the series is local.
-    totals: Vec<i64>,
-    /// Eligible nodes by domain, for hard constraints.
-    nodes: Vec<u32>,
-    /// Domains (or nodes, where local) by value, for the minimum of hard constraints.
-    histogram: BTreeMap<i64, u32>,
-    /// Domains with an eligible node.
-    domains: usize,
-    /// Everything added up.
-    all: i64,
 }
 
 /// The verdict on a node that changes with the node object only.
@@ -381,17 +365,6 @@ impl Template {
             }
         }
     }
-
-    /// Whether the node passes every test that does not depend on pods.
-    pub fn is_usable(&self, node: u32) -> bool {
-        self.statics.get(node as usize).is_some_and(|s| s.usable)
-    }
-
-    /// Local scores of a node that is not in a group: for explanations.
-    pub fn raw_scores(&self, node: u32) -> (i32, i32, i32, bool) {
-        let s = self.statics[node as usize];
-        (s.taints, s.preference, s.images, s.ignored)
-    }
 }
 
 struct Honors {
@@ -402,104 +375,6 @@ struct Honors {
 impl Honors {
     fn admit(&self, constraint: &super::spec::SpreadConstraint) -> bool {
         (!constraint.honor_affinity || self.affinity) && (!constraint.honor_taints || self.taints)
-    }
-}
-
-impl Sums {
-    /// The value of a domain.
-    pub fn total(&self, domain: u32) -> i64 {
-        self.totals.get(domain as usize).copied().unwrap_or(0)
-    }
-
-    /// Everything added up over labelled nodes.
-    pub fn all(&self) -> i64 {
-        self.all
-    }
-
-    /// Domains that have an eligible node.
-    pub fn domain_count(&self) -> usize {
-        self.domains
-    }
-
-    /// The least value of all domains, with one of value `from` changed to `to` (equal: nothing changed).
-    pub fn minimum(&self, from: i64, to: i64) -> Option<i64> {
-        let mut values = self.histogram.iter();
-        let (&least, &count) = values.next()?;
-        if from == to {
-            return Some(least);
-        }
-        let others = if least == from && count == 1 { values.next().map(|(v, _)| *v) } else { Some(least) };
-        Some(others.map_or(to, |o| o.min(to)))
-    }
-
-    fn node_joins(&mut self, domain: Option<u32>) {
-        let first = match domain {
-            None => true,
-            Some(d) => {
-                grow_to(&mut self.nodes, d);
-                grow_to(&mut self.totals, d);
-                self.nodes[d as usize] += 1;
-                self.nodes[d as usize] == 1
-            }
-        };
-        if first {
-            self.domains += 1;
-            *self.histogram.entry(domain.map_or(0, |d| self.totals[d as usize])).or_default() += 1;
-        }
-    }
-
-    fn node_leaves(&mut self, domain: Option<u32>) {
-        let last = match domain {
-            None => true,
-            Some(d) => {
-                self.nodes[d as usize] -= 1;
-                self.nodes[d as usize] == 0
-            }
-        };
-        if last {
-            self.domains -= 1;
-            self.drop_value(domain.map_or(0, |d| self.totals[d as usize]));
-        }
-    }
-
-    /// Adds to a domain; a local hard series moves its node from zero to the value or back.
-    fn add(&mut self, domain: Option<u32>, delta: i64, hard: bool) {
-        self.all += delta;
-        match domain {
-            None if hard && delta > 0 => self.move_value(0, delta),
-            None if hard && delta < 0 => self.move_value(-delta, 0),
-            None => {}
-            Some(d) => {
-                grow_to(&mut self.totals, d);
-                let old = self.totals[d as usize];
-                self.totals[d as usize] = old + delta;
-                if hard {
-                    self.move_value(old, old + delta);
-                }
-            }
-        }
-    }
-
-    fn move_value(&mut self, from: i64, to: i64) {
-        if from != to {
-            self.drop_value(from);
-            *self.histogram.entry(to).or_default() += 1;
-        }
-    }
-
-    fn drop_value(&mut self, value: i64) {
-        if let Some(count) = self.histogram.get_mut(&value) {
-            *count -= 1;
-            if *count == 0 {
-                self.histogram.remove(&value);
-            }
-        }
-    }
-}
-
-fn grow_to<T: Default + Clone>(list: &mut Vec<T>, index: u32) {
-    if list.len() <= index as usize {
-        list.resize(index as usize + 1, T::default());
     }
 }
 
@@ -522,9 +397,4 @@ fn checked_scalars(local: &LocalSpec, profile: &Profile, cluster: &mut Cluster) 
 /// Extended resources have a domain that is not Kubernetes' own.
 fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
-}
-
-/// Free amounts of a node, for explanations.
-pub fn free_of(row: &Row) -> (i64, i64, i64) {
-    (row.cpu - row.used_cpu, row.memory - row.used_memory, row.ephemeral - row.used_ephemeral)
 }

@@ -18,7 +18,7 @@ const MAX_NODE_ENTRIES: usize = 4_000_000;
 /// Templates kept at least, however many nodes there are.
 const MIN_TEMPLATES: usize = 8;
 /// Remembered lookups before the memory of them is cleared.
-const MAX_MEMO: usize = 100_000;
+const MAX_MEMO: usize = 20_000;
 
 /// Versions of everything a resolution depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

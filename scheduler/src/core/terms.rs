@@ -33,6 +33,9 @@ pub struct OwnTerms {
     pub preferred: Vec<WeightedTerm>,
 }
 
+/// Labels a plain selector wants, as pairs.
+pub type Pairs = Vec<(Box<str>, Box<str>)>;
+
 /// Where default constraints get their selector from: services and controllers.
 pub trait SelectorSource {
     /// Selectors of the services of a namespace (those without selector are left out).

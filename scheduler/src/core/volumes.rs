@@ -12,7 +12,7 @@ use super::labels::Labels;
 use super::profile::{Plugin, Profile};
 use super::spec::{ClaimRef, PodSpec};
 use super::status::{self, Reason, Refusal};
-use super::storage::{Claim, ClaimKey, Class, Storage, Volume, VolumeClaim};
+use super::storage::{Claim, ClaimKey, Class, Storage, TopologyTerm, Volume, VolumeClaim};
 
 const TOPOLOGY_LABELS: [(&str, &str); 4] = [
     ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
@@ -32,6 +32,9 @@ pub struct VolumePlan {
     pub provision: Vec<(ClaimKey, u64)>,
     pub timeout_secs: i64,
 }
+
+/// Claims with the volume found for each, or none where one is to be made.
+type Matches = Vec<(ClaimKey, Option<Arc<str>>)>;
 
 #[derive(Clone, Debug)]
 struct ZoneRule {
@@ -233,14 +236,9 @@ impl VolumeCycle {
     }
 
     /// A volume for each delayed claim, or `None` where one is to be made. Errors are the reasons of the node.
-    fn match_delayed(
-        &self,
-        storage: &Storage,
-        node: &str,
-        labels: &Labels,
-    ) -> Result<Vec<(ClaimKey, Option<Arc<str>>)>, &'static str> {
+    fn match_delayed(&self, storage: &Storage, node: &str, labels: &Labels) -> Result<Matches, &'static str> {
         let mut to_match: Vec<&Claim> = Vec::new();
-        let mut found: Vec<(ClaimKey, Option<Arc<str>>)> = Vec::new();
+        let mut found = Matches::new();
         let mut to_make: Vec<&Claim> = Vec::new();
         for claim in self.delayed.iter().filter_map(|key| storage.claims.get(key)) {
             match &claim.selected_node {
@@ -450,7 +448,7 @@ fn can_provision(claim: &Claim, storage: &Storage, labels: &Labels) -> Result<()
     if class.provisioner.is_empty() || &*class.provisioner == NO_PROVISIONER {
         return Err(status::VOLUME_BIND);
     }
-    let term_matches = |term: &Vec<(Box<str>, Vec<Box<str>>)>| {
+    let term_matches = |term: &TopologyTerm| {
         !term.is_empty()
             && term
                 .iter()

@@ -162,7 +162,7 @@ impl Executor {
         match done {
             Ok(()) => {
                 let waited = Duration::from_millis((now_ms() - first_attempt).max(0) as u64);
-                self.metrics.observe_bound(attempts, waited, started.elapsed());
+                self.metrics.observe_bound(self.name(profile), attempts, waited, started.elapsed());
                 let note = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
                 self.recorder.record(&pod, self.name(profile), "Normal", "Scheduled", "Binding", &note);
                 Message::Bound { pod }

@@ -59,7 +59,9 @@ macro_rules! kind {
                 f(self)
             }
             fn with_meta(metadata: wire::Meta) -> Self {
-                Self { metadata, ..Self::default() }
+                let mut object = Self::default();
+                object.metadata = metadata;
+                object
             }
         }
     };

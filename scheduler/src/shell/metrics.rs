@@ -22,7 +22,7 @@ pub struct Metrics {
     cache: IntGaugeVec,
     pod_attempts: Histogram,
     sli_secs: HistogramVec,
-    bind_secs: Histogram,
+    point_secs: HistogramVec,
     preemption_attempts: IntCounter,
     preemption_victims: Histogram,
 }
@@ -89,10 +89,11 @@ impl Metrics {
                 exponential(0.01, 2.0, 20),
                 &["attempts"],
             )?,
-            bind_secs: histogram(
-                "scheduler_framework_extension_point_duration_seconds_bind",
-                "Duration of binding calls.",
+            point_secs: histograms(
+                "scheduler_framework_extension_point_duration_seconds",
+                "Duration of an extension point; binding is the one that waits for the API.",
                 exponential(0.0001, 2.0, 16),
+                &["extension_point", "status", "profile"],
             )?,
             preemption_victims: histogram(
                 "scheduler_preemption_victims",
@@ -104,7 +105,7 @@ impl Metrics {
     }
 
     /// Counts what one attempt has changed.
-    pub fn observe_attempt(&self, before: Counters, after: Counters, took: Duration) {
+    pub fn observe_attempt(&self, profile: &str, before: Counters, after: Counters, took: Duration) {
         let result = if after.scheduled > before.scheduled {
             "scheduled"
         } else if after.errors > before.errors {
@@ -112,18 +113,18 @@ impl Metrics {
         } else {
             "unschedulable"
         };
-        self.attempts.with_label_values(&["default-scheduler", result]).inc();
-        self.attempt_secs.with_label_values(&["default-scheduler", result]).observe(took.as_secs_f64());
+        self.attempts.with_label_values(&[profile, result]).inc();
+        self.attempt_secs.with_label_values(&[profile, result]).observe(took.as_secs_f64());
         self.algorithm_secs.observe(took.as_secs_f64());
         self.preemption_attempts.inc_by(after.preemption_attempts - before.preemption_attempts);
     }
 
     /// Notes a pod that was bound.
-    pub fn observe_bound(&self, attempts: u32, waited: Duration, bind: Duration) {
+    pub fn observe_bound(&self, profile: &str, attempts: u32, waited: Duration, bind: Duration) {
         let label = if attempts >= 15 { "15+".to_owned() } else { attempts.to_string() };
         self.pod_attempts.observe(f64::from(attempts));
         self.sli_secs.with_label_values(&[&label]).observe(waited.as_secs_f64());
-        self.bind_secs.observe(bind.as_secs_f64());
+        self.point_secs.with_label_values(&["Bind", "Success", profile]).observe(bind.as_secs_f64());
     }
 
     /// Notes the victims of one preemption.
@@ -162,7 +163,7 @@ mod tests {
     fn upstream_names_are_served() {
         let metrics = Metrics::new().expect("metrics");
         let after = Counters { scheduled: 1, ..Counters::default() };
-        metrics.observe_attempt(Counters::default(), after, Duration::from_millis(1));
+        metrics.observe_attempt("default-scheduler", Counters::default(), after, Duration::from_millis(1));
         metrics.observe_queue(Pending { active: 3, ..Pending::default() }, 7);
         let text = metrics.text();
         for line in [

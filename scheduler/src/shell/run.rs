@@ -224,7 +224,11 @@ impl Loop {
             let start = std::time::Instant::now();
             let before = self.core.counters;
             let Some(commands) = self.core.schedule_one(now_ms()) else { return done > 0 };
-            self.metrics.observe_attempt(before, self.core.counters, start.elapsed());
+            let profile = commands.first().and_then(Command::profile).and_then(|i| self.core.profiles.get(i));
+            if let Some(profile) = profile {
+                let name = &profile.scheduler_name;
+                self.metrics.observe_attempt(name, before, self.core.counters, start.elapsed());
+            }
             self.execute(commands);
         }
         true

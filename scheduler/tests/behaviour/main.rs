@@ -33,7 +33,7 @@ pub enum Outcome {
 }
 
 impl Bed {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let profiles = vec![Profile::default_for("default-scheduler")];
         Bed { core: Scheduler::new(profiles, Backoff::default(), 7), now: 1_000_000, uids: 0 }
     }

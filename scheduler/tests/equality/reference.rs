@@ -15,7 +15,7 @@ pub struct World {
     pub pods: Vec<PodInput>,
     pub namespaces: BTreeMap<String, Labels>,
     /// Namespace and selector of services.
-    pub services: Vec<(String, Vec<(Box<str>, Box<str>)>)>,
+    pub services: Vec<(String, scheduler::core::terms::Pairs)>,
 }
 
 /// Weighted scores in the order of [`PLUGINS`].

@@ -25,11 +25,11 @@ fn node(i: usize) -> Value {
     }
     let cpu = ["2", "4", "8"][i % 3];
     let mut amounts = json!({"cpu": cpu, "memory": format!("{}Gi", 4 << (i % 3)), "pods": "20", "ephemeral-storage": "20Gi"});
-    if i % 4 == 0 {
+    if i.is_multiple_of(4) {
         amounts["example.com/gpu"] = json!("2");
     }
     let mut images = vec![json!({"names": ["img-a:1"], "sizeBytes": 50_000_000})];
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         images.push(json!({"names": ["img-b:1", "img-b@sha256:ab"], "sizeBytes": 700_000_000}));
     }
     json!({
