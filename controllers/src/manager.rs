@@ -171,3 +171,90 @@ async fn refresh_gauges(queue: Arc<Queue>, stop: CancellationToken) {
         queue.observe_running();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Clients, run};
+    use crate::options::{Credentials, Options};
+    use crate::runtime::client::EventSink;
+    use crate::runtime::plan::Note;
+    use crate::testing::model::Model;
+    use crate::testing::server::client;
+
+    struct Silent;
+
+    impl EventSink for Silent {
+        fn record(&self, _component: &'static str, _note: Note) {}
+    }
+
+    fn options(names: &[&str]) -> Options {
+        Options { controllers: names.iter().map(|name| name.to_string()).collect(), ..Options::default() }
+    }
+
+    async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..500 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    #[tokio::test]
+    async fn the_shell_lists_watches_writes_and_stops() {
+        let mut model = Model::default();
+        model.now = crate::testing::now();
+        model.apply(json!({"kind": "Namespace", "metadata": {"name": "first"}}));
+        let model = Arc::new(Mutex::new(model));
+        let clients = Clients { process: client(model.clone()), anonymous: None };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(
+            clients,
+            options(&["serviceaccount", "replicaset"]),
+            Arc::new(Silent),
+            stop.clone(),
+        ));
+        eventually("what was there is served", || {
+            model.lock().get("ServiceAccount", "first", "default").is_some()
+        })
+        .await;
+        model.lock().apply(json!({"kind": "Namespace", "metadata": {"name": "second"}}));
+        eventually("what comes is served", || {
+            model.lock().get("ServiceAccount", "second", "default").is_some()
+        })
+        .await;
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
+        model.lock().apply(json!({"kind": "ReplicaSet", "metadata": {"name": "rs", "namespace": "first"},
+            "spec": {"replicas": 40, "selector": {"matchLabels": {"a": "b"}}, "template": template}}));
+        eventually("pods are made", || model.lock().all("Pod").len() >= 40).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(model.lock().created["Pod"], 40, "and none twice");
+        stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(2), running).await.expect("stops at once");
+        assert!(ended.expect("no panic").is_ok());
+        model.lock().apply(json!({"kind": "Namespace", "metadata": {"name": "third"}}));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(
+            model.lock().get("ServiceAccount", "third", "default").is_none(),
+            "nothing happens after the end"
+        );
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_work_are_refused() {
+        let clients = || Clients { process: client(Arc::default()), anonymous: None };
+        let wrong = run(clients(), options(&["nosuch"]), Arc::new(Silent), CancellationToken::new()).await;
+        assert!(wrong.expect_err("unknown").to_string().contains("nosuch"));
+        let accounts = Options { credentials: Credentials::ServiceAccounts, ..options(&["job"]) };
+        let wrong = run(clients(), accounts, Arc::new(Silent), CancellationToken::new()).await;
+        assert!(wrong.is_err(), "service account credentials need a client without any");
+    }
+}

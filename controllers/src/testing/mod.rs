@@ -3,12 +3,14 @@
 //! - [`check`]: objects in, planned writes out, for one key;
 //! - [`model`]: an API server in memory, with the semantics controllers rely on;
 //! - [`world`]: controllers running against the model until nothing moves, killed at any write, with caches that lag;
+//! - [`server`]: the model behind the client library, for the shell;
 //! - [`crash`]: the test that every controller must pass: killed before and after each write in turn, the same end.
 
 pub mod crash;
 pub mod kinds;
 pub mod model;
 pub mod nodes;
+pub mod server;
 pub mod world;
 
 use std::sync::Arc;
