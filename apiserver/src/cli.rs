@@ -157,7 +157,8 @@ impl Args {
     }
 
     fn advertise(&self) -> IpAddr {
-        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified());
+        // As upstream: other machines cannot reach a loopback address, so it is not advertised.
+        let bound = Some(self.bind_address).filter(|a| !a.is_unspecified() && !a.is_loopback());
         self.advertise_address.or(bound).unwrap_or_else(outward_address)
     }
 

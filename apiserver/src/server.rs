@@ -109,11 +109,13 @@ pub struct Server;
 
 impl Server {
     /// Binds, loads what must be there, and serves until `shutdown` is cancelled.
-    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, ServerError> {
+    pub async fn start(mut options: Options, shutdown: CancellationToken) -> Result<Handle, ServerError> {
         let bind = options.bind;
         let listener =
             Listener::bind(bind).await.map_err(|source| ServerError::Bind { address: bind, source })?;
         let address = listener.address;
+        // Port 0 means any free one; others must hear which it became.
+        options.meaning.secure_port = address.port();
         let tls = server_config(options.tls.clone(), shutdown.clone())?;
         let hub = connect(&options.store, &shutdown).await?;
         let registry = Arc::new(Registry::new(hub.clone(), Arc::new(NotYet)));

@@ -87,11 +87,9 @@ impl Registry {
     ) -> Result<WatchStart, StatusError> {
         let storage = kind.storage()?;
         let since = options.since()?;
-        match since {
-            // The newest state must be in the answer when nothing is said about its age.
-            None => catch_up(storage, &options.resource_version).await?,
-            Some(_) => storage.cache.ready().await.map_err(|e| errors::from_cache(&e))?,
-        }
+        // The newest state must be in the answer when nothing is said about its age; a revision that another server
+        // has shown must have arrived here, or events the client has seen would come again.
+        catch_up(storage, if since == Some(0) { "0" } else { &options.resource_version }).await?;
         // `sendInitialEvents=false` without a revision starts at the newest one.
         let since = match since {
             Some(0) => Some(storage.cache.revision()),

@@ -188,6 +188,9 @@ pub fn reset_fields(kind: &Kind, subresource: &str) -> machinery::apply::ResetFi
         "status" if kind.is_custom() => {
             &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "generation"]]
         }
+        "status" if kind.resource == "pods" => {
+            &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
+        }
         "status" => &[&["spec"]],
         _ => &[],
     };

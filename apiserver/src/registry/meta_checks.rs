@@ -25,7 +25,9 @@ pub fn check_new(
     let path = Path::new("metadata");
     let generate = meta::text(object, "generateName");
     if !generate.is_empty() {
-        invalid_all(&mut errors, &path.child("generateName"), generate, name_rule(generate, true));
+        // A prefix may end in a dash: letters follow.
+        let masked = names::mask_trailing_dash(generate);
+        invalid_all(&mut errors, &path.child("generateName"), generate, name_rule(&masked, true));
     }
     let name = meta::name(object);
     if name.is_empty() {
@@ -186,6 +188,7 @@ mod tests {
     fn new_metadata() {
         check(&json!({"metadata":{"name":"a","namespace":"b"}}), &[]);
         check(&json!({"metadata":{}}), &["metadata.name", "metadata.namespace"]);
+        check(&json!({"metadata":{"name":"a-x","generateName":"a-","namespace":"b"}}), &[]);
         check(&json!({"metadata":{"name":"A_","namespace":"b"}}), &["metadata.name"]);
         check(
             &json!({"metadata":{"name":"a","namespace":"b","labels":{"-":"!"}}}),

@@ -338,10 +338,9 @@ fn prepare(
     }
     hooks.prepare_for_update(ctx, new, old);
     let status_counts = kind.is_custom() && !kind.has_status();
-    if kind.facts.generation && target.subresource != "status" {
-        if meta::differs_outside_metadata(new, old, status_counts) {
-            meta::set(new, "generation", meta::generation(old) + 1);
-        }
+    let counts = kind.facts.generation && target.subresource != "status";
+    if counts && meta::differs_outside_metadata(new, old, status_counts) {
+        meta::set(new, "generation", meta::generation(old) + 1);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod cells;
 pub mod columns;
 pub mod custom;
+pub mod parts;
 pub mod pods;
 pub mod workloads;
 
