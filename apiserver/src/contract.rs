@@ -91,9 +91,12 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// Adds one warning to the answer.
+    /// Adds one warning to the answer; the same words are said once.
     pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
+        let (text, mut warnings) = (text.into(), self.warnings.lock());
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
     }
 }
 

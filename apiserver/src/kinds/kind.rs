@@ -83,38 +83,39 @@ impl KindHooks for Kind {
 }
 
 /// The status that a new object is answered with: the members Go never leaves out.
-const FRESH: &[(&str, &str, &[&str])] = &[
-    ("", "replicationcontrollers", &["replicas"]),
-    ("", "resourcequotas", &[]),
-    ("apps", "deployments", &[]),
-    ("apps", "replicasets", &["replicas"]),
-    ("apps", "statefulsets", &["replicas", "availableReplicas"]),
+const FRESH: &[(&str, &str, &str)] = &[
+    ("", "replicationcontrollers", r#"{"replicas":0}"#),
+    ("", "resourcequotas", "{}"),
+    ("apps", "deployments", "{}"),
+    ("apps", "replicasets", r#"{"replicas":0}"#),
+    ("apps", "statefulsets", r#"{"replicas":0,"availableReplicas":0}"#),
     (
         "apps",
         "daemonsets",
-        &["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"],
+        r#"{"currentNumberScheduled":0,"numberMisscheduled":0,"desiredNumberScheduled":0,"numberReady":0}"#,
     ),
-    ("batch", "jobs", &[]),
-    ("batch", "cronjobs", &[]),
+    ("batch", "jobs", "{}"),
+    ("batch", "cronjobs", "{}"),
     (
         "policy",
         "poddisruptionbudgets",
-        &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
+        r#"{"disruptionsAllowed":0,"currentHealthy":0,"desiredHealthy":0,"expectedPods":0}"#,
     ),
-    ("autoscaling", "horizontalpodautoscalers", &["desiredReplicas"]),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas", &[]),
-    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", &[]),
-    ("resource.k8s.io", "resourceclaims", &[]),
+    ("autoscaling", "horizontalpodautoscalers", r#"{"desiredReplicas":0}"#),
+    ("networking.k8s.io", "ingresses", r#"{"loadBalancer":{}}"#),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas", "{}"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "{}"),
+    ("resource.k8s.io", "resourceclaims", "{}"),
 ];
 
 /// Gives a new object the status that Go's zero value would print.
-pub fn fresh_status(group: &str, resource: &str, object: &mut Object) {
+fn fresh_status(group: &str, resource: &str, object: &mut Object) {
     let row = FRESH.iter().find(|row| (row.0, row.1) == (group, resource));
-    if let Some((_, _, counts)) = row
+    if let Some((_, _, status)) = row
         && !is_set(object, &["status"])
     {
-        let zeros = counts.iter().map(|name| ((*name).to_owned(), 0.into()));
-        set(object, &["status"], serde_json::Value::Object(zeros.collect()));
+        let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
+        set(object, &["status"], status);
     }
 }
 
@@ -156,5 +157,19 @@ pub fn path_segment(name: &str, prefix: bool) -> Vec<String> {
         machinery::names::path_segment_prefix(name)
     } else {
         machinery::names::path_segment_name(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_statuses_are_objects() {
+        for (group, resource, _) in FRESH {
+            let mut object = serde_json::json!({});
+            fresh_status(group, resource, &mut object);
+            assert!(object["status"].is_object(), "{group}/{resource}");
+        }
     }
 }

@@ -387,7 +387,9 @@ fn check_binding(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &
             errors.push(FieldError::required(&param, "one of name or selector must be specified"));
         }
         if name.has() && selector.is_set() {
-            errors.push(FieldError::forbidden(&selector, "name and selector are mutually exclusive"));
+            let detail = "name and selector are mutually exclusive";
+            errors.push(FieldError::forbidden(&name, detail));
+            errors.push(FieldError::forbidden(&selector, detail));
         }
         let action = param.get("parameterNotFoundAction");
         match action.is_set() {

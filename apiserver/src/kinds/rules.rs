@@ -38,8 +38,8 @@ enum Check {
     EnumAlways(Vec<&'static str>),
     /// At least 0.
     NonNegative,
-    /// More than 0.
-    Positive,
+    /// More than 0; the detail of the error where it is not the usual one.
+    Positive(&'static str),
     /// Within both bounds.
     Range(i64, i64),
     /// Names by a rule of their own when not empty.
@@ -117,7 +117,7 @@ fn parse(line: &'static str) -> Option<(&'static str, Rule)> {
         "enum" => Check::Enum(list()),
         "enum!" => Check::EnumAlways(list()),
         "nonnegative" => Check::NonNegative,
-        "positive" => Check::Positive,
+        "positive" => Check::Positive(argument),
         "range" => {
             let (low, high) = argument.split_once("..")?;
             Check::Range(low.parse().ok()?, high.parse().ok()?)
@@ -197,7 +197,12 @@ fn apply(check: &Check, at: &At<'_, '_>, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::not_supported(at, at.text(), values));
         }
         Check::NonNegative => errors.extend(checks::non_negative(at)),
-        Check::Positive => errors.extend(checks::positive(at)),
+        Check::Positive("") => errors.extend(checks::positive(at)),
+        Check::Positive(detail) => {
+            let error =
+                checks::positive(at).map(|error| FieldError { detail: (*detail).to_owned(), ..error });
+            errors.extend(error);
+        }
         Check::Range(low, high) => {
             let number = at.int().filter(|number| !(*low..=*high).contains(number));
             errors.extend(

@@ -10,7 +10,6 @@ pub mod status;
 
 use machinery::selector::Labels;
 use machinery::status::FieldError;
-use serde_json::Value;
 
 use super::at::At;
 use super::checks::{self, Errors, IMMUTABLE};
@@ -66,22 +65,30 @@ fn selector_and_template(spec: &At<'_, '_>, kind: &str, errors: &mut Errors) {
         Err(_) => {
             errors.push(FieldError::invalid(&selector, selector.value.clone(), "invalid label selector"))
         }
-        Ok(parsed) => matches_template(selector.is_set().then_some(&parsed), &template, errors),
+        Ok(parsed) => {
+            if !selector.is_set() {
+                // A selector that is not there selects nothing.
+                mismatch(&template, errors);
+            }
+            matches_template(selector.is_set().then_some(&parsed), &template, errors);
+        }
     }
 }
 
-/// The labels of the template must be what the selector selects.
+/// The labels of the template must be what the selector selects; no selector means that this is not checked here.
 fn matches_template(selector: Option<&Labels>, template: &At<'_, '_>, errors: &mut Errors) {
-    let metadata = template.get("metadata");
-    let labels = metadata.get("labels");
-    // A selector that is not there selects nothing, the empty one everything.
-    let selects = |selector: &Labels| selector.requirements().is_empty() || selector.matches(labels.value);
-    if !selector.is_some_and(selects) {
-        let detail = "`selector` does not match template `labels`";
-        let shown = if labels.is_set() { labels.value.clone() } else { Value::Null };
-        errors.push(FieldError::invalid(&labels, shown, detail));
+    let labels = at(template.value, &["metadata", "labels"]);
+    if selector.is_some_and(|selector| !selector.requirements().is_empty() && !selector.matches(labels)) {
+        mismatch(template, errors);
     }
     validate::template(template, errors);
+}
+
+fn mismatch(template: &At<'_, '_>, errors: &mut Errors) {
+    let metadata = template.get("metadata");
+    let labels = metadata.get("labels");
+    let detail = "`selector` does not match template `labels`";
+    errors.push(FieldError::invalid(&labels, labels.value.clone(), detail));
 }
 
 /// Templates of these kinds restart always and have no deadline; `kind` completes upstream's sentence.
@@ -119,5 +126,27 @@ fn check_revision(_: &RequestContext, new: &Object, old: Option<&Object>, errors
             errors.push(FieldError::required(&data, "data must be a valid JSON object"));
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn labels_of_templates_match_selectors() {
+        let wrong = |selector: Value, labels: Value| {
+            let spec = json!({"selector": selector, "template": {"metadata": {"labels": labels}}});
+            let mut errors = Errors::new();
+            let template = At::root(&spec);
+            let parsed = Labels::from_value(&selector).ok().filter(|_| !selector.is_null());
+            matches_template(parsed.as_ref(), &template.get("template"), &mut errors);
+            errors.iter().any(|error| error.field == "template.metadata.labels")
+        };
+        assert!(!wrong(json!({"matchLabels": {"a": "b"}}), json!({"a": "b"})));
+        assert!(wrong(json!({"matchLabels": {"a": "b"}}), json!({"a": "c"})));
+        assert!(!wrong(json!({}), json!({"a": "c"})));
+        assert!(!wrong(Value::Null, json!({"a": "c"})));
     }
 }

@@ -8,7 +8,7 @@ use machinery::status::{FieldError, StatusError};
 use super::{families, fields, validate};
 use crate::alloc::Allocators;
 use crate::contract::{KindHooks, Object, RequestContext};
-use crate::kinds::json::{set_if_null, text};
+use crate::kinds::json::{items, set_if_null, text};
 use crate::kinds::kind::label;
 use crate::kinds::rules;
 
@@ -23,14 +23,16 @@ impl KindHooks for ServiceHooks {
         fields::default(object);
     }
 
-    fn prepare_for_create(&self, _: &RequestContext, object: &mut Object) {
+    fn prepare_for_create(&self, ctx: &RequestContext, object: &mut Object) {
+        warn(ctx, object);
         fields::normalize_cluster_ips(object, None);
         // Refusals are reported by validation, which runs the same rules again.
         let _refused = families::init(object, None, self.allocators.families());
         set_if_null(object, &["status"], serde_json::json!({"loadBalancer": {}}));
     }
 
-    fn prepare_for_update(&self, _: &RequestContext, new: &mut Object, old: &Object) {
+    fn prepare_for_update(&self, ctx: &RequestContext, new: &mut Object, old: &Object) {
+        warn(ctx, new);
         fields::drop_type_dependent(new, old);
         fields::patch_allocated(new, old);
         fields::normalize_cluster_ips(new, Some(old));
@@ -72,6 +74,35 @@ impl ServiceHooks {
         let mut errors = rules::check("", "v1", "Service", new);
         validate::service(new, old, &mut errors);
         errors
+    }
+}
+
+/// What is accepted but not advised.
+fn warn(ctx: &RequestContext, service: &Object) {
+    let kind = text(service, &["spec", "type"]);
+    let headless = kind == "ClusterIP" && text(service, &["spec", "clusterIP"]) == "None";
+    let external = !items(service, &["spec", "externalIPs"]).is_empty();
+    if headless {
+        if !text(service, &["spec", "loadBalancerIP"]).is_empty() {
+            ctx.warn("spec.loadBalancerIP is ignored for headless services");
+        }
+        if external {
+            ctx.warn("spec.externalIPs is ignored for headless services");
+        }
+        if text(service, &["spec", "sessionAffinity"]) != "None" {
+            ctx.warn("spec.SessionAffinity is ignored for headless services");
+        }
+    }
+    if external && kind == "ExternalName" {
+        ctx.warn("spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    } else if external && !headless {
+        ctx.warn("spec.externalIPs is deprecated and may no longer be implemented in some clusters");
+    }
+    if kind != "ExternalName" && !text(service, &["spec", "externalName"]).is_empty() {
+        ctx.warn("spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    }
+    if text(service, &["spec", "trafficDistribution"]) == "PreferClose" {
+        ctx.warn("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"");
     }
 }
 
