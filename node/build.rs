@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .arg(out.join(program))
             .status()?;
         if !status.success() {
-            return Err(format!("{program} could not be built ({status}); static linking needs libc.a").into());
+            return Err(
+                format!("{program} could not be built ({status}); static linking needs libc.a").into()
+            );
         }
     }
     Ok(())

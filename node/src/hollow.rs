@@ -13,8 +13,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, HostIP, Node, Pod, PodIP,
-    PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, HostIP, Node, Pod,
+    PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -164,7 +164,8 @@ impl Fleet {
 
     /// Carries the fleet's pods until the token fires.
     async fn pods(self: &Arc<Self>, shutdown: &CancellationToken) {
-        let stream = watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let stream =
+            watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
         let mut stream = std::pin::pin!(stream);
         let mut addresses: HashMap<String, u32> = HashMap::new();
         let mut next = FIRST_POD_IP;
@@ -179,7 +180,9 @@ impl Fleet {
                 Some(Ok(watcher::Event::Delete(pod))) => {
                     addresses.remove(spec::uid(&pod));
                 }
-                Some(Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))) if self.is_ours(&pod) => {
+                Some(Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)))
+                    if self.is_ours(&pod) =>
+                {
                     let address = *addresses.entry(spec::uid(&pod).to_owned()).or_insert_with(|| {
                         next = next.wrapping_add(1);
                         next
@@ -282,9 +285,10 @@ mod tests {
 
     #[test]
     fn hollow_pods_are_ready_until_deleted() {
-        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"nodeName": "h0",
+        let mut pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"nodeName": "h0",
             "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}}))
-        .expect("a pod");
+            .expect("a pod");
         let now = Timestamp::UNIX_EPOCH;
         let running = hollow_status(&pod, Ipv4Addr::new(100, 64, 0, 2), now);
         let ready = |s: &PodStatus| {

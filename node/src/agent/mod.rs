@@ -22,7 +22,8 @@ use crate::runtime::bundled;
 use crate::runtime::supervisor::{self, Supervisor};
 
 /// Runtimes looked for where no endpoint is given, in this order.
-const KNOWN_ENDPOINTS: &[&str] = &["unix:///run/containerd/containerd.sock", "unix:///var/run/crio/crio.sock"];
+const KNOWN_ENDPOINTS: &[&str] =
+    &["unix:///run/containerd/containerd.sock", "unix:///var/run/crio/crio.sock"];
 /// How long a looked-for runtime may take to answer.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 

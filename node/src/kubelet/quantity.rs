@@ -79,7 +79,11 @@ fn clamp_div(value: i128, by: i128) -> i64 {
 
 /// Bytes in the form the API uses for memory and disks (`1024Ki`).
 pub fn from_bytes(bytes: u64) -> Quantity {
-    if bytes % 1024 == 0 { Quantity(format!("{}Ki", bytes / 1024)) } else { Quantity(bytes.to_string()) }
+    if bytes.is_multiple_of(1024) {
+        Quantity(format!("{}Ki", bytes / 1024))
+    } else {
+        Quantity(bytes.to_string())
+    }
 }
 
 /// Thousandths of a CPU in their shortest form.

@@ -82,6 +82,7 @@ impl Kubelet {
     /// Waits until everything has ended, after the token fired.
     pub async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
+        self.pool.close().await;
     }
 }
 

@@ -172,7 +172,8 @@ mod tests {
         assert!(spec::is_static(&pod) && !spec::is_mirror(&pod));
         let again = parse(Path::new("/m/web.yaml"), TEXT, "n1").expect("a pod");
         assert_eq!(spec::uid(&pod), spec::uid(&again));
-        let changed = parse(Path::new("/m/web.yaml"), &TEXT.replace("image: i", "image: j"), "n1").expect("a pod");
+        let changed =
+            parse(Path::new("/m/web.yaml"), &TEXT.replace("image: i", "image: j"), "n1").expect("a pod");
         assert_ne!(spec::uid(&pod), spec::uid(&changed));
         for bad in ["", "metadata: {name: x}", "spec: {containers: []}\nmetadata: {name: x}", "[1"] {
             assert!(parse(Path::new("/m/x"), bad, "n1").is_err(), "{bad}");

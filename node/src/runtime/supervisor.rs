@@ -40,7 +40,9 @@ pub enum SupervisorError {
         source: io::Error,
     },
     /// The program does not start.
-    #[error("cannot start containerd: {0}; install containerd and runc, or name a runtime with --container-runtime-endpoint")]
+    #[error(
+        "cannot start containerd: {0}; install containerd and runc, or name a runtime with --container-runtime-endpoint"
+    )]
     Spawn(io::Error),
     /// It runs but does not answer.
     #[error("containerd does not answer at {socket} after {START_LIMIT:?}; see {log}")]
@@ -156,7 +158,8 @@ fn is_zombie(pid: Pid) -> bool {
 
 fn spawn(paths: &Paths) -> Result<Child, SupervisorError> {
     let log = OpenOptions::new().create(true).append(true).open(paths.log());
-    let log = log.map_err(|source| SupervisorError::File { path: paths.log().display().to_string(), source })?;
+    let log =
+        log.map_err(|source| SupervisorError::File { path: paths.log().display().to_string(), source })?;
     let errors = log.try_clone().map_err(SupervisorError::Spawn)?;
     // A stale socket of a dead containerd would only confuse those who wait for it.
     let _ = fs::remove_file(paths.socket());

@@ -91,7 +91,9 @@ fn certified_client() -> CertifiedClient {
     }
 }
 
-fn http_client(identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>) -> HttpClient<Connector, Full<Bytes>> {
+fn http_client(
+    identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+) -> HttpClient<Connector, Full<Bytes>> {
     let mut config = node::kubelet::tls::unverified_config();
     if let Some(identity) = identity {
         config.client_auth_cert_resolver = identity;
@@ -119,6 +121,9 @@ fn free_port() -> u16 {
 impl Lab {
     /// Starts everything; `None` where the machine cannot.
     pub async fn start(name: &str) -> Option<Self> {
+        // Shown with RUST_LOG only; every test of this program sets it up, the first one wins.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
         if let Some(reason) = missing() {
             println!("skipped: {reason}");
             assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: {reason}");
@@ -192,7 +197,8 @@ impl Lab {
         let read = || std::fs::read_to_string(paths.pid()).unwrap_or_default();
         let old = read();
         let pid: i32 = old.trim().parse().expect("a process id");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("killed");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+            .expect("killed");
         for _ in 0..100 {
             if read() != old && Runtime::connect(&paths.socket().display().to_string()).await.is_ok() {
                 return;
@@ -211,9 +217,15 @@ impl Lab {
         std::fs::remove_file(self.path("manifests").join(name)).expect("removed");
     }
 
-    async fn send(&self, client: &HttpClient<Connector, Full<Bytes>>, method: &str, path: &str) -> (u16, String) {
+    async fn send(
+        &self,
+        client: &HttpClient<Connector, Full<Bytes>>,
+        method: &str,
+        path: &str,
+    ) -> (u16, String) {
         let uri = format!("https://127.0.0.1:{}{path}", self.port);
-        let request = http::Request::builder().method(method).uri(uri).body(Full::default()).expect("a request");
+        let request =
+            http::Request::builder().method(method).uri(uri).body(Full::default()).expect("a request");
         let answer = match client.request(request).await {
             Ok(answer) => answer,
             Err(error) => return (0, error.to_string()),
@@ -243,7 +255,8 @@ impl Lab {
 
     async fn pods(&self) -> Vec<Value> {
         let (status, body) = self.send(&self.client.with, "GET", "/pods").await;
-        let list: Value = if status == 200 { serde_json::from_str(&body).unwrap_or_default() } else { Value::Null };
+        let list: Value =
+            if status == 200 { serde_json::from_str(&body).unwrap_or_default() } else { Value::Null };
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
@@ -368,7 +381,8 @@ fn processes_with(text: &str, program: &str) -> usize {
 fn pod_cgroups(root: &str) -> usize {
     let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|t| t.path());
     let bases = trees.chain([PathBuf::from("/sys/fs/cgroup")]);
-    let folders = bases.flat_map(|t| ["", "burstable", "besteffort"].map(|q| t.join(root).join("kubepods").join(q)));
+    let folders =
+        bases.flat_map(|t| ["", "burstable", "besteffort"].map(|q| t.join(root).join("kubepods").join(q)));
     folders
         .flat_map(|f| std::fs::read_dir(f).into_iter().flatten().flatten())
         .filter(|e| e.file_name().to_string_lossy().starts_with("pod"))

@@ -75,7 +75,8 @@ async fn static_pods_live_through_restarts_and_leave_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_show_upstreams_reasons() {
     let Some(lab) = Lab::start("failures").await else { return };
-    let container = |args: &[&str]| json!([{"name": "c", "image": node::runtime::bundled::WEB, "args": args}]);
+    let container =
+        |args: &[&str]| json!([{"name": "c", "image": node::runtime::bundled::WEB, "args": args}]);
     let pod = |containers: Value, policy: &str| {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
             "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 1, "containers": containers}})
@@ -98,12 +99,16 @@ async fn failures_show_upstreams_reasons() {
         lab.wait_waiting(name, reason, Duration::from_secs(40)).await;
         lab.remove_manifest(name);
     }
-    let mut done = pod(container(&["run", "echo", "done", ";", "write", "/dev/termination-log", "bye"]), "Never");
+    let mut done =
+        pod(container(&["run", "echo", "done", ";", "write", "/dev/termination-log", "bye"]), "Never");
     done["metadata"]["name"] = json!("done");
     lab.write_manifest("done", &done);
     let status = lab.wait_phase("done", "Succeeded", Duration::from_secs(40)).await;
     let terminated = &status["containerStatuses"][0]["state"]["terminated"];
-    assert_eq!((terminated["message"].as_str(), terminated["reason"].as_str()), (Some("bye"), Some("Completed")));
+    assert_eq!(
+        (terminated["message"].as_str(), terminated["reason"].as_str()),
+        (Some("bye"), Some("Completed"))
+    );
     assert_eq!(lab.get("/containerLogs/default/done-lab/c").await, "done\n");
     lab.remove_manifest("done");
     lab.wait_gone(Duration::from_secs(40)).await;

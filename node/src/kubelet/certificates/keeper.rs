@@ -215,11 +215,12 @@ pub async fn keep_current(
         if rotate && let Err(error) = renew_client(&node, &config).await {
             tracing::warn!(%error, "the client certificate was not renewed");
         }
-        if config.server_tls_bootstrap && config.server_auth.tls_cert_file.is_none() {
-            if let Err(error) = renew_serving(&node.client, &config, &serving, &mut served).await {
-                tracing::warn!(%error, "there is no serving certificate of the cluster's yet");
-                pause = RETRY;
-            }
+        if config.server_tls_bootstrap
+            && config.server_auth.tls_cert_file.is_none()
+            && let Err(error) = renew_serving(&node.client, &config, &serving, &mut served).await
+        {
+            tracing::warn!(%error, "there is no serving certificate of the cluster's yet");
+            pause = RETRY;
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -232,7 +233,12 @@ fn is_due(pair: &Path) -> bool {
     validity(pair).is_none_or(|v| v.renew_at() <= Timestamp::now())
 }
 
-async fn renew(client: &Client, config: &Config, name: &str, wanted: &Wanted) -> Result<PathBuf, CertificateError> {
+async fn renew(
+    client: &Client,
+    config: &Config,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<PathBuf, CertificateError> {
     let issued = request(client, wanted).await.map_err(|e| file_error(&config.cert_dir, e))?;
     let saved = files::save(&config.cert_dir, name, &issued.chain_pem, &issued.key_pem, Timestamp::now());
     saved.map_err(|e| file_error(&config.cert_dir, e))

@@ -54,10 +54,8 @@ impl Driver {
         let list = answer.map_err(text)?.into_inner().capabilities;
         driver.capabilities = list
             .into_iter()
-            .filter_map(|c| match c.r#type {
-                Some(csi::node_service_capability::Type::Rpc(rpc)) => Some(rpc.r#type),
-                None => None,
-            })
+            .filter_map(|c| c.r#type)
+            .map(|csi::node_service_capability::Type::Rpc(rpc)| rpc.r#type)
             .collect();
         Ok(driver)
     }

@@ -46,7 +46,9 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
                     Ok(name) => {
                         registered.insert(socket.clone(), name);
                     }
-                    Err(error) => tracing::debug!(error, socket = %socket.display(), "a plugin did not register"),
+                    Err(error) => {
+                        tracing::debug!(error, socket = %socket.display(), "a plugin did not register")
+                    }
                 }
             }
         }

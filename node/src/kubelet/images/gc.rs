@@ -56,7 +56,9 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
         let Some((capacity, free, ..)) = facts::disk(&context.config.root_dir) else { continue };
         let wanted = bytes_to_free(capacity, free, high, low);
         if wanted > 0 && context.images.collect(wanted).await < wanted {
-            let message = format!("Failed to garbage collect required amount of images. Attempted to free {wanted} bytes");
+            let message = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes"
+            );
             context.recorder.node(true, "FreeDiskSpaceFailed", message);
         }
     }

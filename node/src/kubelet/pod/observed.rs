@@ -125,8 +125,8 @@ impl Observed {
 
     /// Sorts newest first; the shell calls it once after collecting.
     pub fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| (b.created_at, b.attempt).cmp(&(a.created_at, a.attempt)));
-        self.containers.sort_by(|a, b| (b.created_at, b.restart_count).cmp(&(a.created_at, a.restart_count)));
+        self.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.created_at, s.attempt)));
+        self.containers.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.restart_count)));
     }
 }
 

@@ -84,7 +84,7 @@ fn of_all<'a>(resources: impl Iterator<Item = &'a ResourceRequirements>) -> QosC
 /// The container's `oom_score_adj`. `memory_capacity_bytes` is the machine's memory.
 pub fn oom_score_adj(pod: &Pod, container: &ContainerSpec, memory_capacity_bytes: u64) -> i64 {
     let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
-    if priority >= SYSTEM_CRITICAL_PRIORITY || spec::is_static(pod) && priority >= SYSTEM_CRITICAL_PRIORITY {
+    if priority >= SYSTEM_CRITICAL_PRIORITY {
         return OOM_SCORE_CRITICAL;
     }
     match class(pod) {

@@ -68,7 +68,8 @@ pub fn plan(given: &Given, pod: &Pod, observed: &Observed) -> Vec<Resize> {
 
 fn needs_restart(spec: &ContainerSpec, old: &ResourceRequirements, new: &ResourceRequirements) -> bool {
     spec.resize_policy.iter().flatten().any(|policy| {
-        let of = |list: &Option<BTreeMap<_, _>>| list.as_ref().and_then(|l| l.get(&policy.resource_name)).cloned();
+        let of =
+            |list: &Option<BTreeMap<_, _>>| list.as_ref().and_then(|l| l.get(&policy.resource_name)).cloned();
         let changed = of(&old.requests) != of(&new.requests) || of(&old.limits) != of(&new.limits);
         changed && policy.restart_policy == "RestartContainer"
     })

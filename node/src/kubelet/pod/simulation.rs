@@ -121,7 +121,8 @@ impl World {
         for index in 0..self.observed.containers.len() {
             let container = &self.observed.containers[index];
             let planned = self.behaviour.get(&container.name).copied().flatten();
-            if let (State::Running, Some((after, code)), Some(at)) = (container.state, planned, container.started_at)
+            if let (State::Running, Some((after, code)), Some(at)) =
+                (container.state, planned, container.started_at)
                 && now >= at + secs(after)
             {
                 self.end(index, code);
@@ -171,10 +172,9 @@ impl World {
             }
             Action::StartContainer { name, restart_count, .. } => self.start(name, restart_count),
             Action::KillContainer { id, .. } => {
-                if let Some(index) = self.observed.containers.iter().position(|c| c.id == id) {
-                    if self.observed.containers[index].state == State::Running {
-                        self.end(index, 143);
-                    }
+                let alive = |c: &Container| c.id == id && c.state == State::Running;
+                if let Some(index) = self.observed.containers.iter().position(alive) {
+                    self.end(index, 143);
                 }
             }
             Action::ResizeContainer { .. } => {}
@@ -229,7 +229,8 @@ impl World {
     }
 
     fn delete(&mut self) {
-        self.pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
+        self.pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now));
         self.stop = Some(Stop { grace_secs: 5, failure: None, delete: true });
         self.run_until("the end", 400, |w| w.last.finished);
         assert_eq!(self.observed, Observed::default(), "something is left in the runtime");
@@ -253,8 +254,11 @@ fn for_seeds(check: impl Fn(u64, u32)) {
 #[test]
 fn a_service_starts_in_order_and_leaves_nothing() {
     for_seeds(|seed, faults| {
-        let value = pod("Always", json!([{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]),
-            json!([{"name": "a"}, {"name": "b"}]));
+        let value = pod(
+            "Always",
+            json!([{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]),
+            json!([{"name": "a"}, {"name": "b"}]),
+        );
         let mut world = World::new(value, &[("i", Some((2, 0)))], seed, faults);
         world.run_until("running", 600, |w| w.phase() == Phase::Running && w.observed.alive().count() == 3);
         let mut first: Vec<&String> = Vec::new();
@@ -272,9 +276,11 @@ fn a_service_starts_in_order_and_leaves_nothing() {
 fn a_job_ends_and_stays_ended() {
     for_seeds(|seed, faults| {
         for (code, phase) in [(0, Phase::Succeeded), (3, Phase::Failed)] {
-            let value = pod("Never", json!([{"name": "s", "restartPolicy": "Always"}]), json!([{"name": "a"}]));
+            let value =
+                pod("Never", json!([{"name": "s", "restartPolicy": "Always"}]), json!([{"name": "a"}]));
             let mut world = World::new(value, &[("a", Some((3, code)))], seed, faults);
-            world.run_until("the end", 900, |w| w.phase().is_terminal() && !w.volumes && w.running.is_empty());
+            world
+                .run_until("the end", 900, |w| w.phase().is_terminal() && !w.volumes && w.running.is_empty());
             assert_eq!(world.phase(), phase, "seed {seed}");
             assert!(world.observed.alive().next().is_none(), "the sidecar still runs");
             let starts = world.started.len();
@@ -282,7 +288,10 @@ fn a_job_ends_and_stays_ended() {
                 world.tick();
             }
             assert_eq!((world.phase(), world.started.len()), (phase, starts));
-            assert!(world.observed.latest("a").is_some(), "the logs of an ended pod stay until it is deleted");
+            assert!(
+                world.observed.latest("a").is_some(),
+                "the logs of an ended pod stay until it is deleted"
+            );
             world.delete();
         }
     });
@@ -306,7 +315,11 @@ fn a_crashing_container_is_restarted_ever_more_slowly() {
     for (gap, least) in gaps[1..].iter().zip([10, 20, 40, 80, 160]) {
         assert!(*gap >= least && *gap <= least + 6, "{gaps:?}");
     }
-    assert!(world.observed.containers.len() <= 2, "old containers are kept: {}", world.observed.containers.len());
+    assert!(
+        world.observed.containers.len() <= 2,
+        "old containers are kept: {}",
+        world.observed.containers.len()
+    );
     assert_eq!(world.phase(), Phase::Running);
     world.delete();
 }
@@ -342,8 +355,11 @@ fn a_dead_sandbox_is_replaced() {
 #[test]
 fn deletion_at_any_moment_leaves_nothing() {
     for seed in 0..60 {
-        let value = pod("Always", json!([{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]),
-            json!([{"name": "a"}, {"name": "b"}]));
+        let value = pod(
+            "Always",
+            json!([{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]),
+            json!([{"name": "a"}, {"name": "b"}]),
+        );
         let mut world = World::new(value, &[("i", Some((2, 0))), ("b", Some((4, 1)))], seed, 10);
         world.step();
         for _ in 0..seed {

@@ -175,7 +175,13 @@ impl Job {
         };
         match done {
             Ok(()) => {
-                self.context.recorder.pod(&self.pod, Some(name), false, "ResizeCompleted", "Pod resize completed".into());
+                self.context.recorder.pod(
+                    &self.pod,
+                    Some(name),
+                    false,
+                    "ResizeCompleted",
+                    "Pod resize completed".into(),
+                );
                 Outcome::Done
             }
             Err(text) => {

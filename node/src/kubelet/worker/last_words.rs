@@ -34,10 +34,11 @@ impl LastWords for FromFiles {
             return written;
         }
         let fallback = status.annotations.get(TERMINATION_POLICY).map(String::as_str);
-        if fallback == Some("FallbackToLogsOnError") && status.exit_code != 0 {
-            if let Some(text) = log_tail(Path::new(&status.log_path)).filter(|t| !t.is_empty()) {
-                return text;
-            }
+        if fallback == Some("FallbackToLogsOnError")
+            && status.exit_code != 0
+            && let Some(text) = log_tail(Path::new(&status.log_path)).filter(|t| !t.is_empty())
+        {
+            return text;
         }
         status.message.clone()
     }

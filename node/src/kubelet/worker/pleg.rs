@@ -75,7 +75,8 @@ async fn follow_events(pool: Arc<Pool>, shutdown: CancellationToken) {
     loop {
         let follow = async {
             let request = cri::GetEventsRequest {};
-            let mut stream = pool.context().runtime.runtime().get_container_events(request).await?.into_inner();
+            let mut stream =
+                pool.context().runtime.runtime().get_container_events(request).await?.into_inner();
             while let Some(event) = stream.message().await? {
                 let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
                 match metadata {

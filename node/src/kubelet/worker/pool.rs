@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
 use super::context::Context;
@@ -74,6 +75,7 @@ pub struct Pool {
     pub node: RwLock<NodeView>,
     /// Fires when the set of pods changed.
     pub changed: Notify,
+    workers: TaskTracker,
 }
 
 impl Pool {
@@ -86,7 +88,15 @@ impl Pool {
             ended: RwLock::default(),
             node: RwLock::default(),
             changed: Notify::new(),
+            workers: TaskTracker::new(),
         })
+    }
+
+    /// Ends every worker and waits for them; what they care for runs on.
+    pub async fn close(&self) {
+        self.workers.close();
+        self.entries.write().clear();
+        self.workers.wait().await;
     }
 
     /// What workers share.
@@ -193,7 +203,8 @@ impl Pool {
                 entry.desired.send_modify(|desired| update(desired, &pod));
             })
         };
-        if known.is_none() && !self.ended.read().contains(&uid) {
+        let closed = self.workers.is_closed();
+        if known.is_none() && !closed && !self.ended.read().contains(&uid) {
             self.start(uid, pod);
         }
     }
@@ -212,7 +223,7 @@ impl Pool {
         let channels = Channels { desired: desired_receiver, nudge: Arc::clone(&nudge), snapshot };
         self.entries.write().insert(uid.clone(), Entry { desired, nudge, snapshot: snapshot_receiver });
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
-        tokio::spawn(async move {
+        self.workers.spawn(async move {
             pod_worker::run(context, channels).await;
             let removed = pool.entries.write().remove(&uid);
             let shown = |e: Entry| {
