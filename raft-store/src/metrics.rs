@@ -2,8 +2,13 @@
 //!
 //! One registry a process. Gauges that can be read off a member are set when metrics are asked for.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use parking_lot::RwLock;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, exponential_buckets,
@@ -233,6 +238,7 @@ impl Server {
 pub struct Grpc {
     started: IntCounterVec,
     handled: IntCounterVec,
+    methods: RwLock<HashMap<String, Arc<Method>>>,
 }
 
 impl Grpc {
@@ -248,18 +254,65 @@ impl Grpc {
                 Opts::new("grpc_server_handled_total", "Calls completed on the server."),
                 &handled,
             )),
+            methods: RwLock::default(),
         }
     }
 
-    /// A call began.
-    pub fn started(&self, service: &str, method: &str, kind: &str) {
-        self.started.with_label_values(&[service, method, kind]).inc();
+    /// The counters of a method, looked up once and then shared.
+    pub fn method(&self, path: &str) -> Arc<Method> {
+        if let Some(known) = self.methods.read().get(path) {
+            return known.clone();
+        }
+        let mut parts = path.trim_start_matches('/').splitn(2, '/');
+        let (service, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let kind = match name {
+            "Watch" | "LeaseKeepAlive" => "bidi_stream",
+            "Snapshot" | "Observe" | "RangeStream" => "server_stream",
+            _ => "unary",
+        };
+        let method = Arc::new(Method {
+            service: service.to_owned(),
+            name: name.to_owned(),
+            is_unary: kind == "unary",
+            started: self.started.with_label_values(&[service, name, kind]),
+            succeeded: self.handled.with_label_values(&[service, name, kind, "OK"]),
+            kind,
+        });
+        // A client may ask for any path; only so many are remembered.
+        let mut methods = self.methods.write();
+        if methods.len() < METHODS_MAX {
+            methods.insert(path.to_owned(), method.clone());
+        }
+        method
     }
 
     /// A call ended.
-    pub fn handled(&self, service: &str, method: &str, kind: &str, code: tonic::Code) {
-        self.handled.with_label_values(&[service, method, kind, &format!("{code:?}")]).inc();
+    pub fn handled(&self, method: &Method, code: tonic::Code) {
+        match code {
+            tonic::Code::Ok => method.succeeded.inc(),
+            code => {
+                let labels = [&method.service, &method.name, method.kind, &format!("{code:?}")];
+                self.handled.with_label_values(&labels).inc();
+            }
+        }
     }
+}
+
+/// Methods whose counters are remembered; there are fewer than a hundred real ones.
+const METHODS_MAX: usize = 256;
+
+/// One gRPC method and its counters.
+pub struct Method {
+    /// The service's full name.
+    pub service: String,
+    /// The method's name.
+    pub name: String,
+    /// Neither side streams.
+    pub is_unary: bool,
+    /// Calls begun.
+    pub started: IntCounter,
+    succeeded: IntCounter,
+    kind: &'static str,
 }
 
 /// Resident bytes of this process, from the kernel.

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -62,7 +62,7 @@ pub enum TlsError {
     Setup(String),
 }
 
-fn file_error(path: &PathBuf, cause: impl ToString) -> TlsError {
+fn file_error(path: &Path, cause: impl ToString) -> TlsError {
     TlsError::File { path: path.display().to_string(), cause: cause.to_string() }
 }
 

@@ -78,7 +78,7 @@ async fn read(client: &mut KvClient<Channel>, key: &str) -> (u64, i64) {
 async fn nothing_acknowledged_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (client_port, peer_port) = (free_port(), free_port());
-    let mut acknowledged = vec![0_u64; WRITERS];
+    let mut acknowledged = [0_u64; WRITERS];
     for round in 0..KILLS {
         let mut process = start(dir.path(), client_port, peer_port);
         let mut client = connect(client_port).await;

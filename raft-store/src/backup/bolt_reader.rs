@@ -23,6 +23,9 @@ pub struct BoltReader {
 /// Called with each key, value, and whether the value is a bucket.
 type Visit<'v> = dyn FnMut(&[u8], &[u8], bool) -> io::Result<()> + 'v;
 
+/// Called with each key and value of a bucket.
+pub type VisitKey<'v> = dyn FnMut(&[u8], &[u8]) -> io::Result<()> + 'v;
+
 fn damaged(detail: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("damaged bbolt file: {detail}"))
 }
@@ -47,11 +50,7 @@ impl BoltReader {
     }
 
     /// Calls `visit` with every key of a bucket of the root, in order; `false` when there is no such bucket.
-    pub fn bucket(
-        &self,
-        name: &str,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>,
-    ) -> io::Result<bool> {
+    pub fn bucket(&self, name: &str, visit: &mut VisitKey<'_>) -> io::Result<bool> {
         let mut found = None;
         self.walk(self.root, 0, &mut |key, value, is_bucket| {
             if is_bucket && key == name.as_bytes() {

@@ -54,9 +54,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), CliError
     tracing::info!(member = format!("{:x}", member.id()), "ready to serve client requests");
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = member.failed() => {
+        reason = member.failed() => {
             member.shutdown().await;
-            return Err("the member had to stop: its disk or its log failed; see the log above".into());
+            return Err(format!("the store had to stop: {reason}").into());
         }
     }
     member.shutdown().await;

@@ -8,7 +8,7 @@ use std::{
 use openraft::async_runtime::WatchReceiver;
 use proto::{
     etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, alarm_request::AlarmAction},
-    raftpb::{HashAtRequest, LeaseExpire, command::Op},
+    raftpb::{HashAtRequest, HelloRequest, LeaseExpire, command::Op},
 };
 
 use super::{Caller, Member};
@@ -44,11 +44,13 @@ pub fn spawn_all(member: &Arc<Member>) {
         let stop = member.stop.clone();
         member.tasks.spawn(stop.run_until_cancelled_owned(task));
     };
+    spawn(boxed(member.clone().follow_standing()));
     spawn(boxed(keep_leases(member.clone())));
     spawn(boxed(clean(member.clone())));
     spawn(boxed(publish(member.clone())));
     spawn(boxed(promote(member.clone())));
     spawn(boxed(keep_house(member.clone())));
+    spawn(boxed(notice_removal(member.clone())));
     match member.config.auto_compaction {
         AutoCompaction::Off => {}
         AutoCompaction::Periodic(retention) => spawn(boxed(compact_by_time(member.clone(), retention))),
@@ -186,6 +188,41 @@ async fn promote(member: Arc<Member>) {
             tracing::debug!(%error, "no promotion yet");
         }
     }
+}
+
+/// A member that hears from no leader asks the others whether it still is one of them: who is removed while
+/// away is not told by the log. Most of them must agree, since one alone may be behind.
+async fn notice_removal(member: Arc<Member>) {
+    let patience = member.config.election_timeout * 5;
+    loop {
+        tokio::time::sleep(patience).await;
+        if member.leader().is_some() {
+            continue;
+        }
+        let others: Vec<_> = member.nodes().into_iter().filter(|(id, ..)| *id != member.id).collect();
+        let mut strangers = 0;
+        for (_, node, _) in &others {
+            match is_known_to(&member, &node.peer_urls).await {
+                Ok(false) => strangers += 1,
+                Ok(true) => break,
+                // Down: it says nothing either way.
+                Err(_) => {}
+            }
+        }
+        if strangers * 2 > others.len() {
+            tracing::error!("this member was removed from the cluster");
+            member.removed.cancel();
+            return;
+        }
+    }
+}
+
+/// Whether another member has this one in its membership.
+async fn is_known_to(member: &Member, urls: &[String]) -> Result<bool, Error> {
+    let request = HelloRequest { cluster_id: member.cluster_id, from: member.id };
+    let hello = member.peers.peer(urls)?.hello(request).await?.into_inner();
+    let same = hello.cluster_id == member.cluster_id && !hello.members.is_empty();
+    Ok(!same || hello.members.iter().any(|known| known.id == member.id))
 }
 
 /// Keeps the gauges current.

@@ -2,7 +2,10 @@
 
 use std::{
     fs::File,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use openraft::async_runtime::WatchReceiver;
@@ -37,6 +40,10 @@ pub struct Member {
     pub(crate) reads: ReadGate,
     /// The state has reached its quota, or the disk its reserve.
     pub(crate) is_full: AtomicBool,
+    pub(crate) seen_term: AtomicU64,
+    pub(crate) seen_voting: AtomicBool,
+    /// Cancelled when the others say that this member is none of theirs any more.
+    pub(crate) removed: CancellationToken,
     /// History has been cleaned up to here.
     pub(crate) cleaned: watch::Sender<i64>,
     pub(crate) stop: CancellationToken,
@@ -77,9 +84,21 @@ impl Member {
         self.leader() == Some(self.id)
     }
 
-    /// The current term.
+    /// The current term, as it stood a moment ago: it only goes into headers.
     pub fn term(&self) -> u64 {
-        self.raft.metrics().borrow_watched().current_term
+        self.seen_term.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what every request looks at where looking is cheap. Runs until the consensus core ends.
+    pub(crate) async fn follow_standing(self: Arc<Self>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            self.seen_term.store(metrics.borrow_watched().current_term, Ordering::Relaxed);
+            self.seen_voting.store(self.votes_now(), Ordering::Relaxed);
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Every member with its place in the membership; `true` for learners.
@@ -124,14 +143,16 @@ impl Member {
         }
     }
 
-    /// Returns once the consensus core has stopped by itself: the disk or the log failed.
-    pub async fn failed(&self) {
+    /// Returns once the member cannot go on, and says why: its disk failed, or it was removed.
+    pub async fn failed(&self) -> &'static str {
         let mut metrics = self.raft.metrics();
         while metrics.borrow_watched().running_state.is_ok() {
-            if metrics.changed().await.is_err() {
-                return;
+            tokio::select! {
+                () = self.removed.cancelled() => return "the member was removed from the cluster",
+                changed = metrics.changed() => if changed.is_err() { break },
             }
         }
+        "the member's disk or log failed; see the log above"
     }
 
     /// Is cancelled when the member stops.
@@ -141,8 +162,12 @@ impl Member {
 }
 
 impl Member {
-    /// Whether this member votes, as far as it knows.
+    /// Whether this member votes, as it stood a moment ago.
     pub(crate) fn votes(&self) -> bool {
+        self.seen_voting.load(Ordering::Relaxed)
+    }
+
+    fn votes_now(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let mut voters = metrics.membership_config.voter_ids();

@@ -37,9 +37,7 @@ impl Member {
     /// Whether so little of the disk is left that the log could not go on safely.
     pub(crate) fn disk_is_nearly_full(&self) -> bool {
         let free = nix::sys::statvfs::statvfs(&self.config.data_dir);
-        free.is_ok_and(|free| {
-            free.blocks_available() as u64 * free.fragment_size() as u64 <= DISK_RESERVE_BYTES
-        })
+        free.is_ok_and(|free| free.blocks_available() * free.fragment_size() <= DISK_RESERVE_BYTES)
     }
 
     /// Lists, raises or lowers alarms.

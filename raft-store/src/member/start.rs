@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -126,6 +129,9 @@ impl Member {
             proposer,
             reads,
             is_full: AtomicBool::new(false),
+            removed: CancellationToken::new(),
+            seen_term: AtomicU64::new(0),
+            seen_voting: AtomicBool::new(true),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
             stop,
             tasks: TaskTracker::new(),

@@ -81,13 +81,11 @@ pub fn decode_event(row: &[u8]) -> Result<Event, Error> {
     Event::decode(Bytes::copy_from_slice(row)).map_err(|_| corrupt("event", row))
 }
 
+/// Called with each event's position and row; may stop the walk.
+pub type VisitEvent<'v> = dyn FnMut(Position, &[u8]) -> Result<ControlFlow<()>, Error> + 'v;
+
 /// Calls `visit` with every event from `from` (included) to `to` (included), in order.
-pub fn events_between(
-    view: &View,
-    from: i64,
-    to: i64,
-    visit: &mut dyn FnMut(Position, &[u8]) -> Result<ControlFlow<()>, Error>,
-) -> Result<(), Error> {
+pub fn events_between(view: &View, from: i64, to: i64, visit: &mut VisitEvent<'_>) -> Result<(), Error> {
     let start = Position { revision: from, sub: 0 }.encode();
     let end = Position { revision: to.saturating_add(1), sub: 0 }.encode();
     let mut cursor = view.cursor(Column::Events, &start, Some(&end));

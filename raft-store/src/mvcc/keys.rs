@@ -103,7 +103,7 @@ impl KeyRange {
 
     /// Whether some key could be in both ranges.
     pub fn overlaps(&self, other: &KeyRange) -> bool {
-        let before = |upper: Option<Bytes>, start: &Bytes| upper.is_some_and(|upper| &upper <= start);
+        let before = |upper: Option<Bytes>, start: &Bytes| upper.is_some_and(|upper| upper <= *start);
         !before(self.upper_bound(), &other.start) && !before(other.upper_bound(), &self.start)
     }
 }

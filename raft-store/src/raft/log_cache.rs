@@ -8,7 +8,7 @@ use openraft::entry::RaftEntry;
 use super::types::Entry;
 
 /// Bytes of entries kept once they are on disk; those not yet on disk are always kept.
-const CACHED_BYTES_MAX: usize = 8 << 20;
+const CACHED_BYTES_MAX: usize = 4 << 20;
 
 /// A contiguous tail of the log. Entries at or before `flushed` may be dropped, oldest first.
 #[derive(Default)]

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     error::Error,
     member::{Member, PeerService, StartError},
-    metrics::GRPC,
+    metrics::{GRPC, Method},
     raft::{peers::CLUSTER_HEADER, service::RaftService},
     tls::ServerTls,
 };
@@ -135,23 +135,11 @@ where
     B: ::http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let path = request.uri().path();
-    let mut parts = path.trim_start_matches('/').splitn(2, '/');
-    let (service, method) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let kind = match method {
-        "Watch" | "LeaseKeepAlive" => "bidi_stream",
-        "Snapshot" | "Observe" | "RangeStream" => "server_stream",
-        _ => "unary",
-    };
-    GRPC.started(service, method, kind);
-    let (service, method) = (service.to_owned(), method.to_owned());
+    let method = GRPC.method(request.uri().path());
+    method.started.inc();
     let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
-    let by_hand = matches!(
-        (service.as_str(), method.as_str()),
-        ("etcdserverpb.KV", "Range") | ("etcdserverpb.Watch", "Watch")
-    );
-    let answer: Answer = match (by_hand, kind) {
-        (true, "unary") => {
+    let answer: Answer = match (method.service.as_str(), method.name.as_str()) {
+        ("etcdserverpb.KV", "Range") => {
             let member = member.clone();
             Box::pin(async move {
                 let mut grpc = tonic::server::Grpc::new(WireCodec::<RangeRequest>::default())
@@ -160,7 +148,7 @@ where
                 Ok(grpc.unary(RangeWire(member), request).await)
             })
         }
-        (true, _) => {
+        ("etcdserverpb.Watch", "Watch") => {
             let member = member.clone();
             Box::pin(async move {
                 let mut grpc = tonic::server::Grpc::new(WireCodec::<WatchRequest>::default())
@@ -169,33 +157,26 @@ where
                 Ok(grpc.streaming(WatchWire(member), request).await)
             })
         }
-        (false, _) => Box::pin(services.call(request)),
+        _ => Box::pin(services.call(request)),
     };
-    Box::pin(observed(answer, service, method, kind))
+    Box::pin(observed(answer, method))
 }
 
 /// Counts a call, and says so when it took long.
-async fn observed(
-    answer: Answer,
-    service: String,
-    method: String,
-    kind: &'static str,
-) -> Result<::http::Response<Body>, Infallible> {
-    let span = tracing::debug_span!("grpc", service, method);
+async fn observed(answer: Answer, method: Arc<Method>) -> Result<::http::Response<Body>, Infallible> {
+    let span = tracing::debug_span!("grpc", service = method.service, method = method.name);
     let started = Instant::now();
     let answer = tracing::Instrument::instrument(answer, span).await;
     let took = started.elapsed();
-    if took > SLOW_REQUEST
-        && kind == "unary"
-        && service != "v3lockpb.Lock"
-        && service != "v3electionpb.Election"
-    {
+    // Locks and elections wait for their turn, however long.
+    if took > SLOW_REQUEST && method.is_unary && method.service.starts_with("etcdserverpb.") {
+        let (service, method) = (&method.service, &method.name);
         tracing::warn!(took_millis = took.as_millis() as u64, service, method, "slow request");
     }
     if let Ok(response) = &answer {
         // Errors come in the head; a stream that fails later has begun well.
         let status = Status::from_header_map(response.headers());
-        GRPC.handled(&service, &method, kind, status.map_or(tonic::Code::Ok, |status| status.code()));
+        GRPC.handled(&method, status.map_or(tonic::Code::Ok, |status| status.code()));
     }
     answer
 }

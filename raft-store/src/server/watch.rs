@@ -1,8 +1,7 @@
 //! The Watch service: many watches on one stream.
 
-use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::Stream;
 use prost::Message;
 use proto::{
     etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
@@ -14,7 +13,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::{
     identity::{caller, requires_leader},
-    wire::Wire,
+    wire::{Wire, WireStream},
 };
 use crate::{
     error::Error,
@@ -35,7 +34,7 @@ type Sender = mpsc::Sender<Result<Wire, Status>>;
 pub fn open_session(
     member: Arc<Member>,
     request: Request<Streaming<WatchRequest>>,
-) -> Result<Pin<Box<dyn Stream<Item = Result<Wire, Status>> + Send>>, Status> {
+) -> Result<WireStream, Status> {
     let caller = caller(&member, &request)?;
     let needs_leader = requires_leader(&request);
     let (responses, stream) = mpsc::channel(RESPONSES_WAITING);

@@ -24,6 +24,9 @@ pub enum Wire {
     Watch(Box<WatchResponse>, Option<(Arc<EventBatch>, bool)>),
 }
 
+/// Messages as they come.
+pub type WireStream = Pin<Box<dyn Stream<Item = Result<Wire, Status>> + Send>>;
+
 /// Decodes requests as usual and writes answers as they are.
 pub struct WireCodec<R> {
     request: PhantomData<R>,
@@ -93,7 +96,7 @@ pub struct WatchWire(pub Arc<Member>);
 
 impl tonic::server::StreamingService<WatchRequest> for WatchWire {
     type Response = Wire;
-    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Wire, Status>> + Send>>;
+    type ResponseStream = WireStream;
     type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {

@@ -39,9 +39,9 @@ impl Column {
     /// Bytes of one in-memory table before it is flushed. Two may exist at once.
     fn write_buffer_bytes(self) -> usize {
         match self {
-            Column::Latest | Column::Events => 16 << 20,
-            Column::Versions => 8 << 20,
-            Column::Meta | Column::Leases | Column::LeaseKeys => 4 << 20,
+            Column::Latest | Column::Events => 8 << 20,
+            Column::Versions => 4 << 20,
+            Column::Meta | Column::Leases | Column::LeaseKeys => 2 << 20,
         }
     }
 

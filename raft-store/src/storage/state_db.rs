@@ -25,9 +25,9 @@ const MAGIC: &[u8; 8] = b"QDSTATE\0";
 /// Key of the format record in `Column::Meta`.
 const FORMAT_KEY: &[u8] = b"format";
 /// Blocks read from disk and kept uncompressed, all families together.
-const BLOCK_CACHE_BYTES: usize = 32 << 20;
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
 /// Upper bound of all in-memory tables together; what counts towards a member's memory under load.
-const MEMTABLES_BYTES: usize = 48 << 20;
+const MEMTABLES_BYTES: usize = 24 << 20;
 
 /// Key and value of a row.
 pub type Row = (Box<[u8]>, Box<[u8]>);
