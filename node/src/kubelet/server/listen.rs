@@ -44,8 +44,15 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, door) = (acceptor.clone(), Arc::clone(&door));
-                tokio::spawn(connection(stream, peer, acceptor, door));
+                let served = connection(stream, peer, acceptor.clone(), Arc::clone(&door));
+                let shutdown = shutdown.clone();
+                // A connection kept alive must not go on asking a kubelet that has ended.
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = served => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
