@@ -67,9 +67,9 @@ fn command(args: &[String]) -> io::Result<()> {
         }
         ["get", url] => get(url),
         ["udp", port] => udp(port),
-        ["run", rest @ ..] => rest.split(|w| *w == ";").try_for_each(|part| {
-            command(&part.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())
-        }),
+        ["run", rest @ ..] => rest
+            .split(|w| *w == ";")
+            .try_for_each(|part| command(&part.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())),
         other => Err(io::Error::other(format!("no such command: {other:?}"))),
     }
 }
@@ -141,7 +141,8 @@ fn page(path: &str, stream: &TcpStream) -> (&'static str, String) {
 }
 
 fn udp(port: &str) -> io::Result<()> {
-    let socket = UdpSocket::bind(format!("[::]:{port}")).or_else(|_| UdpSocket::bind(format!("0.0.0.0:{port}")))?;
+    let socket =
+        UdpSocket::bind(format!("[::]:{port}")).or_else(|_| UdpSocket::bind(format!("0.0.0.0:{port}")))?;
     let mut buffer = [0; 1500];
     loop {
         let (_, from) = socket.recv_from(&mut buffer)?;
