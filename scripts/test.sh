@@ -5,7 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
-cargo build --release -p quarterdeck
-QUARTERDECK_BINARY="${CARGO_TARGET_DIR:-$PWD/target}/release/quarterdeck"
-export QUARTERDECK_BINARY
+# The integration tests of `quarterdeck` build and run the one binary themselves.
 cargo test --release --workspace --no-fail-fast

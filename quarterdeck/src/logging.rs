@@ -14,10 +14,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// The client library logs every refused connection as an error; callers that care say so themselves.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// Installs the process-wide subscriber. `level` is a `tracing` filter such as `info` or `info,raft_store=debug`; a
 /// filter that does not parse falls back to `info` with a word about it.
 pub fn start(format: LogFormat, level: &str) {
-    let (filter, complaint) = match EnvFilter::try_new(level) {
+    let level = if level.contains("kube_client") { level.to_owned() } else { format!("{level},{QUIET}") };
+    let (filter, complaint) = match EnvFilter::try_new(&level) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };

@@ -104,6 +104,9 @@ async fn run_node(
     );
     flags.extend(options.node_labels.iter().map(|label| format!("--node-labels={label}")));
     flags.extend(options.node_taints.iter().map(|taint| format!("--register-with-taints={taint}")));
+    if !options.eviction_hard.is_empty() {
+        flags.push(format!("--eviction-hard={}", options.eviction_hard.join(",")));
+    }
     let args = node::cli::KubeletArgs::from_flags(flags)?;
     let settings = node::agent::Settings {
         cluster_cidr: memory.cluster.cluster_cidr.clone(),

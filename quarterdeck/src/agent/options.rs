@@ -32,6 +32,9 @@ pub struct AgentOptions {
     /// Taints the node registers with, as key=value:effect.
     #[arg(long = "node-taint", env = "QUARTERDECK_NODE_TAINT", value_delimiter = ',')]
     pub node_taints: Vec<String>,
+    /// Signals at which pods are evicted, as kubelet's --eviction-hard (nodefs.available<10%, …).
+    #[arg(long, env = "QUARTERDECK_EVICTION_HARD", value_delimiter = ',')]
+    pub eviction_hard: Vec<String>,
     /// Where this machine's programs reach the API (a relay to whichever server is alive).
     #[arg(long, env = "QUARTERDECK_RELAY_PORT", default_value_t = 6445)]
     pub relay_port: u16,

@@ -1,6 +1,7 @@
 //! Joining members, through the store's own handle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::etcdserverpb::{MemberAddRequest, MemberListRequest};
@@ -8,6 +9,10 @@ use raft_store::Member;
 
 use super::join_service::Membership;
 use crate::failure::{Failure, Result};
+
+/// A joining machine waits 15 s for its answer; this is well within.
+const LEARNER_TIMEOUT: Duration = Duration::from_secs(10);
+const LEARNER_POLL: Duration = Duration::from_millis(50);
 
 /// The store member of this process.
 pub struct StoreMembership {
@@ -17,6 +22,22 @@ pub struct StoreMembership {
 impl StoreMembership {
     pub fn new(member: Arc<Member>) -> Self {
         StoreMembership { member }
+    }
+
+    /// The store takes one learner at a time; a server that joined a moment ago is about to become a voter.
+    async fn await_no_learner(&self) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + LEARNER_TIMEOUT;
+        while let Some(learner) = self.list().await?.into_iter().find(|member| member.is_learner) {
+            if tokio::time::Instant::now() > deadline {
+                let name = if learner.name.is_empty() { learner.peer_ur_ls.join(", ") } else { learner.name };
+                return Err(Failure::new(format!(
+                    "the server {name} joined before and has not caught up yet"
+                ))
+                .mend("let it catch up, or take it out with `quarterdeck drain-server`, then join again"));
+            }
+            tokio::time::sleep(LEARNER_POLL).await;
+        }
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<proto::etcdserverpb::Member>> {
@@ -36,6 +57,7 @@ impl Membership for StoreMembership {
             ));
         }
         if !members.iter().any(|member| has_peer(member, peer_url)) {
+            self.await_no_learner().await?;
             let request = MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
             self.member.member_add(request).await?;
         }

@@ -16,7 +16,7 @@ type Ended = (&'static str, std::result::Result<(), Box<dyn std::error::Error + 
 /// The running roles.
 pub struct Roles {
     member: Arc<Member>,
-    api: apiserver::cli::Handle,
+    api: apiserver::server::Handle,
     loops: JoinSet<Ended>,
     /// Stops scheduler and controllers, which release their leases through a living API server.
     stop_loops: CancellationToken,
@@ -126,6 +126,8 @@ fn api_flags(layout: &Layout, state: &State, options: &ServerOptions) -> Result<
         ("enable-admission-plugins", "NodeRestriction"),
         ("kubelet-client-certificate", &file("apiserver-kubelet-client.crt")),
         ("kubelet-client-key", &file("apiserver-kubelet-client.key")),
+        // Node names need not resolve; their addresses do.
+        ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname"),
         ("requestheader-client-ca-file", &file("front-proxy-ca.crt")),
         ("requestheader-allowed-names", "front-proxy-client"),
         ("requestheader-username-headers", "X-Remote-User"),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,16 @@ const BINDINGS: &[(&str, &str, &str)] = &[
         "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
         "system:nodes",
     ),
+    ("quarterdeck:node-network", NODE_NETWORK_ROLE, "system:nodes"),
+];
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+/// What a node's proxy, DNS and policies read: group, resources. Upstream gives the same to kube-proxy, CoreDNS and the
+/// network plugin, each with an account of its own; here they are the agent.
+const NODE_NETWORK_ROLE: &str = "quarterdeck:node-network";
+const NODE_NETWORK_READS: &[(&str, &[&str])] = &[
+    ("", &["services", "endpoints", "nodes", "namespaces", "pods"]),
+    ("discovery.k8s.io", &["endpointslices"]),
+    ("networking.k8s.io", &["networkpolicies"]),
 ];
 /// The API of a server that has just started answers within this, or something is wrong with it.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,6 +53,7 @@ pub async fn plant(layout: &Layout, state: &State, shutdown: &CancellationToken)
         }
         () = shutdown.cancelled() => return Ok(()),
     }
+    node_network_role(&client).await?;
     for (name, role, group) in BINDINGS {
         bind(&client, name, role, group).await?;
     }
@@ -60,16 +71,33 @@ async fn until_ready(client: &Client) {
     }
 }
 
+async fn node_network_role(client: &Client) -> Result<()> {
+    let rule = |(group, resources): &(&str, &[&str])| PolicyRule {
+        api_groups: Some(vec![(*group).to_owned()]),
+        resources: Some(resources.iter().map(|name| (*name).to_owned()).collect()),
+        verbs: ["get", "list", "watch"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let role = ClusterRole {
+        metadata: ObjectMeta { name: Some(NODE_NETWORK_ROLE.to_owned()), ..Default::default() },
+        rules: Some(NODE_NETWORK_READS.iter().map(rule).collect()),
+        ..Default::default()
+    };
+    let api: Api<ClusterRole> = Api::all(client.clone());
+    api.patch(NODE_NETWORK_ROLE, &PatchParams::apply("quarterdeck").force(), &Patch::Apply(&role)).await?;
+    Ok(())
+}
+
 async fn bind(client: &Client, name: &str, role: &str, group: &str) -> Result<()> {
     let binding = ClusterRoleBinding {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
         role_ref: RoleRef {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            api_group: Some(RBAC_GROUP.to_owned()),
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
         subjects: Some(vec![Subject {
-            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            api_group: Some(RBAC_GROUP.to_owned()),
             kind: "Group".to_owned(),
             name: group.to_owned(),
             namespace: None,

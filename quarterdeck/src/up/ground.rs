@@ -67,8 +67,9 @@ impl Ground {
         if !self.owns_interface {
             return Ok(());
         }
-        if !Path::new("/sys/class/net").join(INTERFACE).exists() {
-            ip(&["link", "add", INTERFACE, "type", "dummy"])?;
+        if !has_interface() {
+            // A bridge without ports: unlike a dummy interface, every kernel that runs pods has it.
+            ip(&["link", "add", INTERFACE, "type", "bridge"])?;
         }
         ip(&["link", "set", INTERFACE, "up"])?;
         for address in self.addresses.iter().chain(&self.node_address) {
@@ -80,6 +81,7 @@ impl Ground {
     /// Takes the interface away again; a failure leaves a harmless interface behind and is logged.
     pub fn release(&self) {
         if self.owns_interface
+            && has_interface()
             && let Err(failure) = ip(&["link", "delete", INTERFACE])
         {
             tracing::warn!(%failure, "the interface stays");
@@ -96,7 +98,7 @@ impl Ground {
 
     /// Removes the data of earlier runs.
     pub fn clean(&self) -> Result<()> {
-        if Path::new("/sys/class/net").join(INTERFACE).exists() {
+        if has_interface() {
             return Err(Failure::new(
                 "a cluster of this machine still runs (the interface quarterdeck0 exists)",
             )
@@ -104,6 +106,10 @@ impl Ground {
         }
         std::fs::remove_dir_all(&self.data_dir).at("remove", &self.data_dir)
     }
+}
+
+fn has_interface() -> bool {
+    Path::new("/sys/class/net").join(INTERFACE).exists()
 }
 
 /// Why no container can run here, if so.

@@ -1,3 +1,5 @@
+//! Cases of the pod plan: what was seen in, what is to be done out.
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
