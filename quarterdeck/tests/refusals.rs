@@ -1,10 +1,12 @@
 //! Bad input and bad days at the command line: one sentence, the mend, a non-zero status, nothing half-created.
 
-mod common;
-
 use std::net::TcpListener;
+use std::process::{Command, Output};
 
-use common::quarterdeck;
+/// Runs the binary to its end.
+fn quarterdeck(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quarterdeck")).args(args).output().expect("the binary runs")
+}
 
 fn check(args: &[&str], problem: &str, mend: &str) {
     let output = quarterdeck(args);

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -14,11 +14,6 @@ pub struct Server {
     pub dir: PathBuf,
     address: Ipv4Addr,
     process: Option<Child>,
-}
-
-/// Runs the binary to its end.
-pub fn quarterdeck(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quarterdeck")).args(args).output().expect("the binary runs")
 }
 
 impl Server {
