@@ -7,6 +7,7 @@ use crate::kubelet::cgroups::Cgroups;
 use crate::kubelet::config::Config;
 use crate::kubelet::cri::{Runtime, names};
 use crate::kubelet::volumes::mounts;
+use crate::network::masquerade;
 use crate::network::nft::Nft;
 use crate::proxy;
 use crate::runtime::supervisor::Supervisor;
@@ -28,6 +29,9 @@ pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
     Cgroups::new(config).remove_parents();
     if let Err(error) = proxy::cleanup(&Nft::default()).await {
         tracing::warn!(%error, "service rules cannot be removed");
+    }
+    if let Err(error) = Nft::default().apply(&masquerade::removal()).await {
+        tracing::warn!(%error, "the masquerade rules cannot be removed");
     }
     for link in [BRIDGE, "qd-vxlan"] {
         // A link that was never made is fine.

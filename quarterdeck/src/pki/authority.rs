@@ -37,7 +37,6 @@ pub struct Subject<'a> {
 
 /// An authority that can sign.
 pub struct Authority {
-    cert: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -63,12 +62,7 @@ impl Authority {
         let broken = |error: rcgen::Error| Failure::new(format!("{}: {error}", key_path.display()));
         let key = KeyPair::from_pem(&read_text(&key_path)?).map_err(broken)?;
         let issuer = Issuer::from_ca_cert_pem(&cert, key).map_err(broken)?;
-        Ok(Authority { cert, issuer })
-    }
-
-    /// PEM of the authority's own certificate.
-    pub fn cert(&self) -> &str {
-        &self.cert
+        Ok(Authority { issuer })
     }
 
     /// Signs a fresh key for the subject. Every leaf is a client; one that `serves` is a server too.

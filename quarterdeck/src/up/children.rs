@@ -71,6 +71,11 @@ impl Children {
         command.args(&child.args).args(extra).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // Ctrl-C at the terminal is for this process alone; it stops its children in order.
         command.process_group(0);
+        // Should this process be killed, its children stop in order by themselves.
+        // SAFETY: prctl is async-signal-safe, and nothing else runs between fork and exec.
+        unsafe {
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
+        }
         Ok(command.spawn()?)
     }
 
