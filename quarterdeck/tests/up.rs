@@ -2,9 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+/// Two clusters on one machine would want the same ports.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `up --once` in a folder of its own.
 fn up(more: &[&str]) -> Output {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let root = tempfile::tempdir().expect("a folder");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let output = Command::new(env!("CARGO_BIN_EXE_quarterdeck"))

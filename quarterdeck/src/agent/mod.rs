@@ -26,6 +26,9 @@ const SERVERS_INTERVAL: Duration = Duration::from_secs(10);
 
 pub async fn run(options: AgentOptions) -> Result<()> {
     let shutdown = crate::shutdown::on_signal()?;
+    if let Some(count) = options.hollow_nodes {
+        return run_hollow(&options, count, shutdown).await;
+    }
     let memory = match Memory::load(&options.data_dir)? {
         Some(memory) => memory,
         None => introduce(&options).await?,
@@ -44,10 +47,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         servers,
         shutdown.clone(),
     ));
-    match options.hollow_nodes {
-        Some(count) => run_hollow(&options, count, &bootstrap, shutdown).await,
-        None => run_node(&options, &memory, &kubeconfig, &bootstrap, shutdown).await,
-    }
+    run_node(&options, &memory, &kubeconfig, &bootstrap, shutdown).await
 }
 
 /// First start: make sure of the cluster, learn its servers and settings, remember them.
@@ -116,14 +116,14 @@ async fn run_node(
     node::agent::run(args, settings, shutdown).await.map_err(|error| role("agent", error))
 }
 
-async fn run_hollow(
-    options: &AgentOptions,
-    count: usize,
-    bootstrap: &Path,
-    shutdown: CancellationToken,
-) -> Result<()> {
+/// A fleet acts as many nodes at once, so it takes an administrator's kubeconfig in place of a node's certificate.
+async fn run_hollow(options: &AgentOptions, count: usize, shutdown: CancellationToken) -> Result<()> {
+    let kubeconfig = options.hollow_kubeconfig.as_ref().ok_or_else(|| {
+        Failure::new("hollow nodes need an administrator's kubeconfig")
+            .mend("give --hollow-kubeconfig; `quarterdeck kubeconfig` on a server prints one")
+    })?;
     let prefix = options.name.clone().unwrap_or_else(|| "hollow".to_owned());
-    let client = ops::client_from(bootstrap).await?;
+    let client = ops::client_from(kubeconfig).await?;
     node::hollow::run(client, &prefix, count, shutdown).await.map_err(|error| role("hollow nodes", error))
 }
 

@@ -41,6 +41,9 @@ pub struct AgentOptions {
     /// Run this many nodes without a container runtime in this process, for scale tests and machines without root.
     #[arg(long, env = "QUARTERDECK_HOLLOW_NODES")]
     pub hollow_nodes: Option<usize>,
+    /// The administrator's kubeconfig with which hollow nodes act.
+    #[arg(long, env = "QUARTERDECK_HOLLOW_KUBECONFIG")]
+    pub hollow_kubeconfig: Option<PathBuf>,
     /// When stopped, remove every pod, mount, interface and rule that the agent made, and stop the runtime it started.
     /// Without it pods keep running while the agent is away.
     #[arg(long, env = "QUARTERDECK_TEARDOWN")]

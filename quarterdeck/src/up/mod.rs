@@ -152,7 +152,10 @@ async fn nodes_up(
         format!("--token={}", read_token(&ground.server_dir(0), "agent")?),
     ];
     match ground.hollow {
-        Some(count) => args.push(format!("--hollow-nodes={count}")),
+        Some(count) => args.extend([
+            format!("--hollow-nodes={count}"),
+            format!("--hollow-kubeconfig={}", ground.admin_kubeconfig().display()),
+        ]),
         None => args.extend([
             "--name=node-1".to_owned(),
             "--teardown".to_owned(),
