@@ -42,7 +42,7 @@ pub fn ring(members: usize) -> Cuts {
     if members == 3 {
         return Cuts::from([(0, 2), (2, 0)]);
     }
-    let reach = members / 4 + 1;
+    let reach = (members / 2).div_ceil(2);
     let hears = |a: usize, b: usize| {
         let apart = a.abs_diff(b);
         apart.min(members - apart) <= reach

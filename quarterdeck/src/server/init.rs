@@ -8,12 +8,16 @@ use rcgen::KeyPair;
 use super::join::{JoinRequest, unix_secs};
 use super::join_client;
 use super::layout::{Layout, State};
-use super::options::ServerOptions;
+use super::options::{ServerOptions, nth_address};
 use crate::failure::{At, Failure, Result};
 use crate::kubeconfig::{self, Endpoint, Identity};
 use crate::pki::authority::{self, NAMES};
 use crate::pki::files::{read_text, write_private, write_public};
 use crate::token::{JoinToken, Role};
+
+const CLUSTER_CIDR: &str = "10.244.0.0/16";
+const SERVICE_CIDR: &str = "10.96.0.0/16";
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Kubeconfigs a server keeps: file name, certificate, user.
 const KUBECONFIGS: &[(&str, &str)] = &[
@@ -24,14 +28,18 @@ const KUBECONFIGS: &[(&str, &str)] = &[
 
 /// Makes a new cluster's authorities, keys and secrets. The caller saves the state.
 pub fn create(layout: &Layout, options: &ServerOptions) -> Result<State> {
+    let chosen = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
     let state = State {
-        cluster_cidr: options.cluster_cidr.clone(),
-        service_cidr: options.service_cidr.clone(),
-        cluster_domain: options.cluster_domain.clone(),
+        cluster_cidr: chosen(&options.cluster_cidr, CLUSTER_CIDR),
+        service_cidr: chosen(&options.service_cidr, SERVICE_CIDR),
+        cluster_domain: chosen(&options.cluster_domain, CLUSTER_DOMAIN),
         initial_cluster: format!("{}={}", options.name, options.url(options.store_peer_port)?),
         initial_cluster_state: "new".to_owned(),
         ..State::new(&options.name)
     };
+    // What is wrong with these is said before anything is made.
+    nth_address(&state.cluster_cidr, 1)?;
+    options.identity(&state)?;
     fill_pki(layout, |dir| {
         for (name, common_name) in NAMES {
             authority::create(dir, name, common_name)?;
@@ -51,6 +59,9 @@ pub async fn join(layout: &Layout, options: &ServerOptions, token: &str) -> Resu
         return Err(Failure::new("this is an agent's token")
             .mend("get a server's with `quarterdeck token create --role server`"));
     }
+    let ca = join_client::fetch_ca(&token).await?;
+    let cluster = join_client::fetch_cluster(&token, &ca).await?;
+    options.agree_with(&cluster.cluster_cidr, &cluster.service_cidr, &cluster.cluster_domain)?;
     let request = JoinRequest {
         name: options.name.clone(),
         peer_url: options.url(options.store_peer_port)?,
@@ -58,16 +69,7 @@ pub async fn join(layout: &Layout, options: &ServerOptions, token: &str) -> Resu
         version: env!("CARGO_PKG_VERSION").to_owned(),
         unix_secs: unix_secs(SystemTime::now()),
     };
-    let answer = join_client::join(&token, &request).await?;
-    for (what, asked, there) in [
-        ("--cluster-cidr", &options.cluster_cidr, &answer.state.cluster_cidr),
-        ("--service-cidr", &options.service_cidr, &answer.state.service_cidr),
-        ("--cluster-domain", &options.cluster_domain, &answer.state.cluster_domain),
-    ] {
-        if asked != there {
-            tracing::info!(flag = what, value = there, "taken from the cluster");
-        }
-    }
+    let answer = join_client::join(&token, &ca, &request).await?;
     fill_pki(layout, |dir| {
         for (name, pem) in &answer.pki {
             if Path::new(name).components().count() != 1 {

@@ -47,13 +47,12 @@ pub async fn fetch_cluster(token: &JoinToken, ca: &str) -> Result<Cluster> {
     .await
 }
 
-/// Asks to become a member.
-pub async fn join(token: &JoinToken, request: &JoinRequest) -> Result<JoinAnswer> {
-    let ca = fetch_ca(token).await?;
+/// Asks to become a member, over TLS verified against `ca`.
+pub async fn join(token: &JoinToken, ca: &str, request: &JoinRequest) -> Result<JoinAnswer> {
     let body = serde_json::to_vec(request)?;
     first_answer(token, async |server| {
         let answer =
-            call(server, verified(&ca)?, "POST", SERVERS_PATH, Some(&token.content.secret), body.clone())
+            call(server, verified(ca)?, "POST", SERVERS_PATH, Some(&token.content.secret), body.clone())
                 .await?;
         Ok(serde_json::from_slice(&answer)?)
     })

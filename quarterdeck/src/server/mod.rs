@@ -47,7 +47,8 @@ pub async fn run(options: ServerOptions) -> Result<()> {
                 .mend("start a new cluster with --init, or join one with --token"));
         }
     };
-    leaves::renew(&layout.pki(), &options.identity()?, SystemTime::now())?;
+    let identity = options.identity(&state)?;
+    leaves::renew(&layout.pki(), &identity, SystemTime::now())?;
     state.reached_at = Addresses {
         api_url: options.url(options.api_port)?,
         store_url: options.url(options.store_client_port)?,
@@ -63,7 +64,7 @@ pub async fn run(options: ServerOptions) -> Result<()> {
         membership: Arc::new(membership::StoreMembership::new(roles.member())),
     });
     let join = tokio::spawn(service.serve(listeners[1].1, shutdown.clone()));
-    tokio::spawn(renewal::watch(layout.clone(), options.identity()?, shutdown.clone()));
+    tokio::spawn(renewal::watch(layout.clone(), identity, shutdown.clone()));
     seed::plant(&layout, &state, &shutdown).await?;
     tracing::info!(api = state.reached_at.api_url, kubeconfig = %layout.admin_kubeconfig().display(), "the server is up");
 
@@ -93,16 +94,7 @@ fn remembered(state: State, options: &ServerOptions) -> Result<State> {
         ))
         .mend("give its own --name, or another --data-dir"));
     }
-    for (what, here, asked) in [
-        ("--cluster-cidr", &state.cluster_cidr, &options.cluster_cidr),
-        ("--service-cidr", &state.service_cidr, &options.service_cidr),
-        ("--cluster-domain", &state.cluster_domain, &options.cluster_domain),
-    ] {
-        if here != asked {
-            return Err(Failure::new(format!("{what} is {here} in this cluster, not {asked}"))
-                .mend("give the value the cluster was made with; it cannot be changed later"));
-        }
-    }
+    options.agree_with(&state.cluster_cidr, &state.service_cidr, &state.cluster_domain)?;
     if options.init || options.token.is_some() {
         tracing::info!("this server is already a member; --init and --token change nothing");
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::layout::State;
 use crate::failure::{Failure, Result};
 use crate::pki::ServerIdentity;
 
@@ -48,16 +49,16 @@ pub struct ServerOptions {
     /// Further names or addresses for the API's certificate (a load balancer's).
     #[arg(long = "tls-san", env = "QUARTERDECK_TLS_SAN", value_delimiter = ',')]
     pub tls_sans: Vec<String>,
-    /// Pod addresses; each node gets a part of it. The same on all servers.
-    #[arg(long, env = "QUARTERDECK_CLUSTER_CIDR", default_value = "10.244.0.0/16")]
-    pub cluster_cidr: String,
-    /// Service addresses. The same on all servers.
-    #[arg(long, env = "QUARTERDECK_SERVICE_CIDR", default_value = "10.96.0.0/16")]
-    pub service_cidr: String,
-    /// The domain of cluster DNS.
-    #[arg(long, env = "QUARTERDECK_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    pub cluster_domain: String,
-    /// Store heartbeat, in milliseconds; the election time-out is ten times it.
+    /// Pod addresses; each node gets a part of it. Chosen with --init (10.244.0.0/16 unless given), then fixed.
+    #[arg(long, env = "QUARTERDECK_CLUSTER_CIDR")]
+    pub cluster_cidr: Option<String>,
+    /// Service addresses. Chosen with --init (10.96.0.0/16 unless given), then fixed.
+    #[arg(long, env = "QUARTERDECK_SERVICE_CIDR")]
+    pub service_cidr: Option<String>,
+    /// The domain of cluster DNS. Chosen with --init (cluster.local unless given), then fixed.
+    #[arg(long, env = "QUARTERDECK_CLUSTER_DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// Store heartbeat, in milliseconds; the election time-out is six times it.
     #[arg(long, env = "QUARTERDECK_HEARTBEAT_INTERVAL_MS", default_value_t = 50)]
     pub heartbeat_interval_ms: u64,
     /// Which controllers run, as kube-controller-manager's --controllers.
@@ -94,14 +95,29 @@ impl ServerOptions {
         Ok(format!("https://{}", SocketAddr::new(self.advertised()?, port)))
     }
 
-    /// The names for this server's certificates.
-    pub fn identity(&self) -> Result<ServerIdentity> {
+    /// What a cluster is made with stays; a flag that says otherwise is refused.
+    pub fn agree_with(&self, cluster_cidr: &str, service_cidr: &str, cluster_domain: &str) -> Result<()> {
+        for (what, here, asked) in [
+            ("--cluster-cidr", cluster_cidr, &self.cluster_cidr),
+            ("--service-cidr", service_cidr, &self.service_cidr),
+            ("--cluster-domain", cluster_domain, &self.cluster_domain),
+        ] {
+            if let Some(asked) = asked.as_ref().filter(|asked| *asked != here) {
+                return Err(Failure::new(format!("{what} is {here} in this cluster, not {asked}"))
+                    .mend("leave the flag out; what the cluster was made with cannot be changed later"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names for this server's certificates, in the cluster of `state`.
+    pub fn identity(&self, state: &State) -> Result<ServerIdentity> {
         Ok(ServerIdentity {
             name: self.name.clone(),
             addresses: vec![self.advertised()?],
             extra_names: self.tls_sans.clone(),
-            service_address: nth_address(&self.service_cidr, 1)?,
-            cluster_domain: self.cluster_domain.clone(),
+            service_address: nth_address(&state.service_cidr, 1)?,
+            cluster_domain: state.cluster_domain.clone(),
         })
     }
 }

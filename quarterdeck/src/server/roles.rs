@@ -10,6 +10,10 @@ use super::layout::{Layout, State};
 use super::options::ServerOptions;
 use crate::failure::{Failure, Result, role};
 
+/// Heartbeats missed before an election. A follower waits up to twice this, and grants no vote while its leader's lease
+/// runs: clients then see about a second without a leader, and a short stall of a machine is still forgiven.
+const ELECTION_HEARTBEATS: u64 = 6;
+
 /// What ended, with its outcome.
 type Ended = (&'static str, std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>);
 
@@ -95,7 +99,7 @@ fn store_flags(layout: &Layout, state: &State, options: &ServerOptions) -> Resul
         ("initial-cluster-token", &state.cluster_id),
         ("promote-when-caught-up", "true"),
         ("heartbeat-interval", &options.heartbeat_interval_ms.to_string()),
-        ("election-timeout", &(options.heartbeat_interval_ms * 10).to_string()),
+        ("election-timeout", &(options.heartbeat_interval_ms * ELECTION_HEARTBEATS).to_string()),
         ("cert-file", &file("store.crt")),
         ("key-file", &file("store.key")),
         ("trusted-ca-file", &file("store-ca.crt")),
