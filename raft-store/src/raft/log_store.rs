@@ -45,8 +45,25 @@ const READ_BYTES_MAX: usize = 8 << 20;
 pub struct LogStore {
     db: Arc<DB>,
     cache: Arc<Mutex<LogCache>>,
-    writes: mpsc::SyncSender<LogWrite>,
+    writes: Arc<Writer>,
     vote: Arc<Mutex<Option<Vote>>>,
+}
+
+/// The thread that writes, and the way to it. The last clone of the store waits for it, so that nothing of the
+/// database outlives its owner.
+struct Writer {
+    queue: Option<mpsc::SyncSender<LogWrite>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        let Some(thread) = self.thread.take() else { return };
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the log writer panicked");
+        }
+    }
 }
 
 impl LogStore {
@@ -60,17 +77,19 @@ impl LogStore {
         let cache = Arc::new(Mutex::new(LogCache::default()));
         let (writes, queue) = mpsc::sync_channel(WRITES_QUEUED_MAX);
         let (thread_db, thread_cache) = (db.clone(), cache.clone());
-        std::thread::Builder::new().name("raft-log".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || {
             log_writer::run(&thread_db, &thread_cache, &queue);
             drop(thread_db);
             drop(held);
         })?;
+        let writes = Arc::new(Writer { queue: Some(writes), thread: Some(thread) });
         Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)) })
     }
 
     fn send(&self, write: LogWrite) -> io::Result<()> {
         // Blocks only when thousands of writes already wait for the disk.
-        self.writes.send(write).map_err(|_| io::Error::other("the log writer has stopped"))
+        let stopped = || io::Error::other("the log writer has stopped");
+        self.writes.queue.as_ref().ok_or_else(stopped)?.send(write).map_err(|_| stopped())
     }
 
     async fn send_and_wait(
