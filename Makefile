@@ -1,8 +1,7 @@
 # The two commands a newcomer needs are `make run` and `make test`; `make help` lists the rest.
 SHELL := /bin/bash
-# One build folder, kept outside the checkout where CARGO_TARGET_DIR says so.
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET)/release/quarterdeck
+# Expanded by the shell after scripts/env.sh, which may choose a build folder outside the checkout.
+BINARY := "$${CARGO_TARGET_DIR:-target}/release/quarterdeck"
 
 .PHONY: help setup build run test e2e lint chaos bench audit clean-run
 
@@ -25,10 +24,10 @@ lint: ## Formatting, clippy, layering and tidy checks, licences, advisories
 	@. scripts/env.sh && scripts/lint.sh
 
 chaos: build ## The long fault-injection run
-	@. scripts/env.sh && cargo run --release -p chaos -- run
+	@. scripts/env.sh && cargo run --release -p chaos -- run --seconds 120 --binary $(BINARY)
 
 bench: build ## Benchmarks beside upstream
-	@. scripts/env.sh && cargo run --release -p bench -- help
+	@. scripts/env.sh && cargo run --release -p bench -- --help
 
 clean-run: ## Remove the cluster that `make run` left in .run
 	@. scripts/env.sh && $(BINARY) up --clean
