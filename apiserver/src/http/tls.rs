@@ -15,7 +15,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use tokio_util::sync::CancellationToken;
 
 /// How often the files are looked at.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
