@@ -3,7 +3,8 @@
 //!
 //! `web` serves on `PORT` (8080): `/` answers the hostname and the file named by `MESSAGE_FILE`, `/env` the
 //! environment, `/healthz` health, `/fail` makes it unhealthy. `web sleep [N]`, `exit N`, `cat FILE…`,
-//! `echo TEXT…`, `env`, `write FILE TEXT`, `ls DIR`, `id`, `get URL`, `run CMD ; CMD …` do what they say.
+//! `echo TEXT…`, `env`, `write FILE TEXT`, `ls DIR`, `id`, `get URL`, `run CMD ; CMD …` do what they say; `ask URL` is
+//! a patient `get`.
 
 use std::env;
 use std::fs;
@@ -66,6 +67,7 @@ fn command(args: &[String]) -> io::Result<()> {
             writeln!(io::stdout(), "uid={uid} gid={gid}")
         }
         ["get", url] => get(url),
+        ["ask", url] => ask(url),
         ["udp", port] => udp(port),
         ["run", rest @ ..] => rest
             .split(|w| *w == ";")
@@ -148,6 +150,17 @@ fn udp(port: &str) -> io::Result<()> {
         let (_, from) = socket.recv_from(&mut buffer)?;
         socket.send_to(hostname().as_bytes(), from)?;
     }
+}
+
+/// As `get`, but a server that is not there yet gets a minute to come.
+fn ask(url: &str) -> io::Result<()> {
+    for _ in 0..300 {
+        if get(url).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    get(url)
 }
 
 fn get(url: &str) -> io::Result<()> {
