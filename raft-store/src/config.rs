@@ -1,8 +1,8 @@
 //! What a member is started with.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{auth::TokenSpec, tls::TlsFiles};
+use crate::{auth::TokenSpec, network::Network, tls::TlsFiles};
 
 /// Whether the cluster is to be made or is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct Config {
     pub enable_grpc_gateway: bool,
     /// A learner started with this asks to become a voter once it has caught up. Ours, not etcd's.
     pub promote_when_caught_up: bool,
+    /// What stands for sockets, in a simulation.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 impl Config {
@@ -123,6 +125,7 @@ impl Config {
             force_new_cluster: false,
             enable_grpc_gateway: true,
             promote_when_caught_up: false,
+            network: None,
         }
     }
 

@@ -104,6 +104,13 @@ impl LeaseTable {
         }
     }
 
+    /// The planted bug: a new leader that does not start the clocks of the leases it finds.
+    #[cfg(feature = "planted-bugs")]
+    pub fn forget_deadlines(&mut self) {
+        self.queue.clear();
+        self.leases.values_mut().for_each(|lease| lease.deadline = None);
+    }
+
     /// This member leads no more and stops keeping time.
     pub fn become_follower(&mut self) {
         self.primary = false;

@@ -23,6 +23,7 @@
 
 pub mod auth;
 pub mod backup;
+mod blocking;
 pub mod cli;
 mod config;
 mod error;
@@ -31,6 +32,9 @@ mod machine;
 mod member;
 mod metrics;
 mod mvcc;
+mod network;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod raft;
 mod server;
 mod storage;
@@ -40,5 +44,6 @@ mod watch;
 pub use config::{AutoCompaction, ClusterState, Config};
 pub use error::Error;
 pub use member::{Caller, Member, SERVER_VERSION, StartError};
+pub use network::{Network, Transport};
 pub use tls::{TlsError, TlsFiles};
 pub use watch::{EventBatch, WatchEvent, WatchStream, WatchUpdate};

@@ -1,12 +1,13 @@
 //! The machine itself: what it holds in memory, and committing what was applied.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use openraft::{EntryPayload, entry::RaftEntry};
 use parking_lot::RwLock;
 use prost::Message;
 use proto::raftpb::{Answer, Batch};
+use tokio::time::Instant;
 
 use super::{Alarms, Records, records::WriteRecords};
 use crate::{
@@ -127,6 +128,14 @@ impl Machine {
                 }
                 EntryPayload::Normal(proposal) => {
                     let batch = Batch::decode(proposal.wire).map_err(Error::internal)?;
+                    #[cfg(feature = "planted-bugs")]
+                    if crate::planted::Bug::ApplyTwice.is_planted()
+                        && log_id.index() % crate::planted::APPLIED_TWICE_EVERY == 0
+                    {
+                        for command in batch.commands.clone() {
+                            let _ = self.apply_command(&mut pending, command)?;
+                        }
+                    }
                     answers.reserve(batch.commands.len());
                     for command in batch.commands {
                         answers.push(self.apply_command(&mut pending, command)?);

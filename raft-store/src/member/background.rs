@@ -13,6 +13,7 @@ use proto::{
 
 use super::{Caller, Member};
 use crate::{
+    blocking,
     config::AutoCompaction,
     error::Error,
     machine::{Records, put_cleaned},
@@ -84,6 +85,10 @@ async fn keep_leases(member: Arc<Member>) {
                 && member.wait_applied(index).await.is_ok()
             {
                 member.shared.leases.write().become_primary(member.shared.now_millis(), grace);
+                #[cfg(feature = "planted-bugs")]
+                if crate::planted::Bug::ForgetLeases.is_planted() {
+                    member.shared.leases.write().forget_deadlines();
+                }
                 primary_in = Some(term);
             }
         } else if !leads && primary_in.take().is_some() {
@@ -143,7 +148,7 @@ async fn clean(member: Arc<Member>) {
             }
             continue;
         }
-        match tokio::task::spawn_blocking(move || clean_step(&view, done)).await {
+        match blocking::run(move || clean_step(&view, done)).await {
             Ok(Ok(reached)) => {
                 done = reached;
                 tokio::time::sleep(CLEAN_PAUSE).await;

@@ -14,6 +14,7 @@ use proto::{
 
 use super::{Caller, Member};
 use crate::{
+    blocking,
     error::Error,
     metrics::STORE,
     mvcc::{check, range, txn},
@@ -209,7 +210,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     view: Arc<View>,
     read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(move || read(&view)).await.map_err(Error::internal)?
+    blocking::run(move || read(&view)).await.map_err(Error::internal)?
 }
 
 /// An answer of another kind than its command's: a bug, reported and not papered over.

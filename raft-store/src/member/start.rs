@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     auth::TokenProvider,
+    blocking,
     config::Config,
     error::Error,
     machine::{Machine, Records},
@@ -87,8 +88,8 @@ pub enum StartError {
 }
 
 impl Member {
-    /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a
-    /// multi-threaded tokio runtime.
+    /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a tokio
+    /// runtime: one with several threads, or, in a simulation, one where everything waits for the disk.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
         std::fs::create_dir_all(config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
@@ -100,7 +101,7 @@ impl Member {
         }
         let tls = ClientTls::load(&config.peer_tls)?;
         let identity = establish_identity(&config, &layout, tls.clone()).await?;
-        let peers = Peers::new(identity.cluster_id, tls, config.election_timeout);
+        let peers = Peers::new(identity.cluster_id, tls, &config);
         let parts = open(&config, &layout).await?;
         let stop = CancellationToken::new();
         let mut machine = parts.machine;
@@ -208,7 +209,7 @@ impl Member {
         let db = self.view().db().clone();
         db.hold_until_closed(self.files.token());
         let flushing = db.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || flushing.flush()).await {
+        if let Ok(Err(error)) = blocking::run(move || flushing.flush()).await {
             // The log has it all; the next start only takes longer.
             tracing::warn!(%error, "could not flush the state");
         }
@@ -294,7 +295,7 @@ async fn establish_identity(
 
 /// A newcomer was added by its peer URLs; the members know under which id.
 async fn ask_members(config: &Config, tls: Option<ClientTls>) -> Result<Identity, StartError> {
-    let peers = Peers::new(0, tls, config.election_timeout);
+    let peers = Peers::new(0, tls, config);
     let own = &config.initial_advertise_peer_urls;
     let others: Vec<String> = config
         .initial_cluster

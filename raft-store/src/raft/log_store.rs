@@ -23,9 +23,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     codec,
     log_cache::LogCache,
-    log_writer::{self, ENTRIES, LogWrite},
+    log_writer::{self, ENTRIES, LogWrite, LogWriter},
     types::{Entry, LogId, TypeConfig, Vote},
 };
+use crate::blocking;
 
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
@@ -54,6 +55,22 @@ pub struct LogStore {
 struct Writer {
     queue: Option<mpsc::SyncSender<LogWrite>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// In place of the thread where everything runs on one.
+    in_place: Option<Mutex<LogWriter>>,
+}
+
+impl Writer {
+    fn start(writer: LogWriter, held: TaskTrackerToken) -> io::Result<Self> {
+        if blocking::is_single_threaded() {
+            return Ok(Self { queue: None, thread: None, in_place: Some(Mutex::new(writer)) });
+        }
+        let (writes, queue) = mpsc::sync_channel(WRITES_QUEUED_MAX);
+        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || {
+            log_writer::run(writer, &queue);
+            drop(held);
+        })?;
+        Ok(Self { queue: Some(writes), thread: Some(thread), in_place: None })
+    }
 }
 
 impl Drop for Writer {
@@ -75,18 +92,15 @@ impl LogStore {
         let vote = read_record(&db, VOTE)?;
         check_entries(&db, path)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
-        let (writes, queue) = mpsc::sync_channel(WRITES_QUEUED_MAX);
-        let (thread_db, thread_cache) = (db.clone(), cache.clone());
-        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || {
-            log_writer::run(&thread_db, &thread_cache, &queue);
-            drop(thread_db);
-            drop(held);
-        })?;
-        let writes = Arc::new(Writer { queue: Some(writes), thread: Some(thread) });
+        let writes = Arc::new(Writer::start(LogWriter::new(db.clone(), cache.clone()), held)?);
         Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)) })
     }
 
     fn send(&self, write: LogWrite) -> io::Result<()> {
+        if let Some(writer) = &self.writes.in_place {
+            writer.lock().write(vec![write]);
+            return Ok(());
+        }
         // Blocks only when thousands of writes already wait for the disk.
         let stopped = || io::Error::other("the log writer has stopped");
         self.writes.queue.as_ref().ok_or_else(stopped)?.send(write).map_err(|_| stopped())

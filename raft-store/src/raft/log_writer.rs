@@ -55,7 +55,7 @@ pub const ENTRIES: &str = "entries";
 
 /// Runs until every sender is gone. Failures are told to whoever waits; nothing is retried, since after a
 /// failed sync nobody knows what the disk holds.
-pub fn run(db: &DB, cache: &Arc<Mutex<LogCache>>, writes: &mpsc::Receiver<LogWrite>) {
+pub fn run(mut writer: LogWriter, writes: &mpsc::Receiver<LogWrite>) {
     while let Ok(first) = writes.recv() {
         let mut group = vec![first];
         while group.len() < BATCH_WRITES_MAX {
@@ -64,12 +64,60 @@ pub fn run(db: &DB, cache: &Arc<Mutex<LogCache>>, writes: &mpsc::Receiver<LogWri
                 Err(_) => break,
             }
         }
-        let result = write(db, &group);
-        if let (Ok(()), Some(last)) = (&result, last_index(&group)) {
-            cache.lock().flushed(last);
+        writer.write(group);
+    }
+}
+
+/// Writes groups of writes, each with one sync.
+pub struct LogWriter {
+    db: Arc<DB>,
+    cache: Arc<Mutex<LogCache>>,
+    /// The planted bug: batches acknowledged that only memory holds.
+    #[cfg(feature = "planted-bugs")]
+    held_back: std::collections::VecDeque<(WriteBatch, Option<u64>)>,
+}
+
+impl LogWriter {
+    /// Writes to `db` and tells `cache` what need not be kept any more.
+    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>) -> Self {
+        Self {
+            db,
+            cache,
+            #[cfg(feature = "planted-bugs")]
+            held_back: Default::default(),
+        }
+    }
+
+    /// Writes a group and tells everyone who waits for a part of it.
+    pub fn write(&mut self, group: Vec<LogWrite>) {
+        let last = last_index(&group);
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::Bug::AckBeforeSync.is_planted() {
+            return self.acknowledge_first(group, last);
+        }
+        let result = write(&self.db, &group);
+        if let (Ok(()), Some(last)) = (&result, last) {
+            self.cache.lock().flushed(last);
         }
         for write in group {
             tell(write, &result);
+        }
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn acknowledge_first(&mut self, group: Vec<LogWrite>, last: Option<u64>) {
+        let prepared = prepare(&self.db, &group).map(|(batch, _)| self.held_back.push_back((batch, last)));
+        for write in group {
+            tell(write, &prepared);
+        }
+        while self.held_back.len() > crate::planted::HELD_BACK_BATCHES {
+            let Some((batch, last)) = self.held_back.pop_front() else { return };
+            if let Err(error) = commit(&self.db, batch, false, 1) {
+                tracing::error!(error, "the log cannot be written");
+            }
+            if let Some(last) = last {
+                self.cache.lock().flushed(last);
+            }
         }
     }
 }
@@ -82,6 +130,12 @@ fn last_index(group: &[LogWrite]) -> Option<u64> {
 }
 
 fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
+    let (batch, sync) = prepare(db, group)?;
+    commit(db, batch, sync, group.len())
+}
+
+/// The group as one batch, and whether it must be synced.
+fn prepare(db: &DB, group: &[LogWrite]) -> Result<(WriteBatch, bool), String> {
     let entries = db.cf_handle(ENTRIES).ok_or("the log has no entries column")?;
     let mut batch = WriteBatch::default();
     let mut sync = false;
@@ -106,6 +160,10 @@ fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
             }
         }
     }
+    Ok((batch, sync))
+}
+
+fn commit(db: &DB, batch: WriteBatch, sync: bool, writes: usize) -> Result<(), String> {
     let mut options = WriteOptions::default();
     options.set_sync(sync);
     let started = Instant::now();
@@ -114,11 +172,7 @@ fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
         let took = started.elapsed();
         DISK.observe_sync(took);
         if took > SLOW_SYNC {
-            tracing::warn!(
-                took_millis = took.as_millis() as u64,
-                writes = group.len(),
-                "slow disk: log sync"
-            );
+            tracing::warn!(took_millis = took.as_millis() as u64, writes, "slow disk: log sync");
         }
     }
     Ok(())

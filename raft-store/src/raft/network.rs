@@ -1,6 +1,6 @@
 //! openraft's network over gRPC: one bidirectional stream replicates to each member.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -24,6 +24,7 @@ use super::{
     snapshot::SnapshotDir,
     types::{Entry, LogId, MemberId, MemberNode, TypeConfig, Vote},
 };
+use crate::blocking;
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -182,23 +183,26 @@ impl Connection {
         let mut client = self.client()?;
         let resume = within(SNAPSHOT_TIMEOUT, client.resume(header.clone())).await?;
         let (blocks, stream) = tokio::sync::mpsc::channel(SNAPSHOT_BLOCKS_IN_FLIGHT);
-        tokio::task::spawn_blocking(move || read_blocks(&dir, &header, resume.offset, &blocks));
+        tokio::spawn(read_blocks(dir, header, resume.offset, blocks));
         let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
         let reply = within(SNAPSHOT_TIMEOUT, client.snapshot(stream)).await?;
         unpack(&reply)
     }
 }
 
-fn read_blocks(
-    dir: &SnapshotDir,
-    header: &SnapshotHeader,
+async fn read_blocks(
+    dir: SnapshotDir,
+    header: SnapshotHeader,
     from: u64,
-    blocks: &tokio::sync::mpsc::Sender<SnapshotBlock>,
+    blocks: tokio::sync::mpsc::Sender<SnapshotBlock>,
 ) {
     let mut offset = from;
-    let mut first = Some(header.clone());
+    let files = Arc::new(header.files.clone());
+    let mut first = Some(header);
     loop {
-        let data = match dir.read(&header.files, offset) {
+        let (source, names) = (dir.clone(), files.clone());
+        let read = blocking::run(move || source.read(&names, offset)).await;
+        let data = match read.map_err(io::Error::other).flatten() {
             Ok(data) => data,
             // The receiver sees a stream that ends too early, and asks again.
             Err(error) => return tracing::warn!(%error, "cannot read a snapshot to send"),
@@ -207,7 +211,7 @@ fn read_blocks(
         let crc = crc32fast::hash(&data);
         let length = data.len() as u64;
         let block = SnapshotBlock { header: first.take(), offset, data, crc, last };
-        if blocks.blocking_send(block).is_err() || last {
+        if blocks.send(block).await.is_err() || last {
             return;
         }
         offset += length;

@@ -1,17 +1,32 @@
 //! Connections to the other members, shared by consensus and by forwarded requests.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::{
+    TryFutureExt,
+    future::{BoxFuture, Either},
+};
 use parking_lot::Mutex;
 use proto::raftpb::{peer_client::PeerClient, raft_client::RaftClient};
 use tonic::{
-    Request, Status,
+    Status,
     metadata::{Ascii, MetadataValue},
     service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, channel::ResponseFuture},
 };
+use tower::{BoxError, Service};
 
-use crate::{error::Error, tls::ClientTls};
+use crate::{
+    config::Config,
+    error::Error,
+    network::{Network, Transport},
+    tls::ClientTls,
+};
 
 /// Header that names the cluster, so that members of two clusters never mix by a mistyped address.
 pub const CLUSTER_HEADER: &str = "quarterdeck-cluster";
@@ -27,19 +42,54 @@ pub struct NameCluster {
 }
 
 impl tonic::service::Interceptor for NameCluster {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         request.metadata_mut().insert(CLUSTER_HEADER, self.cluster.clone());
         Ok(request)
     }
 }
 
+/// The way to one member: a connection, or what stands for one.
+#[derive(Clone)]
+pub enum Way {
+    /// Over TCP.
+    Tcp(Channel),
+    /// Over the network the member was given.
+    Given(Transport),
+}
+
+type Request<T> = http::Request<T>;
+
+impl Service<Request<tonic::body::Body>> for Way {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = BoxError;
+    type Future = Either<
+        futures::future::MapErr<ResponseFuture, fn(tonic::transport::Error) -> BoxError>,
+        BoxFuture<'static, Result<Self::Response, BoxError>>,
+    >;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Tcp(channel) => channel.poll_ready(context).map_err(BoxError::from),
+            Self::Given(transport) => transport.poll_ready(context),
+        }
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        match self {
+            Self::Tcp(channel) => Either::Left(channel.call(request).map_err(BoxError::from as fn(_) -> _)),
+            Self::Given(transport) => Either::Right(transport.call(request)),
+        }
+    }
+}
+
 /// A connection with the cluster's name on it.
-pub type PeerChannel = InterceptedService<Channel, NameCluster>;
+pub type PeerChannel = InterceptedService<Way, NameCluster>;
 
 /// All connections of one member. Clones share them.
 #[derive(Clone)]
 pub struct Peers {
-    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    channels: Arc<Mutex<HashMap<String, Way>>>,
+    network: Option<Arc<dyn Network>>,
     tls: Option<ClientTls>,
     cluster: MetadataValue<Ascii>,
     timeout: Duration,
@@ -47,14 +97,29 @@ pub struct Peers {
 
 impl Peers {
     /// No connection yet; they are made when first used, and again when they break.
-    pub fn new(cluster_id: u64, tls: Option<ClientTls>, timeout: Duration) -> Self {
-        Self { channels: Arc::default(), tls, cluster: MetadataValue::from(cluster_id), timeout }
+    pub fn new(cluster_id: u64, tls: Option<ClientTls>, config: &Config) -> Self {
+        Self {
+            channels: Arc::default(),
+            network: config.network.clone(),
+            tls,
+            cluster: MetadataValue::from(cluster_id),
+            timeout: config.election_timeout,
+        }
     }
 
-    fn channel(&self, url: &str) -> Result<Channel, Error> {
-        if let Some(channel) = self.channels.lock().get(url) {
-            return Ok(channel.clone());
+    fn way(&self, url: &str) -> Result<Way, Error> {
+        if let Some(way) = self.channels.lock().get(url) {
+            return Ok(way.clone());
         }
+        let way = match &self.network {
+            Some(network) => Way::Given(network.dial(url)),
+            None => Way::Tcp(self.connect(url)?),
+        };
+        self.channels.lock().insert(url.to_owned(), way.clone());
+        Ok(way)
+    }
+
+    fn connect(&self, url: &str) -> Result<Channel, Error> {
         let bad = |error: &dyn std::fmt::Display| {
             Error::new(tonic::Code::Unavailable, format!("etcdserver: peer {url}: {error}"))
         };
@@ -70,18 +135,16 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = match tls {
+        Ok(match tls {
             Some(tls) => tls.connect_lazy(endpoint),
             None => endpoint.connect_lazy(),
-        };
-        self.channels.lock().insert(url.to_owned(), channel.clone());
-        Ok(channel)
+        })
     }
 
     fn named(&self, urls: &[String]) -> Result<PeerChannel, Error> {
         let url = urls.first().ok_or(Error::MEMBER_BAD_URLS)?;
         let name = NameCluster { cluster: self.cluster.clone() };
-        Ok(InterceptedService::new(self.channel(url)?, name))
+        Ok(InterceptedService::new(self.way(url)?, name))
     }
 
     /// The consensus service of a member.

@@ -21,6 +21,7 @@ use super::{
     snapshot::{SnapshotDir, is_plain_name, locate},
     types::{Raft, SnapshotMeta, TypeConfig, Vote},
 };
+use crate::blocking;
 
 /// A snapshot on its way in; kept over a broken connection so that it can go on where it stopped.
 struct Incoming {
@@ -173,7 +174,7 @@ impl RaftApi for RaftService {
             if let Some(header) = block.header.take() {
                 self.begin(header).map_err(failed)?;
             }
-            if tokio::task::block_in_place(|| self.write(&block)).map_err(failed)? {
+            if blocking::in_place(|| self.write(&block)).map_err(failed)? {
                 break;
             }
         }

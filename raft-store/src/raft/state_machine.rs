@@ -19,6 +19,7 @@ use super::{
     types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
+    blocking,
     machine::Machine,
     member::layout::Layout,
     metrics::{DISK, SERVER},
@@ -95,7 +96,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotDir>, io::Error> {
         let db = self.db.clone();
-        let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
+        let flushed = blocking::run(move || db.flush()).await;
         flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
         // The state itself is the snapshot; a copy is made when a member needs one.
         Ok(SnapshotOf::<TypeConfig, _> {

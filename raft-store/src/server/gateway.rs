@@ -9,7 +9,7 @@ use ::http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_TYPE};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::json;
@@ -105,7 +105,7 @@ impl Gateway {
     pub async fn answer(
         &self,
         services: impl FnOnce(Request<Body>) -> Answer,
-        request: Request<Incoming>,
+        request: Request<Body>,
     ) -> Response<Body> {
         let Some(method) = self.methods.get(request.uri().path()).cloned() else {
             return failure(&Status::not_found("Not Found"));
@@ -120,7 +120,7 @@ impl Gateway {
 async fn call(
     services: impl FnOnce(Request<Body>) -> Answer,
     method: &MethodDescriptor,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     if request.method() != ::http::Method::POST {
         return Err(Status::unimplemented("Method Not Allowed"));

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use proto::{
     etcdserverpb::{
@@ -20,7 +21,7 @@ use proto::{
     v3lockpb::lock_server::LockServer,
 };
 use tonic::{Status, body::Body, service::Routes};
-use tower::Service;
+use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     auth::AuthService,
@@ -40,6 +41,7 @@ use crate::{
     error::Error,
     member::{Member, PeerService, StartError},
     metrics::{GRPC, Method},
+    network::Transport,
     raft::{peers::CLUSTER_HEADER, service::RaftService},
     tls::ServerTls,
 };
@@ -94,7 +96,12 @@ struct ClientPort {
     connection: Connection,
 }
 
-impl Service<::http::Request<Incoming>> for ClientPort {
+/// What requests carry, over whatever they come.
+trait Payload: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
+
+impl<B> Payload for B where B: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
+
+impl<B: Payload> Service<::http::Request<B>> for ClientPort {
     type Response = ::http::Response<Body>;
     type Error = Infallible;
     type Future = Answer;
@@ -103,7 +110,7 @@ impl Service<::http::Request<Incoming>> for ClientPort {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: ::http::Request<Incoming>) -> Answer {
+    fn call(&mut self, mut request: ::http::Request<B>) -> Answer {
         request.extensions_mut().insert(self.connection.clone());
         if is_grpc(&request) {
             if let Err(error) = check_learner(&self.member, request.uri().path()) {
@@ -117,8 +124,10 @@ impl Service<::http::Request<Incoming>> for ClientPort {
             if let Some(gateway) = gateway
                 && gateway.serves(request.uri().path())
             {
+                let request = request.map(Body::new);
                 return Ok(gateway.answer(|call| call_grpc(&member, &mut services, call), request).await);
             }
+            let request = request.map(drop);
             Ok(http::answer(&member, &request).await)
         })
     }
@@ -130,11 +139,7 @@ fn is_grpc<B>(request: &::http::Request<B>) -> bool {
 }
 
 /// Calls a service; the two that matter most have their answers written by hand.
-fn call_grpc<B>(member: &Arc<Member>, services: &mut Routes, request: ::http::Request<B>) -> Answer
-where
-    B: ::http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-{
+fn call_grpc<B: Payload>(member: &Arc<Member>, services: &mut Routes, request: ::http::Request<B>) -> Answer {
     let method = GRPC.method(request.uri().path());
     method.started.inc();
     let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
@@ -204,6 +209,10 @@ pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
     let port = ClientPort { member: member.clone(), services, gateway, connection: Connection::default() };
     for url in &config.listen_client_urls {
         let port = port.clone();
+        if let Some(network) = &config.network {
+            network.serve(url, transport(port));
+            continue;
+        }
         let serve = move |accepted: listen::Accepted| {
             let port = port.clone();
             accepted.serve(move |connection| ClientPort { connection, ..port });
@@ -226,6 +235,16 @@ pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
     Ok(())
 }
 
+/// A port as a network that is not TCP takes it.
+fn transport<S>(port: S) -> Transport
+where
+    S: Service<::http::Request<Body>, Response = ::http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    Transport::new(port.map_err(|never| match never {}))
+}
+
 /// Answers everything on the peer port, to members of the same cluster.
 #[derive(Clone)]
 struct PeerPort {
@@ -236,7 +255,7 @@ struct PeerPort {
 }
 
 impl PeerPort {
-    fn check(&self, request: &::http::Request<Incoming>) -> Result<(), Status> {
+    fn check<B>(&self, request: &::http::Request<B>) -> Result<(), Status> {
         let name = self.connection.certificate_name.as_deref().unwrap_or_default();
         if !self.allowed_names.is_empty() && !self.allowed_names.iter().any(|allowed| allowed == name) {
             return Err(Status::permission_denied(format!("peer certificate name {name:?} is not allowed")));
@@ -250,7 +269,7 @@ impl PeerPort {
     }
 }
 
-impl Service<::http::Request<Incoming>> for PeerPort {
+impl<B: Payload> Service<::http::Request<B>> for PeerPort {
     type Response = ::http::Response<Body>;
     type Error = Infallible;
     type Future = Answer;
@@ -259,7 +278,7 @@ impl Service<::http::Request<Incoming>> for PeerPort {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: ::http::Request<Incoming>) -> Answer {
+    fn call(&mut self, request: ::http::Request<B>) -> Answer {
         match self.check(&request) {
             Ok(()) => Box::pin(self.services.call(request)),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -285,6 +304,10 @@ pub async fn serve_peers(
     };
     for url in &config.listen_peer_urls {
         let port = port.clone();
+        if let Some(network) = &config.network {
+            network.serve(url, transport(port));
+            continue;
+        }
         let serve = move |accepted: listen::Accepted| {
             let port = port.clone();
             accepted.serve(move |connection| PeerPort { connection, ..port });

@@ -16,7 +16,7 @@ use super::{
     sink::Sink,
     table::{StreamId, WatchTable},
 };
-use crate::{error::Error, mvcc::keys::KeyRange, storage::View};
+use crate::{blocking, error::Error, mvcc::keys::KeyRange, storage::View};
 
 /// Events that may wait between the apply loop and the dispatcher; past it everybody reads history instead.
 const PUBLISHED_EVENTS_MAX: usize = 100_000;
@@ -65,6 +65,8 @@ impl Hub {
 
     /// Called by the apply loop after its view is visible. Never waits.
     pub fn publish(&self, events: Vec<Arc<WatchEvent>>, revision: i64) {
+        #[cfg(feature = "planted-bugs")]
+        let events = harm(events);
         let mut published = self.published.lock();
         published.events += events.len();
         if published.events > PUBLISHED_EVENTS_MAX {
@@ -140,7 +142,7 @@ impl Hub {
             let behind = self.behind.notified();
             loop {
                 let hub = self.clone();
-                let step = tokio::task::spawn_blocking(move || hub.catch_up_once()).await;
+                let step = blocking::run(move || hub.catch_up_once()).await;
                 match step {
                     Ok(Ok(true)) => {}
                     Ok(Ok(false)) => break,
@@ -187,6 +189,26 @@ impl Hub {
             self.table.lock().progress_tick();
         }
     }
+}
+
+/// The planted bugs: now and then an event is lost, or comes twice.
+#[cfg(feature = "planted-bugs")]
+fn harm(events: Vec<Arc<WatchEvent>>) -> Vec<Arc<WatchEvent>> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crate::planted::{Bug, EVENT_HARMED_EVERY};
+    static PUBLISHED: AtomicUsize = AtomicUsize::new(0);
+    let copies = match (Bug::DropWatchEvent.is_planted(), Bug::DoubleWatchEvent.is_planted()) {
+        (true, _) => 0,
+        (_, true) => 2,
+        _ => return events,
+    };
+    let harmed = events.into_iter().flat_map(|event| {
+        let is_harmed =
+            PUBLISHED.fetch_add(1, Ordering::Relaxed) % EVENT_HARMED_EVERY == EVENT_HARMED_EVERY - 1;
+        std::iter::repeat_n(event, if is_harmed { copies } else { 1 })
+    });
+    harmed.collect()
 }
 
 /// A stream of updates for any number of watches. Dropping it ends them all.
