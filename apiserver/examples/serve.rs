@@ -1,6 +1,10 @@
-//! Runs the API server alone, for trying clients against it: `serve --etcd-servers=http://127.0.0.1:2379 …`.
+//! Runs the API server alone, for trying clients against it: `serve --etcd-servers=http://127.0.0.1:2379 …`. The
+//! allocator is the binary's, so that measurements mean the same.
 
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

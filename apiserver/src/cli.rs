@@ -28,6 +28,9 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
     /// Authority of the store's serving certificates.
+    /// Instead of `--etcd-servers`: keep the state in a one-member store inside this process, in this folder.
+    #[arg(long, conflicts_with = "etcd_servers")]
+    pub embedded_store_dir: Option<PathBuf>,
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
     #[arg(long)]
@@ -37,6 +40,9 @@ pub struct Args {
     /// How often old revisions are compacted, such as `5m0s`; 0 for never.
     #[arg(long, default_value = "5m0s", value_parser = duration)]
     pub etcd_compaction_interval: Duration,
+    /// How long events are kept.
+    #[arg(long, default_value = "1h0m0s", value_parser = duration)]
+    pub event_ttl: Duration,
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind_address: IpAddr,
     /// Where members of the cluster reach this server; found out when not given.
@@ -216,6 +222,7 @@ impl Args {
             max_readonly_inflight: self.max_requests_inflight,
             max_mutating_inflight: self.max_mutating_requests_inflight,
             request_timeout: self.request_timeout,
+            event_ttl: self.event_ttl,
             compaction_interval: self.etcd_compaction_interval,
         })
     }
@@ -272,11 +279,18 @@ pub async fn start(
     Ok(Server::start(args.options(store)?, shutdown).await?)
 }
 
-/// Runs a server on `--etcd-servers` until `shutdown`.
+/// Runs a server on `--etcd-servers`, or on a store of its own, until `shutdown`.
 pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let handle = start(args, None, shutdown).await?;
+    let member = match &args.embedded_store_dir {
+        Some(folder) => Some(raft_store::Member::start(raft_store::Config::embedded(folder)).await?),
+        None => None,
+    };
+    let handle = start(args, member.clone(), shutdown).await?;
     tracing::info!(address = %handle.address, "the API server listens");
     handle.stopped().await;
+    if let Some(member) = member {
+        member.shutdown().await;
+    }
     Ok(())
 }
 

@@ -52,8 +52,27 @@ pub trait ClusterReader: Send + Sync {
     async fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// All objects of the resource, of one namespace unless `namespace` is empty.
     async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>>;
+    /// The objects whose selectable field has this value.
+    async fn select(&self, group: &str, resource: &str, field: &str, value: &str) -> Selection;
     /// Grows with every change to any object of the resource; equal numbers mean that nothing changed.
     fn version(&self, group: &str, resource: &str) -> u64;
+}
+
+/// Objects picked by a field, parsed only when somebody asks for them.
+pub struct Selection {
+    /// Equal numbers mean the same objects in the same state.
+    pub version: u64,
+    parse: Box<dyn Fn() -> Vec<Arc<Object>> + Send + Sync>,
+}
+
+impl Selection {
+    pub fn new(version: u64, parse: impl Fn() -> Vec<Arc<Object>> + Send + Sync + 'static) -> Self {
+        Self { version, parse: Box::new(parse) }
+    }
+
+    pub fn objects(&self) -> Vec<Arc<Object>> {
+        (self.parse)()
+    }
 }
 
 /// Writes that go through the registry (defaulting, validation, storage) without authorization or admission,
@@ -129,6 +148,8 @@ pub trait KindHooks: Send + Sync {
     }
     /// Gives back what [`KindHooks::claim`] took: after a failed write, and after a deletion.
     async fn release(&self, _ctx: &RequestContext, _object: &Object) {}
+    /// Gives back what the object held before an update and holds no longer; after the write.
+    async fn settle(&self, _ctx: &RequestContext, _new: &Object, _old: &Object) {}
     /// The grace period in seconds this deletion gets, or `None` to delete at once (upstream `CheckGracefulDelete`).
     fn grace_period(&self, _ctx: &RequestContext, _object: &Object, _asked: Option<i64>) -> Option<i64> {
         None

@@ -19,6 +19,8 @@ pub mod contract;
 pub mod crd;
 pub mod http;
 pub mod kinds;
+pub mod metrics;
+pub mod metrics_api;
 pub mod registry;
 pub mod reviews;
 pub mod server;

@@ -22,12 +22,14 @@ use crate::http::discovery::Discovery;
 use crate::http::health::{self, Health};
 use crate::http::limits::Limits;
 use crate::http::listener::Listener;
-use crate::http::metrics::Metrics;
 use crate::http::openapi::OpenApi;
 use crate::http::tls::{Source, TlsError, server_config};
 use crate::kinds::Kinds;
+use crate::metrics::{MeteredAdmission, Metrics};
+use crate::metrics_api::MetricsApi;
 use crate::registry::Registry;
 use crate::registry::writer::Cluster;
+use crate::storage::metered::{MeteredStore, StoreMetrics};
 use crate::storage::{Store, StoreError};
 use crate::subresources::Subresources;
 use crate::subresources::kubelet::{Kubelet, KubeletConfig};
@@ -51,6 +53,8 @@ pub struct Options {
     pub max_readonly_inflight: usize,
     pub max_mutating_inflight: usize,
     pub request_timeout: Duration,
+    /// How long events live; zero for ever.
+    pub event_ttl: Duration,
     /// How often old revisions are compacted; zero leaves that to somebody else.
     pub compaction_interval: Duration,
 }
@@ -117,16 +121,28 @@ impl Server {
         // Port 0 means any free one; others must hear which it became.
         options.meaning.secure_port = address.port();
         let tls = server_config(options.tls.clone(), shutdown.clone())?;
+        let calls = Arc::new(StoreMetrics::new()?);
+        let metrics = Metrics::new(&calls)?;
+        options.store = Arc::new(MeteredStore::new(options.store.clone(), calls));
         let hub = connect(&options.store, &shutdown).await?;
-        let registry = Arc::new(Registry::new(hub.clone(), Arc::new(NotYet)));
-        let allocators = Arc::new(Allocators::new(options.networks.clone(), options.node_ports));
+        let registry = Arc::new(Registry::new(hub.clone(), Arc::new(NotYet), options.event_ttl));
+        let allocators =
+            Arc::new(Allocators::new(options.networks.clone(), options.node_ports, options.store.clone()));
         let kinds = Arc::new(Kinds::new(allocators.clone()));
         registry.install_builtin(&kinds);
         let cluster: Arc<dyn ClusterWriter> = Cluster::new(&registry);
         let meaning = Arc::new(Meaning::build(&options.meaning, cluster.clone(), allocators)?);
-        registry.set_admission(meaning.admission.clone());
-        let api =
-            Arc::new(api(&options, address, registry.clone(), cluster, &meaning, shutdown.child_token())?);
+        let admission = MeteredAdmission::new(meaning.admission.clone(), metrics.access.clone());
+        registry.set_admission(Arc::new(admission));
+        let api = Arc::new(api(
+            &options,
+            address,
+            registry.clone(),
+            cluster,
+            &meaning,
+            metrics,
+            shutdown.child_token(),
+        ));
         spawn_background(&api, &meaning, &options, &shutdown);
         let (serving, ending) = (api.clone(), shutdown.clone());
         let task = tokio::spawn(async move {
@@ -163,11 +179,12 @@ fn api(
     registry: Arc<Registry>,
     cluster: Arc<dyn ClusterWriter>,
     meaning: &Meaning,
+    metrics: Metrics,
     shutdown: CancellationToken,
-) -> Result<Api, ServerError> {
+) -> Api {
     let advertise = SocketAddr::new(options.meaning.advertise_address, address.port());
     let documents = token_documents(meaning, &advertise.to_string());
-    Ok(Api {
+    Api {
         registry,
         cluster,
         authenticator: meaning.authenticator.clone(),
@@ -176,8 +193,9 @@ fn api(
             reviews: Some(meaning.reviews.clone()),
             kubelet: Kubelet::new(options.kubelet.clone()),
         },
+        metrics_api: MetricsApi::default(),
         health: Health::default(),
-        metrics: Metrics::new()?,
+        metrics,
         limits: Limits::new(options.max_readonly_inflight, options.max_mutating_inflight),
         discovery: Discovery::default(),
         openapi: OpenApi::default(),
@@ -185,7 +203,7 @@ fn api(
         advertise: advertise.to_string(),
         request_timeout: options.request_timeout,
         shutdown,
-    })
+    }
 }
 
 fn token_documents(meaning: &Meaning, advertise: &str) -> BTreeMap<String, serde_json::Value> {
@@ -203,6 +221,8 @@ fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, s
     for name in ["etcd", "log"] {
         api.health.set(name, health::ALL, None);
     }
+    let (api_, store, token) = (api.clone(), options.store.clone(), shutdown.clone());
+    tokio::spawn(async move { health::follow_store(&api_.health, &*store, token).await });
     let hooks = ["poststarthook/start-apiextensions-controllers", "poststarthook/rbac/bootstrap-roles"];
     for name in hooks {
         api.health.set(name, health::ALL, Some("not finished"));
@@ -219,6 +239,8 @@ fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, s
         api_.health.set(hooks[1], health::ALL, None);
     });
     tokio::spawn(meaning.maintain(shutdown.clone()));
+    let (registry, cluster) = (api.registry.clone(), api.cluster.clone());
+    tokio::spawn(bootstrap::api_services::run(registry, cluster, shutdown.clone()));
     if !options.compaction_interval.is_zero() {
         let (store, interval, token) = (options.store.clone(), options.compaction_interval, shutdown.clone());
         tokio::spawn(async move { compaction::run(store, interval, token).await });

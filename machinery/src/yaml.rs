@@ -29,6 +29,26 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     Ok(Parsed { value: builder.root.unwrap_or(Value::Null), duplicates: builder.duplicates })
 }
 
+/// What a strict reader says about keys that stand twice in a map, one sentence a key: `line 9: key "a" already set in
+/// map`. Empty for a text that cannot be read at all.
+pub fn duplicate_keys(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(&text) {
+        let Ok((event, span)) = event else { return Vec::new() };
+        builder.line = span.start.line();
+        match builder.event(event) {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(_) => return Vec::new(),
+        }
+    }
+    let sentence = |(line, key): &(usize, String)| {
+        format!("line {line}: key {} already set in map", crate::gotext::quote(key))
+    };
+    builder.duplicate_lines.iter().map(sentence).collect()
+}
+
 /// Whether the body is JSON for sure (kubectl and client-go tell YAML and JSON apart the same way).
 pub fn looks_like_json(bytes: &[u8]) -> bool {
     bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
@@ -40,13 +60,17 @@ struct Builder {
     open: Vec<Open>,
     anchors: Vec<(usize, Value)>,
     duplicates: Vec<String>,
+    /// Line of the second value and key, for each duplicate.
+    duplicate_lines: Vec<(usize, String)>,
     values: usize,
+    /// The line of the event being taken.
+    line: usize,
 }
 
 /// A list or map that is still being read.
 enum Open {
-    List { anchor: usize, items: Vec<Value> },
-    Map { anchor: usize, members: Map<String, Value>, key: Option<String>, merges: Vec<Value> },
+    List { anchor: usize, line: usize, items: Vec<Value> },
+    Map { anchor: usize, line: usize, members: Map<String, Value>, key: Option<String>, merges: Vec<Value> },
 }
 
 impl Builder {
@@ -71,10 +95,12 @@ impl Builder {
                 self.anchor(anchor, &value);
                 self.add(value)?;
             }
-            Event::SequenceStart(_, anchor, _) => self.begin(Open::List { anchor, items: Vec::new() })?,
+            Event::SequenceStart(_, anchor, _) => {
+                self.begin(Open::List { anchor, line: self.line, items: Vec::new() })?;
+            }
             Event::MappingStart(_, anchor, _) => {
                 let (members, merges) = (Map::new(), Vec::new());
-                self.begin(Open::Map { anchor, members, key: None, merges })?;
+                self.begin(Open::Map { anchor, line: self.line, members, key: None, merges })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end()?,
             _ => {}
@@ -100,17 +126,19 @@ impl Builder {
     }
 
     fn end(&mut self) -> Result<(), String> {
-        let (anchor, value) = match self.open.pop() {
-            Some(Open::List { anchor, items }) => (anchor, Value::Array(items)),
-            Some(Open::Map { anchor, mut members, merges, .. }) => {
+        let (anchor, line, value) = match self.open.pop() {
+            Some(Open::List { anchor, line, items }) => (anchor, line, Value::Array(items)),
+            Some(Open::Map { anchor, line, mut members, merges, .. }) => {
                 for merge in merges {
                     merge_into(&mut members, merge)?;
                 }
-                (anchor, Value::Object(members))
+                (anchor, line, Value::Object(members))
             }
             None => return Ok(()),
         };
         self.anchor(anchor, &value);
+        // A list or map stands where it begins.
+        self.line = line;
         self.add(value)
     }
 
@@ -132,6 +160,7 @@ impl Builder {
                     if members.insert(name.clone(), value).is_some() {
                         let path = self.path_of(&name);
                         self.duplicates.push(path);
+                        self.duplicate_lines.push((self.line, name));
                     }
                 }
             },

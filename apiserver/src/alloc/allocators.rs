@@ -1,29 +1,30 @@
 //! Claims around the write of a service: addresses first, then node ports; a failure gives back what was claimed.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use jiff::Timestamp;
 use machinery::status::{FieldError, StatusError};
-use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use super::addresses::{self, AddressError, belongs_to};
 use super::pools::{PoolError, PortRange, ServiceNetworks};
-use super::ports::PortClaims;
-use crate::contract::{ClusterReader, Object, RequestContext};
+use super::ports::{PortAllocator, PortSet};
+use crate::contract::{Object, RequestContext};
 use crate::kinds::json::{int, items, items_mut, set, text, texts};
 use crate::kinds::service::{self, HEADLESS};
+use crate::storage::Store;
 
 /// The allocators of this server.
 pub struct Allocators {
     configured: ServiceNetworks,
     families: Vec<&'static str>,
-    ports: PortClaims,
+    pub(super) ports: PortAllocator,
 }
 
 impl Allocators {
-    /// `networks` are those of `--service-cluster-ip-range`, the default family's first.
-    pub fn new(networks: ServiceNetworks, range: PortRange) -> Self {
+    /// `networks` are those of `--service-cluster-ip-range`, the default family's first; the store holds the node
+    /// ports that are taken.
+    pub fn new(networks: ServiceNetworks, range: PortRange, store: Arc<dyn Store>) -> Self {
         let mut families: Vec<&'static str> = Vec::new();
         for network in &networks.networks {
             let family = if network.addr().is_ipv6() { "IPv6" } else { "IPv4" };
@@ -31,7 +32,7 @@ impl Allocators {
                 families.push(family);
             }
         }
-        Allocators { configured: networks, families, ports: PortClaims::new(range) }
+        Allocators { configured: networks, families, ports: PortAllocator::new(range, store) }
     }
 
     /// The IP families of the cluster, the default first.
@@ -77,9 +78,17 @@ impl Allocators {
                 addresses::release(ctx.cluster.as_ref(), &address).await;
             }
         }
-        for port in service::node_ports(object) {
-            self.ports.release(port);
+        let held = stored.as_deref().map(service::node_ports).unwrap_or_default();
+        self.ports.release(&without(service::node_ports(object), &held)).await;
+    }
+
+    /// Gives back what the object held before an update and holds no longer.
+    pub async fn settle(&self, ctx: &RequestContext, new: &Object, old: &Object) {
+        let kept = service::addresses(new);
+        for address in service::addresses(old).into_iter().filter(|address| !kept.contains(address)) {
+            addresses::release(ctx.cluster.as_ref(), &address).await;
         }
+        self.ports.release(&without(service::node_ports(old), &service::node_ports(new))).await;
     }
 
     /// The stored service, unless this request deletes it.
@@ -145,14 +154,20 @@ impl Allocators {
         if !wants {
             return Ok(());
         }
-        let stored = stored_ports(ctx.cluster.as_ref()).await;
-        let mut claims = Claims { ports: &self.ports, stored: &stored, taken: Vec::new(), now: ctx.now };
-        let done = claims.service_ports(new, held).and_then(|()| claims.health_check(new, old));
-        if done.is_err() || ctx.dry_run {
-            claims.taken.iter().for_each(|port| self.ports.release(*port));
-        }
-        done
+        let made = |set: &mut PortSet| {
+            let mut copy = new.clone();
+            let mut claims = Claims { set, taken: Vec::new() };
+            claims.service_ports(&mut copy, held)?;
+            claims.health_check(&mut copy, old)?;
+            Ok(copy)
+        };
+        *new = if ctx.dry_run { self.ports.preview(made).await? } else { self.ports.change(made).await? };
+        Ok(())
     }
+}
+
+fn without(ports: Vec<u16>, kept: &[u16]) -> Vec<u16> {
+    ports.into_iter().filter(|port| !kept.contains(port)).collect()
 }
 
 async fn claim_one(
@@ -198,29 +213,21 @@ fn address_error(service: &Object, wanted: &str, error: AddressError) -> StatusE
     StatusError::invalid("", "Service", name, vec![FieldError::invalid(&"spec.clusterIPs", ips, detail)])
 }
 
-/// The node ports that stored services hold.
-async fn stored_ports(cluster: &dyn ClusterReader) -> FxHashSet<u16> {
-    let services = cluster.list("", "services", "").await;
-    services.iter().flat_map(|stored| service::node_ports(stored)).collect()
-}
-
-/// The port claims of one request.
+/// The port claims of one request, on a copy of the set.
 struct Claims<'a> {
-    ports: &'a PortClaims,
-    stored: &'a FxHashSet<u16>,
+    set: &'a mut PortSet,
     taken: Vec<u16>,
-    now: Timestamp,
 }
 
 impl Claims<'_> {
     fn exact(&mut self, port: u16) -> Result<(), PoolError> {
-        self.ports.claim_exact(port, self.stored, self.now.as_second())?;
+        self.set.claim_exact(port)?;
         self.taken.push(port);
         Ok(())
     }
 
     fn any(&mut self) -> Result<u16, PoolError> {
-        let port = self.ports.claim_any(self.stored, self.now.as_second(), rand::random())?;
+        let port = self.set.claim_any(rand::random())?;
         self.taken.push(port);
         Ok(port)
     }

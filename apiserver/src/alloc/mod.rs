@@ -1,8 +1,8 @@
 //! What services hold exclusively: cluster IPs, node ports, health-check node ports.
 //!
 //! Invariants: a cluster IP is held by whoever created the IPAddress object of that name, so that any number of
-//! servers agree through the store and nothing is lost when one of them dies. Node ports are derived from the stored
-//! services, with the claims of writes under way kept in memory. [`repair`] puts right what a crash left behind.
+//! servers agree through the store and nothing is lost when one of them dies; a node port is held by its bit in one
+//! stored bitmap, swapped whole. [`repair`] puts right what a crash left behind.
 
 pub mod addresses;
 pub mod allocators;

@@ -3,13 +3,14 @@
 //!
 //! The plan is pure; the shell runs it now and then on one server at a time being enough, though any number may.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::addresses::{self, MANAGED_BY, belongs_to};
-use super::pools::ServiceNetworks;
+use super::allocators::Allocators;
+use super::ports::PortSet;
 use crate::contract::{ClusterWriter, Object};
 use crate::kinds::json::{at, text};
 use crate::kinds::service;
@@ -55,9 +56,53 @@ fn is_young(address: &Object, now: Timestamp) -> bool {
     made.is_ok_and(|made| now.as_second() - made.as_second() < GRACE_SECS)
 }
 
+/// Rounds that a port must be found without a service before it is given back: its write may be under way.
+const LEAK_ROUNDS: u32 = 3;
+
+/// What the comparisons have to remember: node ports without a service, and for how many rounds.
+#[derive(Debug, Default)]
+pub struct Leaks(BTreeMap<u16, u32>);
+
+impl Leaks {
+    /// Puts the set right: takes what services hold, gives back what has had no service for some rounds.
+    fn repair(&mut self, set: &mut PortSet, used: &BTreeSet<u16>) {
+        for port in used {
+            // A port outside the range is held but cannot be claimed; it harms nobody.
+            if !set.contains(*port) {
+                set.claim_exact(*port).unwrap_or_default();
+            }
+        }
+        let unused: Vec<u16> = set.taken().filter(|port| !used.contains(port)).collect();
+        self.0.retain(|port, _| unused.contains(port));
+        for port in unused {
+            let rounds = self.0.entry(port).or_default();
+            *rounds += 1;
+            if *rounds >= LEAK_ROUNDS {
+                set.release(port);
+            }
+        }
+    }
+}
+
 /// Compares and repairs once.
-pub async fn run(cluster: &dyn ClusterWriter, configured: &ServiceNetworks) {
+pub async fn run(cluster: &dyn ClusterWriter, allocators: &Allocators, leaks: &mut Leaks) {
+    let configured = allocators.configured();
     let services = cluster.list("", "services", "").await;
+    let used: BTreeSet<u16> = services.iter().flat_map(|s| service::node_ports(s)).collect();
+    // The count of rounds is taken once, however often the swap is tried.
+    let mut counted = Leaks(leaks.0.clone());
+    let swapped = allocators
+        .ports
+        .change(|set| {
+            counted = Leaks(leaks.0.clone());
+            counted.repair(set, &used);
+            Ok(())
+        })
+        .await;
+    match swapped {
+        Ok(()) => *leaks = counted,
+        Err(error) => tracing::warn!(%error, "node ports could not be compared with the services"),
+    }
     let held = cluster.list(addresses::GROUP, addresses::RESOURCE, "").await;
     let plan = plan(&services, &held, Timestamp::now());
     for ip in &plan.release {
@@ -76,7 +121,22 @@ pub async fn run(cluster: &dyn ClusterWriter, configured: &ServiceNetworks) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alloc::PortRange;
     use serde_json::json;
+
+    #[test]
+    fn ports_without_a_service_are_given_back_after_some_rounds() {
+        let mut set = PortSet::new(PortRange { first: 10, last: 20 });
+        set.claim_exact(11).expect("free");
+        let (mut leaks, used) = (Leaks::default(), BTreeSet::from([12, 99]));
+        for round in 1..=LEAK_ROUNDS {
+            leaks.repair(&mut set, &used);
+            assert_eq!(set.contains(11), round < LEAK_ROUNDS, "{round}");
+        }
+        assert_eq!(set.taken().collect::<Vec<_>>(), [12]);
+        leaks.repair(&mut set, &used);
+        assert!(leaks.0.is_empty());
+    }
 
     #[test]
     fn plans() {

@@ -1,9 +1,15 @@
 //! Client certificates: user from the common name, groups from the organizations.
+//!
+//! A chain that has just been verified is not verified again: the check of its signatures would otherwise be most of
+//! what a small request costs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -16,6 +22,11 @@ use crate::contract::{Credentials, UserInfo};
 
 /// The subject attribute that carries a uid (upstream's 1.3.6.1.4.1.57683.2).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
+
+/// How long a verified chain is believed, which bounds how long an expired certificate still works.
+const TTL: Duration = Duration::from_secs(10);
+/// Above this many remembered chains the old ones are dropped, and then all: bounds memory.
+const REMEMBERED_MAX: usize = 16_384;
 
 /// Why a set of authorities cannot be used; the file has to change.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +80,49 @@ fn unusable(file: &str, what: impl ToString) -> AuthorityError {
     AuthorityError::Unusable { file: file.to_owned(), what: what.to_string() }
 }
 
+/// Users of chains that were verified a short while ago, by digest.
+#[derive(Default)]
+struct Remembered(Mutex<FxHashMap<[u8; 32], (Instant, UserInfo)>>);
+
+impl Remembered {
+    fn get(&self, digest: &[u8; 32]) -> Option<UserInfo> {
+        let entries = self.0.lock();
+        let (until, user) = entries.get(digest)?;
+        (Instant::now() < *until).then(|| user.clone())
+    }
+
+    fn put(&self, digest: [u8; 32], user: UserInfo) {
+        let now = Instant::now();
+        let mut entries = self.0.lock();
+        if entries.len() >= REMEMBERED_MAX {
+            entries.retain(|_, (until, _)| now < *until);
+        }
+        if entries.len() >= REMEMBERED_MAX {
+            entries.clear();
+        }
+        entries.insert(digest, (now + TTL, user));
+    }
+}
+
+/// Of the whole chain: other intermediates are another proof.
+fn digest(chain: &[Vec<u8>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for der in chain {
+        hash.update(der.len().to_le_bytes());
+        hash.update(der);
+    }
+    hash.finalize().into()
+}
+
 /// The authenticator for `--client-ca-file`.
 pub struct ClientCertificates {
     verifier: CertificateVerifier,
+    remembered: Remembered,
 }
 
 impl ClientCertificates {
     pub fn new(verifier: CertificateVerifier) -> Self {
-        ClientCertificates { verifier }
+        ClientCertificates { verifier, remembered: Remembered::default() }
     }
 }
 
@@ -84,11 +130,18 @@ impl ClientCertificates {
 impl Step for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Outcome {
         let Some(leaf) = credentials.peer_certificates.first() else { return Outcome::NotMine };
+        let digest = digest(credentials.peer_certificates);
+        if let Some(user) = self.remembered.get(&digest) {
+            return Outcome::Found(user);
+        }
         if let Err(why) = self.verifier.verify(credentials.peer_certificates) {
             return Outcome::Refused(why);
         }
         match user_of(leaf) {
-            Some(user) => Outcome::Found(user),
+            Some(user) => {
+                self.remembered.put(digest, user.clone());
+                Outcome::Found(user)
+            }
             None => Outcome::NotMine,
         }
     }
@@ -145,11 +198,14 @@ mod tests {
     async fn check(chain: Vec<Vec<u8>>, verifier: CertificateVerifier, expected: Option<&str>) {
         let headers = http::HeaderMap::new();
         let credentials = Credentials { peer_certificates: &chain, headers: &headers };
-        let got = match ClientCertificates::new(verifier).authenticate(&credentials).await {
-            Outcome::Found(user) => Some(format!("{}/{}", user.name, user.groups.join("+"))),
-            Outcome::NotMine | Outcome::Refused(_) => None,
-        };
-        assert_eq!(got.as_deref(), expected);
+        let step = ClientCertificates::new(verifier);
+        for time in ["first", "remembered"] {
+            let got = match step.authenticate(&credentials).await {
+                Outcome::Found(user) => Some(format!("{}/{}", user.name, user.groups.join("+"))),
+                Outcome::NotMine | Outcome::Refused(_) => None,
+            };
+            assert_eq!(got.as_deref(), expected, "{time}");
+        }
     }
 
     #[tokio::test]

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
-use super::node_graph::{Target, gives_access, refers, volume_needs_secret};
+use super::node_graph::{References, Target, volume_needs_secret};
 use super::rules::Rule;
 use crate::contract::{Authorizer, ClusterReader, Decision, RequestInfo, UserInfo};
 use crate::kinds::json::text;
@@ -21,7 +23,12 @@ pub struct NodeAuthorizer {
     cluster: Arc<dyn ClusterReader>,
     /// What every node may do whatever runs on it: the rules of the role `system:node`.
     rules: Vec<Rule>,
+    /// What the pods of each node refer to, as of their state with this number.
+    known: Mutex<FxHashMap<String, (u64, Arc<References>)>>,
 }
+
+/// Nodes remembered; names of nodes that never were come and go with their requests.
+const NODES_MAX: usize = 20_000;
 
 /// The node a user speaks for: `None` when the user is no node, an empty name when it is one without a name.
 pub fn node_of(user: &UserInfo) -> Option<&str> {
@@ -39,7 +46,7 @@ fn refuse(reason: impl Into<String>) -> Decision {
 
 impl NodeAuthorizer {
     pub fn new(cluster: Arc<dyn ClusterReader>, rules: Vec<Rule>) -> Self {
-        NodeAuthorizer { cluster, rules }
+        NodeAuthorizer { cluster, rules, known: Mutex::default() }
     }
 
     async fn decide(&self, node: &str, info: &RequestInfo) -> Decision {
@@ -150,9 +157,25 @@ impl NodeAuthorizer {
         refuse(format!("no relationship found between node '{node}' and this object"))
     }
 
+    /// The references of the node's pods; gathered again only when one of those pods has changed.
+    async fn references(&self, node: &str) -> Arc<References> {
+        let pods = self.cluster.select("", "pods", "spec.nodeName", node).await;
+        if let Some((version, found)) = self.known.lock().get(node)
+            && *version == pods.version
+        {
+            return found.clone();
+        }
+        let found = Arc::new(References::of(&pods.objects()));
+        let mut known = self.known.lock();
+        if known.len() >= NODES_MAX {
+            known.clear();
+        }
+        known.insert(node.to_owned(), (pods.version, found.clone()));
+        found
+    }
+
     async fn pod_refers(&self, node: &str, namespace: &str, target: Target, name: &str) -> bool {
-        let pods = self.cluster.list("", "pods", namespace).await;
-        pods.iter().any(|pod| gives_access(pod, node) && refers(pod, target, name))
+        self.references(node).await.contains(target, namespace, name)
     }
 
     async fn directly_related(&self, node: &str, info: &RequestInfo) -> bool {
@@ -170,11 +193,15 @@ impl NodeAuthorizer {
         !claim.is_empty() && self.pod_refers(node, namespace, Target::Claim, claim).await
     }
 
+    /// Whether a volume that the node's pods claim needs the secret.
     async fn volume_secret(&self, node: &str, info: &RequestInfo) -> bool {
-        for volume in self.cluster.list("", "persistentvolumes", "").await {
-            if volume_needs_secret(&volume, &info.namespace, &info.name)
-                && self.uses_volume(node, &volume).await
-            {
+        let references = self.references(node).await;
+        for (namespace, claim) in references.claims() {
+            let claim = self.cluster.get("", "persistentvolumeclaims", namespace, claim).await;
+            let Some(claim) = claim else { continue };
+            let volume = text(&claim, &["spec", "volumeName"]);
+            let volume = self.cluster.get("", "persistentvolumes", "", volume).await;
+            if volume.is_some_and(|volume| volume_needs_secret(&volume, &info.namespace, &info.name)) {
                 return true;
             }
         }

@@ -1,8 +1,11 @@
 //! What a node may see because of the pods bound to it. Pure: pods and volumes in, yes or no out.
 //!
-//! The relations are upstream's graph (`plugin/pkg/auth/authorizer/node/graph.go`), walked from the pods instead of
-//! kept as a second copy of the cluster. Mirror pods give no access beyond themselves.
+//! The relations are upstream's graph (`plugin/pkg/auth/authorizer/node/graph.go`), gathered for one node at a time.
+//! Mirror pods give no access beyond themselves.
 
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use crate::contract::Object;
@@ -10,8 +13,8 @@ use crate::kinds::json::{at, entries, items, text};
 
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// What kind of thing is looked for in a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What kind of thing a pod refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     Secret,
     ConfigMap,
@@ -20,23 +23,88 @@ pub enum Target {
     ResourceClaim,
 }
 
-/// Whether the pod is bound to the node and may give it access to other objects.
-pub fn gives_access(pod: &Object, node: &str) -> bool {
-    text(pod, &["spec", "nodeName"]) == node
-        && at(pod, &["metadata", "annotations", MIRROR_ANNOTATION]).is_null()
+/// Everything that the pods of one node refer to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct References(FxHashMap<Target, FxHashSet<String>>);
+
+impl References {
+    /// Gathers the references of all pods that give access; mirror pods give none.
+    pub fn of(pods: &[Arc<Object>]) -> Self {
+        let mut all = Self::default();
+        for pod in pods.iter().filter(|pod| gives_access(pod)) {
+            let namespace = text(pod, &["metadata", "namespace"]);
+            references(pod, &mut |target, name| {
+                if !name.is_empty() {
+                    all.0.entry(target).or_default().insert(format!("{namespace}/{name}"));
+                }
+            });
+        }
+        all
+    }
+
+    /// Whether any pod refers to the named object.
+    pub fn contains(&self, target: Target, namespace: &str, name: &str) -> bool {
+        self.0.get(&target).is_some_and(|names| names.contains(&format!("{namespace}/{name}")))
+    }
+
+    /// Namespace and name of every claim.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.get(&Target::Claim).into_iter().flatten().filter_map(|name| name.split_once('/'))
+    }
 }
 
-/// Whether the pod refers to the named object of its namespace.
+fn gives_access(pod: &Object) -> bool {
+    at(pod, &["metadata", "annotations", MIRROR_ANNOTATION]).is_null()
+}
+
+/// Whether this pod refers to the named object of its namespace.
 pub fn refers(pod: &Object, target: Target, name: &str) -> bool {
-    match target {
-        Target::Secret => volumes(pod).any(|v| volume_secret(v, name)) || pod_secret(pod, name),
-        Target::ConfigMap => {
-            volumes(pod).any(|v| volume_config_map(v, name))
-                || env_refers(pod, "configMapRef", "configMapKeyRef", name)
+    let mut found = false;
+    references(pod, &mut |kind, other| found |= kind == target && other == name);
+    found
+}
+
+/// Tells every name that the pod refers to.
+fn references(pod: &Object, found: &mut dyn FnMut(Target, &str)) {
+    found(Target::ServiceAccount, text(pod, &["spec", "serviceAccountName"]));
+    for secret in items(pod, &["spec", "imagePullSecrets"]) {
+        found(Target::Secret, text(secret, &["name"]));
+    }
+    for volume in items(pod, &["spec", "volumes"]) {
+        volume_references(pod, volume, found);
+    }
+    for container in containers(pod) {
+        for source in items(container, &["envFrom"]) {
+            found(Target::Secret, text(source, &["secretRef", "name"]));
+            found(Target::ConfigMap, text(source, &["configMapRef", "name"]));
         }
-        Target::Claim => volumes(pod).any(|v| claim_of(pod, v).is_some_and(|claim| claim == name)),
-        Target::ServiceAccount => text(pod, &["spec", "serviceAccountName"]) == name,
-        Target::ResourceClaim => resource_claim(pod, name),
+        for env in items(container, &["env"]) {
+            found(Target::Secret, text(env, &["valueFrom", "secretKeyRef", "name"]));
+            found(Target::ConfigMap, text(env, &["valueFrom", "configMapKeyRef", "name"]));
+        }
+    }
+    let spec = items(pod, &["spec", "resourceClaims"]).iter();
+    for claim in spec.chain(items(pod, &["status", "resourceClaimStatuses"])) {
+        found(Target::ResourceClaim, text(claim, &["resourceClaimName"]));
+    }
+    let extended = &["status", "extendedResourceClaimStatus", "resourceClaimName"];
+    found(Target::ResourceClaim, text(pod, extended));
+}
+
+fn volume_references(pod: &Object, volume: &Value, found: &mut dyn FnMut(Target, &str)) {
+    found(Target::Secret, text(volume, &["secret", "secretName"]));
+    found(Target::Secret, text(volume, &["azureFile", "secretName"]));
+    for (_, source) in entries(volume, &[]) {
+        found(Target::Secret, text(source, &["secretRef", "name"]));
+        found(Target::Secret, text(source, &["nodePublishSecretRef", "name"]));
+    }
+    found(Target::ConfigMap, text(volume, &["configMap", "name"]));
+    for source in items(volume, &["projected", "sources"]) {
+        found(Target::Secret, text(source, &["secret", "name"]));
+        found(Target::ConfigMap, text(source, &["configMap", "name"]));
+    }
+    if let Some(claim) = claim_of(pod, volume) {
+        found(Target::Claim, &claim);
     }
 }
 
@@ -80,50 +148,10 @@ pub fn volume_needs_secret(volume: &Object, namespace: &str, name: &str) -> bool
     generic || (text(azure, &["secretName"]) == name && azure_namespace == namespace && !azure.is_null())
 }
 
-fn volumes(pod: &Object) -> impl Iterator<Item = &Value> {
-    items(pod, &["spec", "volumes"]).iter()
-}
-
 fn containers(pod: &Object) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
         .flat_map(|list| items(pod, &["spec", list]))
-}
-
-fn volume_secret(volume: &Value, name: &str) -> bool {
-    let direct =
-        text(volume, &["secret", "secretName"]) == name || text(volume, &["azureFile", "secretName"]) == name;
-    let by_ref = entries(volume, &[]).any(|(_, source)| {
-        text(source, &["secretRef", "name"]) == name
-            || text(source, &["nodePublishSecretRef", "name"]) == name
-    });
-    let projected =
-        items(volume, &["projected", "sources"]).iter().any(|s| text(s, &["secret", "name"]) == name);
-    direct || by_ref || projected
-}
-
-fn volume_config_map(volume: &Value, name: &str) -> bool {
-    text(volume, &["configMap", "name"]) == name
-        || items(volume, &["projected", "sources"]).iter().any(|s| text(s, &["configMap", "name"]) == name)
-}
-
-fn pod_secret(pod: &Object, name: &str) -> bool {
-    items(pod, &["spec", "imagePullSecrets"]).iter().any(|secret| text(secret, &["name"]) == name)
-        || env_refers(pod, "secretRef", "secretKeyRef", name)
-}
-
-fn env_refers(pod: &Object, whole: &str, key: &str, name: &str) -> bool {
-    containers(pod).any(|container| {
-        items(container, &["envFrom"]).iter().any(|source| text(source, &[whole, "name"]) == name)
-            || items(container, &["env"]).iter().any(|env| text(env, &["valueFrom", key, "name"]) == name)
-    })
-}
-
-fn resource_claim(pod: &Object, name: &str) -> bool {
-    let spec = items(pod, &["spec", "resourceClaims"]).iter();
-    let status = items(pod, &["status", "resourceClaimStatuses"]).iter();
-    spec.chain(status).any(|claim| text(claim, &["resourceClaimName"]) == name)
-        || text(pod, &["status", "extendedResourceClaimStatus", "resourceClaimName"]) == name
 }
 
 #[cfg(test)]
@@ -134,7 +162,7 @@ mod tests {
     #[test]
     fn references() {
         let pod = json!({
-            "metadata": {"name": "p"},
+            "metadata": {"name": "p", "namespace": "ns"},
             "spec": {
                 "nodeName": "n", "serviceAccountName": "sa",
                 "imagePullSecrets": [{"name": "pull"}],
@@ -149,8 +177,9 @@ mod tests {
                 ]
             }
         });
+        let all = References::of(&[Arc::new(pod.clone())]);
         let check = |target, name: &str, expected| {
-            assert_eq!(refers(&pod, target, name), expected, "{target:?} {name}")
+            assert_eq!(all.contains(target, "ns", name), expected, "{target:?} {name}")
         };
         for name in ["pull", "key", "envs", "vol", "projs", "csi"] {
             check(Target::Secret, name, true);
@@ -162,10 +191,11 @@ mod tests {
         check(Target::Claim, "p-e", true);
         check(Target::Claim, "p-d", false);
         check(Target::ServiceAccount, "sa", true);
-        assert!(gives_access(&pod, "n") && !gives_access(&pod, "m"));
-        let mirror =
-            json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "x"}}, "spec": {"nodeName": "n"}});
-        assert!(!gives_access(&mirror, "n"));
+        assert!(!all.contains(Target::Secret, "other", "pull"));
+        assert_eq!(all.claims().count(), 2);
+        let mut mirror = pod;
+        mirror["metadata"]["annotations"] = json!({MIRROR_ANNOTATION: "x"});
+        assert_eq!(References::of(&[Arc::new(mirror)]), References::default());
     }
 
     #[test]

@@ -1,11 +1,22 @@
-//! Creating what is missing.
+//! Creating what is missing, many at once: the store syncs its disk once for all writes that wait.
 
 use std::sync::Arc;
 
+use futures::stream::{StreamExt as _, TryStreamExt as _};
 use machinery::status::{Reason, StatusError};
 
 use crate::contract::{ClusterWriter, Object};
 use crate::kinds::json::text;
+
+/// Start-up objects written at the same time: start-up is bound by syncs, not by this.
+const WRITES_MAX: usize = 64;
+
+/// Runs the writes, a bounded number at once; ends with the first failure.
+pub async fn all(
+    writes: impl Iterator<Item = impl Future<Output = Result<(), StatusError>>>,
+) -> Result<(), StatusError> {
+    futures::stream::iter(writes).buffer_unordered(WRITES_MAX).try_collect().await
+}
 
 /// The stored object, created from the given one when there is none.
 pub async fn ensure(

@@ -4,6 +4,7 @@
 //! replaced; whoever comes second finds them. Does not decide when requests are served: the caller waits for
 //! [`run`] where readiness needs it.
 
+pub mod api_services;
 pub mod authentication;
 pub mod endpoints;
 pub mod ensure;
@@ -72,6 +73,8 @@ async fn once(
     authentication::ensure(cluster, config).await?;
     identity::renew(cluster, config).await?;
     endpoints::ensure_service(cluster, allocators, config).await?;
+    // A store that was written by others may hold services whose ports nobody has claimed yet.
+    repair::run(cluster, allocators, &mut repair::Leaks::default()).await;
     endpoints::reconcile(cluster, config).await
 }
 
@@ -83,6 +86,7 @@ pub async fn maintain(
     shutdown: CancellationToken,
 ) {
     let mut beats = 0u32;
+    let mut leaks = repair::Leaks::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -93,7 +97,7 @@ pub async fn maintain(
         }
         beats = beats.wrapping_add(1);
         if beats.is_multiple_of(REPAIR_EVERY) {
-            repair::run(cluster.as_ref(), allocators.configured()).await;
+            repair::run(cluster.as_ref(), &allocators, &mut leaks).await;
         }
     }
     identity::resign(cluster.as_ref(), &config).await;

@@ -4,7 +4,7 @@ use machinery::status::StatusError;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ensure::{ensure as ensure_one, lost_race};
+use super::ensure::{all, ensure as ensure_one, lost_race};
 use crate::alloc::Allocators;
 use crate::contract::{ClusterWriter, Object};
 use crate::kinds::json::{items, set};
@@ -22,9 +22,12 @@ struct Row {
 /// Creates what is missing.
 pub async fn ensure(cluster: &dyn ClusterWriter, allocators: &Allocators) -> Result<(), StatusError> {
     let rows: Vec<Row> = serde_json::from_str(TABLE).map_err(StatusError::internal)?;
-    for row in rows {
-        ensure_one(cluster, &row.group, &row.resource, row.object).await?;
-    }
+    // Whatever else there is may lie in one of the namespaces.
+    let (namespaces, rest): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|r| r.resource == "namespaces");
+    let write =
+        |row: Row| async move { ensure_one(cluster, &row.group, &row.resource, row.object).await.map(drop) };
+    all(namespaces.into_iter().map(write)).await?;
+    all(rest.into_iter().map(write)).await?;
     service_networks(cluster, allocators).await
 }
 

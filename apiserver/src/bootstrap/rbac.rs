@@ -4,7 +4,7 @@ use machinery::status::StatusError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ensure::{ensure as ensure_one, lost_race};
+use super::ensure::{all, ensure as ensure_one, lost_race};
 use crate::authz::rules::{Rule, missing};
 use crate::contract::{ClusterWriter, Object};
 use crate::kinds::json::{at, items, push, set, text};
@@ -35,18 +35,19 @@ struct Row {
 
 /// Creates or completes every role and binding.
 pub async fn ensure(cluster: &dyn ClusterWriter) -> Result<(), StatusError> {
-    for row in rows()? {
-        let resource = format!("{}s", row.kind.to_ascii_lowercase());
-        let wanted = row.object();
-        let stored = ensure_one(cluster, GROUP, &resource, wanted.clone()).await?;
-        let Some(completed) = complete(&stored, &wanted) else { continue };
-        if let Err(error) = cluster.update(GROUP, &resource, completed).await
-            && !lost_race(&error)
-        {
-            return Err(error);
-        }
+    // Bindings may name roles; nothing checks that here, and authorization needs both anyway.
+    all(rows()?.into_iter().map(|row| ensure_row(cluster, row))).await
+}
+
+async fn ensure_row(cluster: &dyn ClusterWriter, row: Row) -> Result<(), StatusError> {
+    let resource = format!("{}s", row.kind.to_ascii_lowercase());
+    let wanted = row.object();
+    let stored = ensure_one(cluster, GROUP, &resource, wanted.clone()).await?;
+    let Some(completed) = complete(&stored, &wanted) else { return Ok(()) };
+    match cluster.update(GROUP, &resource, completed).await {
+        Err(error) if !lost_race(&error) => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The rules of the role `system:node`, which the Node authorizer grants to every node.

@@ -15,6 +15,8 @@ pub struct FieldDef {
     pub path: Vec<String>,
     /// What the selector sees when the object has no value there (`""`, `"0"`, `"false"`).
     pub default: String,
+    /// Where the value lies in objects that have none at `path`.
+    pub fallback: Option<Vec<String>>,
 }
 
 impl FieldDef {
@@ -23,7 +25,14 @@ impl FieldDef {
             name: name.to_owned(),
             path: path.split('.').map(str::to_owned).collect(),
             default: default.to_owned(),
+            fallback: None,
         }
+    }
+
+    /// The same field, looked for at a second place as well.
+    pub fn or(mut self, path: &str) -> Self {
+        self.fallback = Some(path.split('.').map(str::to_owned).collect());
+        self
     }
 }
 
@@ -58,6 +67,8 @@ impl Node {
 pub struct Extractor {
     root: Node,
     defaults: Vec<String>,
+    /// A field's slot, and the slot behind all fields that its second place fills.
+    fallbacks: Vec<(usize, usize)>,
 }
 
 impl Extractor {
@@ -67,7 +78,14 @@ impl Extractor {
         for (slot, field) in fields.iter().enumerate() {
             root.at(&field.path).slots.push(slot);
         }
-        Self { root, defaults: fields.iter().map(|f| f.default.clone()).collect() }
+        let mut defaults: Vec<String> = fields.iter().map(|f| f.default.clone()).collect();
+        let mut fallbacks = Vec::new();
+        for (slot, path) in fields.iter().enumerate().filter_map(|(i, f)| Some((i, f.fallback.as_ref()?))) {
+            root.at(path).slots.push(defaults.len());
+            fallbacks.push((slot, defaults.len()));
+            defaults.push(String::new());
+        }
+        Self { root, defaults, fallbacks }
     }
 
     /// Reads one object. Bytes that are not JSON give what was found before the error: the cache must hold whatever
@@ -78,6 +96,12 @@ impl Extractor {
         if let Err(error) = (Walk { node: &self.root, out: &mut out }).deserialize(&mut deserializer) {
             tracing::warn!(%error, "an object in the store is not valid JSON");
         }
+        for (slot, second) in &self.fallbacks {
+            if out.fields[*slot].is_empty() {
+                out.fields[*slot] = std::mem::take(&mut out.fields[*second]);
+            }
+        }
+        out.fields.truncate(self.defaults.len() - self.fallbacks.len());
         out
     }
 }

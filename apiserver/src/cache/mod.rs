@@ -7,6 +7,7 @@
 //! Invariants: the hub is the only writer of every state; `hub.revision()` grows only after every event at or below it
 //! has been applied and queued to its watchers. A watcher is never given an unbounded buffer.
 
+pub mod counters;
 pub mod entry;
 pub mod event;
 pub mod extract;

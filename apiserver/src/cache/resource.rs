@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::counters::Counters;
 use super::entry::Entry;
 use super::event::{Event, EventType};
 use super::extract::{Extractor, FieldDef};
@@ -108,6 +109,7 @@ pub struct ResourceCache {
     loaded_revision: AtomicI64,
     watchers: Mutex<Watchers>,
     changes: AtomicU64,
+    pub counters: Counters,
     this: Weak<Self>,
 }
 
@@ -123,12 +125,17 @@ impl ResourceCache {
             phase_changed: Notify::new(),
             loaded_revision: AtomicI64::new(0),
             changes: AtomicU64::new(0),
+            counters: Counters::default(),
             this: this.clone(),
         })
     }
 
     /// Loads the resource when nobody has yet, and waits until it can be read.
     pub async fn ready(&self) -> Result<(), CacheError> {
+        // Nearly always; waiting for changes takes a lock that all requests share.
+        if self.is_ready() {
+            return Ok(());
+        }
         let deadline = tokio::time::Instant::now() + LOAD_TIMEOUT;
         loop {
             let changed = self.phase_changed.notified();
@@ -218,6 +225,8 @@ impl ResourceCache {
         let floor = self.revision();
         let state = self.state.read();
         let page = state.list(filter, self.spec.namespaced, after, limit);
+        self.counters.lists.add(1);
+        self.counters.list_returned.add(page.entries.len());
         (page, floor.max(state.revision))
     }
 
@@ -291,7 +300,8 @@ impl ResourceCache {
             }
             self.changes.store(state.changes, Ordering::Release);
         }
-        self.watchers.lock().deliver(&events);
+        self.counters.events.add(events.len());
+        self.watchers.lock().deliver(&events, &self.counters);
     }
 
     fn advance(&self, state: &mut State, key: &str, revision: i64, made: Made) -> Option<Arc<Event>> {
@@ -345,6 +355,17 @@ impl ResourceCache {
         made.map(Into::into)
     }
 
+    /// An entry for bytes this server has just written: what the answer needs of it, and nothing for selectors.
+    pub fn written(&self, key: &str, stored: &[u8], revision: i64) -> Entry {
+        Entry::new(
+            key.into(),
+            revision,
+            self.spec.layout.served(stored, revision),
+            Box::default(),
+            Box::default(),
+        )
+    }
+
     /// An entry for bytes read from the store outside the event stream.
     pub fn entry_of(&self, key: &str, stored: &[u8], revision: i64) -> Option<Entry> {
         let stored = self.normalised(stored)?;
@@ -376,6 +397,7 @@ impl ResourceCache {
             state.reset(entries, revision);
             self.changes.store(state.changes, Ordering::Release);
         }
+        self.counters.loads.add(1);
         self.loaded_revision.store(revision, Ordering::Release);
         self.apply_ready(&buffer);
         *phase = Phase::Ready;

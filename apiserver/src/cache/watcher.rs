@@ -44,22 +44,24 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Adds one event and wakes the reader when it sleeps.
-    pub fn push(&self, item: WatchItem) {
+    /// Adds one event and wakes the reader when it sleeps; false when this found the reader too far behind.
+    pub fn push(&self, item: WatchItem) -> bool {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() {
-            return;
+            return true;
         }
-        if inner.items.len() >= QUEUE_LEN_MAX {
+        let keeps_up = inner.items.len() < QUEUE_LEN_MAX;
+        if keeps_up {
+            inner.items.push_back(item);
+        } else {
             inner.items.clear();
             inner.closed = Some(Closed::TooSlow);
-        } else {
-            inner.items.push_back(item);
         }
         if let Some(waker) = inner.waker.take() {
             drop(inner);
             waker.wake();
         }
+        keeps_up
     }
 
     pub fn close(&self, why: Closed) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::counters::Counters;
 use super::entry::Entry;
 use super::event::Event;
 use super::filter::{FieldRef, Filter};
@@ -74,14 +75,14 @@ impl Watchers {
     }
 
     /// Queues the events to every watcher that they concern.
-    pub fn deliver(&self, events: &[Arc<Event>]) {
+    pub fn deliver(&self, events: &[Arc<Event>], counters: &Counters) {
         if self.len == 0 {
             return;
         }
         for event in events {
             for bucket in self.buckets_of(event) {
                 for slot in self.buckets.get(&bucket).into_iter().flatten() {
-                    offer(slot, event);
+                    offer(slot, event, counters);
                 }
             }
         }
@@ -119,11 +120,15 @@ impl Watchers {
     }
 }
 
-fn offer(slot: &Slot, event: &Arc<Event>) {
+fn offer(slot: &Slot, event: &Arc<Event>, counters: &Counters) {
     if event.revision <= slot.since {
         return;
     }
     if let Some(event_type) = slot.filter.event_type(event) {
-        slot.queue.push(WatchItem { event: event.clone(), event_type });
+        if slot.queue.push(WatchItem { event: event.clone(), event_type }) {
+            counters.dispatched.add(1);
+        } else {
+            counters.terminated.add(1);
+        }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Source: apiextensions `controller/finalizer/crd_finalizer.go`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use machinery::status::StatusError;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::names::set_condition;
@@ -18,9 +20,32 @@ use crate::registry::{Registry, errors, meta};
 
 /// Holds a definition until its instances are gone.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// Instances that finalizers hold are looked at again after this time, this often.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-const POLLS_MAX: u32 = 10;
+/// Instances that finalizers hold are looked at again after this time, which doubles up to the maximum.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(5);
+
+/// The definitions whose instances are being waited for, so that there is one waiter each.
+#[derive(Clone, Default)]
+pub struct Waiting(Arc<Mutex<BTreeSet<String>>>);
+
+impl Waiting {
+    /// Enters a definition until the guard is dropped; `None` when it is there already.
+    fn enter(&self, uid: &str) -> Option<Waiter> {
+        let fresh = self.0.lock().insert(uid.to_owned());
+        fresh.then(|| Waiter { all: self.clone(), uid: uid.to_owned() })
+    }
+}
+
+struct Waiter {
+    all: Waiting,
+    uid: String,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.uid);
+    }
+}
 
 fn is_established(definition: &Value) -> bool {
     let conditions = definition["status"]["conditions"].as_array();
@@ -32,10 +57,12 @@ pub async fn run(
     registry: &Arc<Registry>,
     cluster: &Arc<dyn ClusterWriter>,
     definition: &Value,
+    waiting: &Waiting,
 ) -> Result<(), StatusError> {
     if !meta::finalizers(definition).contains(&FINALIZER) {
         return Ok(());
     }
+    let Some(waiter) = waiting.enter(meta::text(definition, "uid")) else { return Ok(()) };
     let mut next = definition.clone();
     let now = Timestamp::now();
     let message = "CustomResource deletion is in progress";
@@ -45,8 +72,15 @@ pub async fn run(
         let (registry, cluster, marked) = (registry.clone(), cluster.clone(), marked.clone());
         // Instances can take long; other definitions are not kept waiting.
         tokio::spawn(async move {
-            if let Err(error) = delete_instances(&registry, &cluster, &marked).await {
-                tracing::warn!(name = meta::name(&marked), %error, "instances of a deleted definition remain");
+            let _waiter = waiter;
+            let mut pause = POLL_INTERVAL;
+            while let Err(error) = delete_instances(&registry, &cluster, &marked).await {
+                tracing::debug!(name = meta::name(&marked), %error, "instances of a deleted definition remain");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(POLL_INTERVAL_MAX);
+                if is_gone(&cluster, &marked).await {
+                    return;
+                }
             }
         });
         return Ok(());
@@ -64,17 +98,18 @@ async fn delete_instances(
         let kind = found.ok_or_else(StatusError::not_found_path)?;
         let ctx = context(registry, cluster, &storage.group, &storage.resource);
         registry.delete_collection(&ctx, &kind, &Filter::default(), &DeleteOptions::default()).await?;
-        for _ in 0..POLLS_MAX {
-            storage.cache.wait_current().await.map_err(|e| errors::from_cache(&e))?;
-            if storage.cache.is_empty() {
-                return finish(cluster, definition).await;
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
+        storage.cache.wait_current().await.map_err(|e| errors::from_cache(&e))?;
+        if !storage.cache.is_empty() {
+            return Err(StatusError::internal("some instances are held by their finalizers"));
         }
-        // The next change of an instance does not wake us, so the definition itself is touched to try again.
-        return Err(StatusError::internal("some instances are held by their finalizers"));
     }
     finish(cluster, definition).await
+}
+
+/// Whether the very definition is no longer there.
+async fn is_gone(cluster: &Arc<dyn ClusterWriter>, definition: &Value) -> bool {
+    let current = cluster.get(GROUP, RESOURCE, "", meta::name(definition)).await;
+    current.is_none_or(|current| meta::text(&current, "uid") != meta::text(definition, "uid"))
 }
 
 /// Takes the finalizer away, which ends the definition.

@@ -37,6 +37,7 @@ const BATCH_LEN_MAX: usize = 64;
 pub struct Definitions {
     registry: Arc<Registry>,
     cluster: Arc<dyn ClusterWriter>,
+    waiting: cleanup::Waiting,
 }
 
 /// What is known of all definitions, by name.
@@ -45,7 +46,7 @@ type Known = BTreeMap<String, Arc<Value>>;
 impl Definitions {
     pub fn new(registry: Arc<Registry>) -> Self {
         let cluster = Cluster::new(&registry);
-        Self { registry, cluster }
+        Self { registry, cluster, waiting: cleanup::Waiting::default() }
     }
 
     /// Follows until `shutdown`; `ready` is called once the definitions that exist are served.
@@ -112,7 +113,7 @@ impl Definitions {
     /// Brings the status in line and, while it is being deleted, its instances to an end.
     async fn settle(&self, definition: &Value, known: &Known) {
         let result = if meta::is_deleting(definition) {
-            cleanup::run(&self.registry, &self.cluster, definition).await
+            cleanup::run(&self.registry, &self.cluster, definition, &self.waiting).await
         } else {
             self.update_status(definition, known).await
         };

@@ -2,13 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use jiff::Timestamp;
 use machinery::status::StatusError;
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use super::negotiate::{Encoding, Offer, form};
 use super::request_info::{self, Parsed};
 use super::{Api, body, respond};
 use crate::contract::{Credentials, Decision, RequestContext, RequestInfo, UserInfo};
+use crate::metrics::Answered;
 use crate::registry::options::Query;
 
 /// Seconds in the answer to a request that took too long.
@@ -59,6 +60,7 @@ impl Api {
             Ok(Err(error)) => respond::error(&error, encoding),
             Err(_) => {
                 self.metrics.panicked();
+                self.metrics.requests.aborted(&info);
                 tracing::error!(path = info.path, verb = info.verb, "a request handler panicked");
                 respond::error(
                     &StatusError::internal(
@@ -68,7 +70,15 @@ impl Api {
                 )
             }
         };
-        self.metrics.request(&info, dry_run, response.status().as_u16(), started.elapsed());
+        let answered = Answered {
+            code: response.status().as_u16(),
+            dry_run,
+            took: started.elapsed(),
+            len: response.body().size_hint().exact(),
+            timed_out: response.status() == http::StatusCode::GATEWAY_TIMEOUT,
+            is_long_running: is_long_running(&info.verb, &info.subresource),
+        };
+        self.metrics.requests.answered(&info, || self.is_served(&info), answered);
         if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
             response.headers_mut().insert("audit-id", id);
         }
@@ -87,7 +97,10 @@ impl Api {
     ) -> Result<Response<Body>, StatusError> {
         let credentials =
             Credentials { peer_certificates: &connection.peer_certificates, headers: request.headers() };
-        let user = self.authenticator.authenticate(credentials).await?;
+        let started = Instant::now();
+        let found = self.authenticator.authenticate(credentials).await;
+        self.metrics.access.authenticated(found.as_ref().ok(), started.elapsed());
+        let user = found?;
         let user = self.impersonate(user, request.headers()).await?;
         self.authorize(&user, &parsed.info).await?;
         let info = parsed.info.clone();
@@ -101,7 +114,7 @@ impl Api {
         });
         let incoming = RoutedRequest { parsed, query, request, ctx: ctx.clone() };
         let result = if is_long_running(&info.verb, &info.subresource) {
-            let _guard = self.metrics.enter_long_running(&info);
+            let _guard = self.metrics.requests.enter_long_running(&info);
             self.route(incoming).await
         } else {
             self.limited(&info, incoming).await
@@ -119,9 +132,12 @@ impl Api {
         incoming: RoutedRequest,
     ) -> Result<Response<Body>, StatusError> {
         let is_mutating = info.is_resource && !matches!(info.verb.as_str(), "get" | "list");
+        let waiting = self.metrics.requests.wait(is_mutating);
         let _permit = self.limits.enter(is_mutating).await?;
-        let _guard = self.metrics.enter(is_mutating);
-        match tokio::time::timeout(self.request_timeout, self.route(incoming)).await {
+        drop(waiting);
+        let limit = self.time_limit(&incoming.query)?;
+        let _guard = self.metrics.requests.enter(is_mutating);
+        match tokio::time::timeout(limit, self.route(incoming)).await {
             Ok(result) => result,
             Err(_) => Err(StatusError::timeout(
                 "request did not complete within the allotted timeout",
@@ -130,9 +146,29 @@ impl Api {
         }
     }
 
+    /// The server's limit, or the shorter one that the client asked for with `timeout`.
+    fn time_limit(&self, query: &Query) -> Result<Duration, StatusError> {
+        let Some(text) = query.get("timeout") else { return Ok(self.request_timeout) };
+        let asked = machinery::time::duration::parse(text).map_err(|e| {
+            StatusError::bad_request(format!("invalid timeout specified in the request URL - {e}"))
+        })?;
+        let asked = Duration::try_from(asked).unwrap_or_default();
+        Ok(if asked.is_zero() { self.request_timeout } else { asked.min(self.request_timeout) })
+    }
+
+    /// Whether the request names a resource, version and subresource of the catalog.
+    fn is_served(&self, info: &RequestInfo) -> bool {
+        let catalog = self.registry.catalog.snapshot();
+        let kind = catalog.find(&info.group, &info.version, &info.resource);
+        kind.is_some_and(|k| info.subresource.is_empty() || k.subresource(&info.subresource).is_some())
+    }
+
     /// Fails with upstream's 403 unless somebody allows the request.
     pub async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<(), StatusError> {
-        match self.authorizer.authorize(user, info).await {
+        let started = Instant::now();
+        let decision = self.authorizer.authorize(user, info).await;
+        self.metrics.access.authorized(&decision, started.elapsed());
+        match decision {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(user, info, &reason)),
         }

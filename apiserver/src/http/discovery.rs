@@ -18,6 +18,7 @@ use super::body::Body;
 use super::negotiate::parse_accept;
 use super::resources::header;
 use super::{Api, respond, routes};
+use crate::metrics_api;
 use crate::registry::catalog::Snapshot;
 use crate::registry::kind::Kind;
 
@@ -148,7 +149,8 @@ fn build(snapshot: &Snapshot, advertise: &str) -> Built {
     let server = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": advertise}]);
     let versions = json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": server});
     classic.insert("/api".to_owned(), Document::new(versions));
-    let list: Vec<Value> = named.iter().map(|g| classic_group(g, false)).collect();
+    let mut list: Vec<Value> = named.iter().map(|g| classic_group(g, false)).collect();
+    list.push(metrics_api::group(false));
     let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list});
     classic.insert("/apis".to_owned(), Document::new(list));
     for group in &groups {
@@ -161,11 +163,18 @@ fn build(snapshot: &Snapshot, advertise: &str) -> Built {
             classic.insert(format!("{root}/{version}"), document);
         }
     }
+    let metrics = format!("/apis/{}", metrics_api::GROUP);
+    classic.insert(format!("{metrics}/v1beta1"), Document::new(metrics_api::resources()));
+    classic.insert(metrics, Document::new(metrics_api::group(true)));
+    let mut all = aggregated(&named);
+    if let Some(items) = all["items"].as_array_mut() {
+        items.push(metrics_api::aggregated_group());
+    }
     Built {
         generation: snapshot.generation,
         classic,
         core: Document::new(aggregated(&core)),
-        groups: Document::new(aggregated(&named)),
+        groups: Document::new(all),
     }
 }
 

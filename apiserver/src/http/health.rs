@@ -1,13 +1,16 @@
 //! `/healthz`, `/livez` and `/readyz` with named checks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::{Response, StatusCode};
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::respond;
 use crate::registry::options::Query;
+use crate::storage::Store;
 
 /// Which of the three endpoints a check belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,29 @@ pub struct In {
 pub const ALL: In = In { healthz: true, livez: true, readyz: true };
 /// Only where a not-ready server must not get traffic.
 pub const READY_ONLY: In = In { healthz: false, livez: false, readyz: true };
+
+/// How often the store is asked, and how long it has for the answer: a server that is cut off from its majority must
+/// stop being ready within about two seconds.
+const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Keeps the checks `etcd` and `etcd-readiness` true to whether the store confirms its newest revision by a quorum.
+pub async fn follow_store(health: &Health, store: &dyn Store, shutdown: CancellationToken) {
+    loop {
+        let asked = tokio::time::timeout(STORE_CHECK_TIMEOUT, store.current_revision()).await;
+        let failure = match asked {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {STORE_CHECK_TIMEOUT:?}")),
+        };
+        health.set("etcd", ALL, failure.as_deref());
+        health.set("etcd-readiness", READY_ONLY, failure.as_deref());
+        tokio::select! {
+            () = tokio::time::sleep(STORE_CHECK_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
 
 /// Named checks: each is passing, or has a reason why not.
 #[derive(Default)]

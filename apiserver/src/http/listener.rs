@@ -89,7 +89,13 @@ async fn serve_connection(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), ServeError> {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        failed => {
+            api.metrics.tls_failed();
+            return failed?.map(drop).map_err(Into::into);
+        }
+    };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer_certificates = Arc::new(certificates.iter().map(|c| c.as_ref().to_vec()).collect());
     let connection = Connection { peer_certificates };

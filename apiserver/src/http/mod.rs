@@ -1,7 +1,7 @@
 //! The API over HTTP: listener, handler chain, routing, forms of answers.
 //!
-//! Reading order: [`request_info`], [`negotiate`] read requests; [`body`], [`encode`], [`watch`], [`respond`] write
-//! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`], [`metrics`] are the
+//! Reading order: [`request_info`], [`negotiate`] read requests; [`body`], [`encode`], [`watch`], [`websocket`], [`respond`] write
+//! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`] are the
 //! rest of the surface; [`chain`] is what every request passes through; [`listener`] owns sockets and TLS.
 
 pub mod body;
@@ -12,7 +12,6 @@ pub mod health;
 pub mod impersonate;
 pub mod limits;
 pub mod listener;
-pub mod metrics;
 pub mod negotiate;
 pub mod openapi;
 pub mod request_info;
@@ -22,6 +21,7 @@ pub mod routes;
 pub mod tls;
 pub mod version;
 pub mod watch;
+pub mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,8 @@ use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::{Authenticator, Authorizer, ClusterWriter};
+use crate::metrics::Metrics;
+use crate::metrics_api::MetricsApi;
 use crate::registry::Registry;
 use crate::subresources::Subresources;
 
@@ -40,8 +42,9 @@ pub struct Api {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub subresources: Subresources,
+    pub metrics_api: MetricsApi,
     pub health: health::Health,
-    pub metrics: metrics::Metrics,
+    pub metrics: Metrics,
     pub limits: limits::Limits,
     pub discovery: discovery::Discovery,
     pub openapi: openapi::OpenApi,

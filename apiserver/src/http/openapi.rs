@@ -9,7 +9,7 @@ use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED, VARY,
 };
 use http::{HeaderValue, Response, StatusCode};
-use machinery::openapi::{CustomSchema, Served, ServedSubresource, v2_document, v3_document};
+use machinery::openapi::{CustomSchema, Served, ServedSubresource, protobuf, v2_document, v3_document};
 use machinery::resources::api_version;
 use machinery::status::StatusError;
 use parking_lot::Mutex;
@@ -36,7 +36,10 @@ struct Document {
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let bytes = Bytes::from(value.to_string());
+        Self::of_bytes(value.to_string().into())
+    }
+
+    fn of_bytes(bytes: Bytes) -> Self {
         Self { hash: hex::encode_upper(Sha512::digest(&bytes)), bytes }
     }
 }
@@ -48,6 +51,7 @@ struct Built {
     /// Group-versions by their path below `/openapi/v3/`, built when asked for.
     v3: Mutex<BTreeMap<String, Document>>,
     v2: Mutex<Option<Document>>,
+    v2_protobuf: Mutex<Option<Document>>,
 }
 
 /// Builds and keeps the documents.
@@ -93,6 +97,7 @@ impl Built {
             served: snapshot.kinds().map(|k| served(k)).collect(),
             v3: Mutex::default(),
             v2: Mutex::default(),
+            v2_protobuf: Mutex::default(),
         }
     }
 
@@ -116,6 +121,16 @@ impl Built {
     fn v2(&self) -> Document {
         let mut slot = self.v2.lock();
         slot.get_or_insert_with(|| Document::new(&v2_document(&self.served, version::GIT_VERSION))).clone()
+    }
+
+    /// Asked for by few, so it is made from the document anew and not kept beside it as a tree.
+    fn v2_protobuf(&self) -> Document {
+        let mut slot = self.v2_protobuf.lock();
+        slot.get_or_insert_with(|| {
+            let tree = v2_document(&self.served, version::GIT_VERSION);
+            Document::of_bytes(protobuf::encode(&tree).into())
+        })
+        .clone()
     }
 
     /// Where each group-version's document is, with the hash that clients cache it by.
@@ -171,7 +186,12 @@ impl OpenApi {
         let built = self.current(registry);
         match path {
             "/openapi/v2" => {
-                refuse_protobuf_only(headers)?;
+                if wants_protobuf(headers)? {
+                    let mut response = document(&built.v2_protobuf(), headers);
+                    let content_type = HeaderValue::from_static(protobuf::MEDIA_TYPE);
+                    response.headers_mut().insert(CONTENT_TYPE, content_type);
+                    return Ok(response);
+                }
                 Ok(document(&built.v2(), headers))
             }
             "/openapi/v3" => Ok(document(&built.index(), headers)),
@@ -184,17 +204,18 @@ impl OpenApi {
     }
 }
 
-/// The documents are only kept as JSON; clients that can read nothing else but protobuf are told so.
-fn refuse_protobuf_only(headers: &HeaderMap) -> Result<(), StatusError> {
-    let accept = header(headers, &ACCEPT).unwrap_or("*/*");
-    let json = parse_accept(accept)
-        .iter()
-        .any(|a| matches!(a.media_type, "application/json" | "*/*" | "application/*"));
-    if json || accept.trim().is_empty() {
-        Ok(())
-    } else {
-        Err(StatusError::not_acceptable(&["application/json"]))
-    }
+/// Which form of version 2 the client prefers; neither is 406.
+fn wants_protobuf(headers: &HeaderMap) -> Result<bool, StatusError> {
+    // Upstream has renamed the type; clients send the old name, and spell it with an @ or a dot.
+    let is_protobuf = |t: &str| t.starts_with("application/com.github.proto-openapi.spec.v2");
+    let is_json = |t: &str| matches!(t, "application/json" | "*/*" | "application/*");
+    let accept = header(headers, &ACCEPT).filter(|text| !text.trim().is_empty()).unwrap_or("*/*");
+    let wanted = parse_accept(accept).iter().find_map(|a| match a.media_type {
+        t if is_protobuf(t) => Some(true),
+        t if is_json(t) => Some(false),
+        _ => None,
+    });
+    wanted.ok_or_else(|| StatusError::not_acceptable(&["application/json", protobuf::MEDIA_TYPE]))
 }
 
 fn document(document: &Document, headers: &HeaderMap) -> Response<Body> {

@@ -20,6 +20,7 @@ use crate::registry::patch::{Patch, PatchType};
 use crate::registry::read::{ListOptions, Listed};
 use crate::registry::update::{Replace, Target};
 use crate::registry::{Answer, selectors};
+use crate::reviews::Reviews;
 use crate::table::IncludeObject;
 
 /// One request on a resource, body read.
@@ -48,8 +49,13 @@ impl<'a> ResourceRequest<'a> {
     }
 
     pub fn form(&self) -> Result<Form, StatusError> {
-        let offer =
-            Offer { protobuf: !self.kind.is_custom(), transforms: true, yaml: self.ctx.info.verb != "watch" };
+        let info = &self.ctx.info;
+        let offer = Offer {
+            protobuf: !self.kind.is_custom(),
+            // What is only computed has no metadata to show and no rows.
+            transforms: !Reviews::handles(&info.group, &info.resource, &info.subresource),
+            yaml: info.verb != "watch",
+        };
         negotiate::form(header(self.headers, &ACCEPT), offer)
     }
 
@@ -152,7 +158,10 @@ impl Api {
         let encoder = encode::EventEncoder { kind: request.kind.clone(), form, include: request.include()? };
         let opened = self.registry.watch(request.kind, request.filter()?, &options).await;
         let body = match opened {
-            Ok(start) => body::stream(watch::stream(start, encoder, options, self.shutdown.clone())),
+            Ok(start) => {
+                let counters = self.metrics.requests.watch(&request.ctx.info);
+                body::stream(watch::stream(start, encoder, options, counters, self.shutdown.clone()))
+            }
             // A revision that is too old is an event on an opened watch, as clients expect.
             Err(error) if error.code() == 410 => body::full(encoder.status("ERROR", &error.to_value())),
             Err(error) => return Err(error),

@@ -10,20 +10,37 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::chain::{RoutedRequest, read_body};
 use super::resources::ResourceRequest;
-use super::{Api, body, respond, version};
+use super::{Api, body, respond, version, websocket};
+use crate::metrics_api;
 use crate::registry::kind::Kind;
 
 impl Api {
     /// Answers a request whose sender may make it.
-    pub async fn route(self: &Arc<Self>, incoming: RoutedRequest) -> Result<Response<Body>, StatusError> {
+    pub async fn route(self: &Arc<Self>, mut incoming: RoutedRequest) -> Result<Response<Body>, StatusError> {
         if !incoming.parsed.info.is_resource {
             return self.non_resource(incoming).await;
         }
         let info = &incoming.parsed.info;
+        if info.group == metrics_api::GROUP {
+            return self.resource_metrics(info, &incoming.query).await;
+        }
         let found =
             self.registry.catalog.snapshot().find(&info.group, &info.version, &info.resource).cloned();
         let kind = found.ok_or_else(StatusError::not_found_path)?;
         check_verb(&kind, &incoming)?;
+        let streams = info.verb == "watch" || info.subresource == "log";
+        if let Some(socket) = streams.then(|| websocket::accept(&mut incoming.request)).flatten() {
+            return Ok(socket.answer(self.resource_or_connection(kind, incoming).await?));
+        }
+        self.resource_or_connection(kind, incoming).await
+    }
+
+    async fn resource_or_connection(
+        self: &Arc<Self>,
+        kind: Arc<Kind>,
+        incoming: RoutedRequest,
+    ) -> Result<Response<Body>, StatusError> {
+        let info = &incoming.parsed.info;
         if self.subresources.takes_connection(&info.resource, &info.subresource, &info.group) {
             return self.connect(kind, incoming).await;
         }

@@ -1,5 +1,6 @@
 //! Watch answers: the initial objects, then events as they come, with bookmarks between, until time or patience ends.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::encode::EventEncoder;
 use crate::cache::resource::{Initial, WatchStart};
 use crate::cache::{Entry, Filter, WatchItem, Watcher};
+use crate::metrics::WatchCounters;
 use crate::registry::kind::Kind;
 use crate::registry::options::Query;
 use crate::registry::read::catch_up;
@@ -113,9 +115,10 @@ struct WatchBody {
     phase: Phase,
     revision: i64,
     options: WatchOptions,
-    deadline: Instant,
+    /// Kept over all waits: setting a timer anew for every event costs as much as sending the event.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
     bookmarks: tokio::time::Interval,
-    shutdown: CancellationToken,
+    counters: WatchCounters,
 }
 
 /// The answer's bytes.
@@ -123,6 +126,7 @@ pub fn stream(
     start: WatchStart,
     encoder: EventEncoder,
     options: WatchOptions,
+    counters: WatchCounters,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Bytes> + Send {
     let secs =
@@ -134,18 +138,15 @@ pub fn stream(
         Initial::Events(items) => Phase::Events(items),
         Initial::Nothing => Phase::Live,
     };
-    let deadline = Instant::now() + Duration::from_secs(secs);
+    let end = Box::pin(async move {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(secs)) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
     let revision = start.revision;
-    let state = WatchBody {
-        encoder,
-        watcher: start.watcher,
-        phase,
-        revision,
-        options,
-        deadline,
-        bookmarks,
-        shutdown,
-    };
+    let state =
+        WatchBody { encoder, watcher: start.watcher, phase, revision, options, end, bookmarks, counters };
     futures::stream::unfold(state, |mut state| async move {
         loop {
             let bytes = state.step().await?;
@@ -200,8 +201,7 @@ impl WatchBody {
             _ = self.bookmarks.tick(), if self.options.bookmarks => {
                 Some(self.watcher.bookmark().map_or_else(Bytes::new, |r| self.encoder.bookmark(r, false)))
             }
-            () = tokio::time::sleep_until(self.deadline) => self.last_bookmark(),
-            () = self.shutdown.cancelled() => self.last_bookmark(),
+            () = &mut self.end => self.last_bookmark(),
         }
     }
 
@@ -216,12 +216,18 @@ impl WatchBody {
 
     fn encode(&self, items: &[WatchItem]) -> Bytes {
         if let [item] = items {
-            return self.encoder.event(&item.event, item.event_type);
+            let bytes = self.encoder.event(&item.event, item.event_type);
+            self.counters.sent(std::iter::once(bytes.len()));
+            return bytes;
         }
-        let mut out = BytesMut::new();
-        for item in items {
-            out.extend_from_slice(&self.encoder.event(&item.event, item.event_type));
-        }
+        let room: usize = items.iter().map(|item| item.event.line.len()).sum();
+        let mut out = BytesMut::with_capacity(room);
+        let sizes = items.iter().map(|item| {
+            let bytes = self.encoder.event(&item.event, item.event_type);
+            out.extend_from_slice(&bytes);
+            bytes.len()
+        });
+        self.counters.sent(sizes);
         out.freeze()
     }
 }

@@ -3,6 +3,7 @@
 //! Rules that are data stand in `tables/rules.tsv` and the machinery's tables; a kind's functions hold the rest. The
 //! table of kinds is built once; resources without a row have no rules beyond the tables.
 
+pub mod aggregation;
 pub mod apps;
 pub mod at;
 pub mod autoscaling;
@@ -56,6 +57,7 @@ const TABLES: &[&[Kind]] = &[
     devices::KINDS,
     flowcontrol::KINDS,
     registration::KINDS,
+    aggregation::KINDS,
 ];
 
 /// The hooks of all built-in kinds.

@@ -100,14 +100,14 @@ impl Registry {
         let storage = kind.storage()?;
         let object_key = storage.object_key(meta::namespace(object), meta::name(object));
         let stored = stored_bytes(kind, object)?;
-        let request = put_if(&storage.store_key(&object_key), 0, stored.clone().into(), 0);
+        let lease = self.lease_for(kind).await?;
+        let request = put_if(&storage.store_key(&object_key), 0, stored.clone().into(), lease);
         let response = self.hub.store.txn(request).await.map_err(|e| errors::from_store(&e))?;
         if !response.succeeded {
             return Err(StatusError::already_exists(&kind.group, &kind.resource, meta::name(object)));
         }
         let revision = txn_revision(&response);
-        let entry = storage.cache.entry_of(&object_key, &stored, revision);
-        entry.map(Arc::new).ok_or_else(|| StatusError::internal("the object just written cannot be read"))
+        Ok(Arc::new(storage.cache.written(&object_key, &stored, revision)))
     }
 
     /// Records who owns the written fields.

@@ -26,6 +26,8 @@ pub struct Facts {
     /// An update without resourceVersion overwrites.
     pub unconditional_update: bool,
     pub propagation: DefaultPropagation,
+    /// Objects vanish by themselves after `--event-ttl`.
+    pub expires: bool,
     pub fields: Vec<FieldDef>,
     pub indexed_field: Option<&'static str>,
 }
@@ -45,6 +47,7 @@ impl Facts {
                 ("" | "events.k8s.io", "events") => DefaultPropagation::Unsupported,
                 _ => DefaultPropagation::Background,
             },
+            expires: resource == "events" && matches!(group, "" | "events.k8s.io"),
             fields: fields(group, resource),
             indexed_field: match id {
                 ("", "pods") => Some("spec.nodeName"),
@@ -63,6 +66,7 @@ impl Facts {
             create_on_update: false,
             unconditional_update: false,
             propagation: DefaultPropagation::Background,
+            expires: false,
             fields,
             indexed_field: None,
         }
@@ -191,7 +195,10 @@ const FIELDS: &[(&str, &str, &str, &str, &str)] = &[
 
 fn fields(group: &str, resource: &str) -> Vec<FieldDef> {
     let of = FIELDS.iter().filter(|f| f.0 == group && f.1 == resource);
-    of.map(|(_, _, name, path, default)| FieldDef::new(name, path, default)).collect()
+    let defs = of.map(|(_, _, name, path, default)| FieldDef::new(name, path, default));
+    // Events of the new API name their source elsewhere.
+    let second = |def: FieldDef| if def.name == "source" { def.or("reportingComponent") } else { def };
+    defs.map(second).collect()
 }
 
 /// What a field selector of `events.k8s.io` calls a field of the stored event; pods also have one old name.

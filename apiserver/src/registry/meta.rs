@@ -131,18 +131,10 @@ pub fn carry_over(new: &mut Value, old: &Value) {
 }
 
 /// Whether anything but metadata (and status, unless it counts) differs.
-pub fn differs_outside_metadata(new: &Value, old: &Value, status_counts: bool) -> bool {
-    let part = |v: &Value| -> Vec<(String, Value)> {
-        let skip =
-            |k: &str| matches!(k, "metadata" | "apiVersion" | "kind") || (k == "status" && !status_counts);
-        v.as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(k, _)| !skip(k))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    part(new) != part(old)
+pub fn differs_outside_metadata<'a>(new: &'a Value, old: &'a Value, status_counts: bool) -> bool {
+    let skip = |k: &str| matches!(k, "metadata" | "apiVersion" | "kind") || (k == "status" && !status_counts);
+    let part = |v: &'a Value| v.as_object().into_iter().flatten().filter(move |(k, _)| !skip(k));
+    !part(new).eq(part(old))
 }
 
 #[cfg(test)]

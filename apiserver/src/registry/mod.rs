@@ -28,13 +28,16 @@ pub mod update;
 pub mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use crate::cache::{Entry, Hub};
 use crate::contract::{AdmissionChain, RequestContext, UserInfo};
+use crate::storage::leases::SharedLeases;
 use catalog::Catalog;
+use kind::Kind;
 
 /// What a verb gives back.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct Registry {
     pub hub: Arc<Hub>,
     pub catalog: Catalog,
     admission: ArcSwap<AdmissionSlot>,
+    /// Leases of the objects that expire by themselves: events. `None` where they never do.
+    leases: Option<SharedLeases>,
     /// The uid that requests of this process carry; random, so that nobody can authenticate as it.
     internal_uid: String,
 }
@@ -58,8 +63,11 @@ pub struct Registry {
 struct AdmissionSlot(Arc<dyn AdmissionChain>);
 
 impl Registry {
-    pub fn new(hub: Arc<Hub>, admission: Arc<dyn AdmissionChain>) -> Self {
+    /// Events live for `event_ttl`; zero for ever.
+    pub fn new(hub: Arc<Hub>, admission: Arc<dyn AdmissionChain>, event_ttl: Duration) -> Self {
+        let store = hub.store.clone();
         Self {
+            leases: (!event_ttl.is_zero()).then(|| SharedLeases::new(store, event_ttl)),
             hub,
             catalog: Catalog::default(),
             admission: ArcSwap::from_pointee(AdmissionSlot(admission)),
@@ -84,6 +92,14 @@ impl Registry {
 
     pub(crate) fn is_internal(&self, ctx: &RequestContext) -> bool {
         ctx.user.uid == self.internal_uid
+    }
+
+    /// The lease that a write of this kind hangs on; 0 for none.
+    async fn lease_for(&self, kind: &Kind) -> Result<i64, machinery::status::StatusError> {
+        match &self.leases {
+            Some(leases) if kind.facts.expires => leases.current().await.map_err(|e| errors::from_store(&e)),
+            _ => Ok(0),
+        }
     }
 
     pub fn admission(&self) -> Arc<dyn AdmissionChain> {

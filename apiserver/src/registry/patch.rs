@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use machinery::apply::ResetFields;
 use machinery::status::{FieldError, StatusError};
-use machinery::{json, patch};
+use machinery::{patch, yaml};
 use serde_json::Value;
 
 use super::create::{manager, reset_fields};
@@ -42,6 +42,8 @@ pub struct Patch<'a> {
     pub subresource: &'a str,
     pub patch_type: PatchType,
     pub document: Tree,
+    /// Keys that stand twice in an applied configuration, as sentences.
+    duplicate_keys: Vec<String>,
     pub options: &'a WriteOptions,
 }
 
@@ -67,7 +69,13 @@ impl<'a> Patch<'a> {
             PatchType::Apply => StatusError::bad_request(format!("error decoding YAML: {text}")),
             _ => StatusError::bad_request(format!("error decoding patch: {text}")),
         })?;
-        Ok(Self { kind, expected: Expected::of(kind), subresource, patch_type, document, options })
+        if patch_type == PatchType::Apply && !document.value.is_object() {
+            return Err(StatusError::bad_request("error decoding YAML: the configuration is not a map"));
+        }
+        let twice = patch_type == PatchType::Apply && !document.duplicates.is_empty();
+        let duplicate_keys = if twice { yaml::duplicate_keys(body) } else { Vec::new() };
+        let expected = Expected::of(kind);
+        Ok(Self { kind, expected, subresource, patch_type, document, duplicate_keys, options })
     }
 
     /// The patched object, decoded and defaulted.
@@ -93,47 +101,29 @@ impl<'a> Patch<'a> {
     }
 
     fn server_side(&self, ctx: &RequestContext, current: Option<&Value>) -> Result<Value, StatusError> {
-        let mut config = self.document.value.clone();
-        self.check_config(ctx, &mut config)?;
         let manager = manager(ctx, self.subresource, self.options);
         let reset: ResetFields = reset_fields(self.kind, self.subresource);
         let api_version = machinery::resources::api_version(self.expected.group, self.expected.version);
-        let schema = self.expected.schema;
+        let (schema, config) = (self.expected.schema, &self.document.value);
         let force = self.options.force;
         let applied =
-            machinery::apply::apply(schema, &api_version, current, &config, &manager, force, &reset)?;
+            machinery::apply::apply(schema, &api_version, current, config, &manager, force, &reset)?;
+        self.refuse_duplicate_keys(ctx)?;
         self.finish(ctx, applied, Vec::new())
     }
 
-    /// Unknown and duplicate fields of an applied configuration.
-    fn check_config(&self, ctx: &RequestContext, config: &mut Value) -> Result<(), StatusError> {
-        let api_version = machinery::resources::api_version(self.expected.group, self.expected.version);
-        let found = config["apiVersion"].as_str().unwrap_or_default();
-        if found != api_version {
-            return Err(StatusError::bad_request(format!(
-                "failed to create typed live object: apiVersion of the request ({found}) does not match the endpoint ({api_version})"
-            )));
+    /// Keys that stand twice in an applied configuration, in the words of upstream's strict YAML reader.
+    fn refuse_duplicate_keys(&self, ctx: &RequestContext) -> Result<(), StatusError> {
+        let strict = match self.options.field_validation {
+            FieldValidation::Ignore => return Ok(()),
+            FieldValidation::Warn => false,
+            FieldValidation::Strict => true,
+        };
+        if strict && !self.duplicate_keys.is_empty() {
+            let text = format!("yaml: unmarshal errors:\n  {}", self.duplicate_keys.join("\n  "));
+            return Err(StatusError::bad_request(format!("error strict decoding YAML: {text}")));
         }
-        let mut probe = config.clone();
-        let unknown = decode::check_fields(&self.expected, &mut probe).map_err(|text| {
-            StatusError::bad_request(format!("failed to create typed patch object: {text}"))
-        })?;
-        match self.options.field_validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => {
-                json::strict_warnings(&unknown, &self.document.duplicates)
-                    .into_iter()
-                    .for_each(|w| ctx.warn(w));
-            }
-            FieldValidation::Strict => {
-                if let Some(text) = json::strict_error(&unknown, &self.document.duplicates) {
-                    return Err(StatusError::bad_request(format!("error decoding YAML: {text}")));
-                }
-            }
-        }
-        if !unknown.is_empty() {
-            *config = probe;
-        }
+        self.duplicate_keys.iter().for_each(|text| ctx.warn(text));
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! The pipeline as hooks, admission, authorizers and start-up code of this process use it.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use machinery::schema;
 use machinery::status::StatusError;
+use rustc_hash::FxHasher;
 use serde_json::Value;
 
 use super::kind::Kind;
@@ -13,7 +15,8 @@ use super::options::{DeleteOptions, WriteOptions};
 use super::update::{Replace, Target};
 use super::{Answer, Registry, meta};
 use crate::cache::Filter;
-use crate::contract::{ClusterReader, ClusterWriter, Object, RequestContext, RequestInfo};
+use crate::cache::filter::{FieldRef, FieldRequirement};
+use crate::contract::{ClusterReader, ClusterWriter, Object, RequestContext, RequestInfo, Selection};
 
 /// The field manager of this process' own writes.
 const MANAGER: &str = "kube-apiserver";
@@ -131,6 +134,23 @@ impl ClusterReader for Cluster {
         let namespace = Some(namespace.to_owned()).filter(|n| !n.is_empty());
         let (page, _) = storage.cache.list(&Filter { namespace, ..Filter::default() }, None, 0);
         page.entries.iter().map(|e| e.value()).collect()
+    }
+
+    async fn select(&self, group: &str, resource: &str, field: &str, value: &str) -> Selection {
+        let nothing = || Selection::new(0, Vec::new);
+        let Some(registry) = self.registry.upgrade() else { return nothing() };
+        let Some(storage) = registry.catalog.snapshot().storage(group, resource).cloned() else {
+            return nothing();
+        };
+        let slot = storage.cache.spec.fields.iter().position(|f| f.name == field);
+        let (Some(slot), Ok(())) = (slot, storage.cache.ready().await) else { return nothing() };
+        let requirement =
+            FieldRequirement { field: FieldRef::Slot(slot), equals: true, value: value.to_owned() };
+        let filter = Filter { fields: vec![requirement], ..Filter::default() };
+        let entries = storage.cache.list(&filter, None, 0).0.entries;
+        let mut hasher = FxHasher::default();
+        entries.iter().for_each(|e| (&e.key, e.revision).hash(&mut hasher));
+        Selection::new(hasher.finish(), move || entries.iter().map(|e| e.value()).collect())
     }
 
     fn version(&self, group: &str, resource: &str) -> u64 {

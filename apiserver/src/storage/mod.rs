@@ -10,6 +10,8 @@ use proto::etcdserverpb as pb;
 pub mod conformance;
 pub mod embedded;
 pub mod keys;
+pub mod leases;
+pub mod metered;
 pub mod remote;
 
 /// Why the store did not answer as asked.

@@ -146,6 +146,9 @@ impl Api {
         let info = &incoming.ctx.info;
         self.admit_connect(&kind, &incoming).await?;
         let rest = incoming.parsed.rest.clone();
+        if info.subresource == "proxy" && rest.is_empty() && reads(&incoming.request) {
+            return Ok(with_slash(&incoming.request));
+        }
         let query = incoming.request.uri().query().map_or(String::new(), |q| format!("?{q}"));
         let rest = format!("{}{query}", if rest.is_empty() { "/" } else { &rest });
         let (to, path) = match (info.resource.as_str(), info.subresource.as_str()) {
@@ -194,7 +197,8 @@ impl Api {
         Ok(served(&kind, &*self.registry.get(&kind, target, "").await?))
     }
 
-    async fn kubelet_destination(&self, node: &str) -> Result<Destination, StatusError> {
+    /// Where a node's kubelet listens.
+    pub(crate) async fn kubelet_destination(&self, node: &str) -> Result<Destination, StatusError> {
         let node = self.object("nodes", "", node).await?;
         let addresses = list(&node, "status.addresses");
         let preferred = self.subresources.kubelet.address_types();
@@ -272,6 +276,21 @@ impl Api {
         let (host, port) = found.swap_remove(usize::from(rand::random::<u16>()) % found.len());
         Ok(Destination { host, port, tls: wanted.tls, is_kubelet: false })
     }
+}
+
+fn reads(request: &http::Request<hyper::body::Incoming>) -> bool {
+    let plain = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    plain && !tunnel::is_upgrade(request.headers())
+}
+
+/// Relative links of a page only work below a path that ends in a slash, so the client is sent there.
+fn with_slash(request: &http::Request<hyper::body::Incoming>) -> Response<Body> {
+    let query = request.uri().query().map_or(String::new(), |q| format!("?{q}"));
+    let mut response = crate::http::routes::code_only(http::StatusCode::MOVED_PERMANENTLY);
+    if let Ok(place) = http::HeaderValue::from_str(&format!("{}/{query}", request.uri().path())) {
+        response.headers_mut().insert(http::header::LOCATION, place);
+    }
+    response
 }
 
 #[cfg(test)]

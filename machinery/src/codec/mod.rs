@@ -6,7 +6,7 @@
 
 mod message;
 mod reader;
-mod writer;
+pub(crate) mod writer;
 
 use serde_json::Value;
 use thiserror::Error;

@@ -15,7 +15,7 @@ fn tag(out: &mut Vec<u8>, number: u32, wire: u8) {
     raw_varint(out, u64::from(number) << 3 | u64::from(wire));
 }
 
-pub(super) fn varint(out: &mut Vec<u8>, number: u32, value: u64) {
+pub(crate) fn varint(out: &mut Vec<u8>, number: u32, value: u64) {
     tag(out, number, VARINT);
     raw_varint(out, value);
 }
@@ -25,12 +25,12 @@ pub(super) fn int(out: &mut Vec<u8>, number: u32, value: i64) {
     varint(out, number, value.cast_unsigned());
 }
 
-pub(super) fn double(out: &mut Vec<u8>, number: u32, value: f64) {
+pub(crate) fn double(out: &mut Vec<u8>, number: u32, value: f64) {
     tag(out, number, FIXED64);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+pub(crate) fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     tag(out, number, BYTES);
     raw_varint(out, content.len() as u64);
     out.extend_from_slice(content);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{Format, Served};
+use super::{Format, Served, descriptions};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -28,22 +28,23 @@ pub(super) fn add(format: Format, served: &Served, schemas: &mut Map<String, Val
     let Some(custom) = &served.custom else { return };
     let (group, version, kind) = (&served.group, &served.version, &served.kind);
     let mut schema = match format {
+        _ if !custom.schema.is_object() => json!({"type": "object"}),
         Format::V3 => custom.schema.clone(),
-        Format::V2 if custom.preserve_unknown => {
-            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-        }
         Format::V2 => version2(&custom.schema),
     };
-    if !schema.is_object() {
-        schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    }
     let gvk = |kind: &str| json!([{"group": group, "version": version, "kind": kind}]);
-    for (name, property) in [
-        ("apiVersion", json!({"type": "string"})),
-        ("kind", json!({"type": "string"})),
-        ("metadata", metadata(format, schema.pointer("/properties/metadata"))),
-    ] {
-        crate::object::set(&mut schema, &["properties", name], property);
+    // kubectl would take a list of properties to be complete and refuse every other field.
+    let takes_anything =
+        custom.preserve_unknown || custom.schema["x-kubernetes-preserve-unknown-fields"] == true;
+    if format == Format::V2 && (takes_anything || !custom.schema.is_object()) {
+        schema = json!({"type": "object"});
+    } else {
+        for name in ["apiVersion", "kind"] {
+            let property = json!({"type": "string", "description": descriptions::of_any_kind(name)});
+            crate::object::set(&mut schema, &["properties", name], property);
+        }
+        let metadata = metadata(format, schema.pointer("/properties/metadata"));
+        crate::object::set(&mut schema, &["properties", "metadata"], metadata);
     }
     schema["x-kubernetes-group-version-kind"] = gvk(kind);
     let name = definition_name(group, version, kind);
@@ -51,8 +52,8 @@ pub(super) fn add(format: Format, served: &Served, schemas: &mut Map<String, Val
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
+            "apiVersion": {"type": "string", "description": descriptions::of_any_kind("apiVersion")},
+            "kind": {"type": "string", "description": descriptions::of_any_kind("kind")},
             "metadata": format.reference(LIST_META),
             "items": {"type": "array", "items": format.reference(&name)},
         },
@@ -68,9 +69,8 @@ fn metadata(format: Format, own: Option<&Value>) -> Value {
         Format::V2 => format.reference(OBJECT_META),
         Format::V3 => json!({"allOf": [format.reference(OBJECT_META)]}),
     };
-    if let Some(description) = own.and_then(|m| m.get("description")) {
-        out["description"] = description.clone();
-    }
+    let own = own.and_then(|m| m.get("description")).cloned();
+    out["description"] = own.unwrap_or_else(|| descriptions::of_any_kind("metadata").into());
     out
 }
 

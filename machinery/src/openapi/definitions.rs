@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Format;
+use super::{Format, descriptions};
 use crate::schema::{self, Field, ListKind, Shape, Type, TypeId, Types};
 
 /// The definitions of all used names and, transitively, of what they use. Names nobody knows are left out.
@@ -35,10 +35,15 @@ impl Writer<'_> {
     fn definition(&mut self, id: TypeId) -> Value {
         let ty = self.types.get(id);
         let mut out = Map::new();
+        let kinds: Vec<Value> = schema::builtin::kinds()
+            .filter(|(_, kind_id)| *kind_id == id)
+            .map(|((group, version, kind), _)| json!({"group": group, "version": version, "kind": kind}))
+            .collect();
         if let Shape::Struct(s) = &ty.shape {
             let mut properties = Map::new();
             for field in &s.fields {
-                properties.insert(field.name.to_string(), self.property(field));
+                let text = descriptions::of_field(&ty.name, !kinds.is_empty(), &field.name);
+                properties.insert(field.name.to_string(), self.property(field, text));
             }
             let required: Vec<&str> =
                 s.fields.iter().filter(|f| f.required).map(|f| f.name.as_ref()).collect();
@@ -55,10 +60,9 @@ impl Writer<'_> {
         if ty.atomic {
             out.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
         }
-        let kinds: Vec<Value> = schema::builtin::kinds()
-            .filter(|(_, kind_id)| *kind_id == id)
-            .map(|((group, version, kind), _)| json!({"group": group, "version": version, "kind": kind}))
-            .collect();
+        if let Some(text) = descriptions::of_type(&ty.name) {
+            out.insert("description".to_owned(), json!(text));
+        }
         if !kinds.is_empty() {
             out.insert("x-kubernetes-group-version-kind".to_owned(), json!(kinds));
         }
@@ -69,13 +73,16 @@ impl Writer<'_> {
         Value::Object(out)
     }
 
-    fn property(&mut self, field: &Field) -> Value {
+    fn property(&mut self, field: &Field, text: Option<&str>) -> Value {
         let mut out = self.inline(field.ty);
         let mut put = |name: &str, value: Value| {
             if let Value::Object(members) = &mut out {
                 members.insert(name.to_owned(), value);
             }
         };
+        if let Some(text) = text {
+            put("description", json!(text));
+        }
         if !field.map_type.is_empty() {
             put("x-kubernetes-map-type", json!(field.map_type));
         }

@@ -5,7 +5,9 @@
 
 mod custom;
 mod definitions;
+mod descriptions;
 mod paths;
+pub mod protobuf;
 
 use std::collections::BTreeSet;
 

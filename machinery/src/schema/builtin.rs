@@ -57,6 +57,12 @@ pub fn definition(name: &str) -> Option<Schema> {
     Some(Schema { types: Arc::clone(&table.types), root })
 }
 
+/// The full names of all built-in types.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    builtins().nodes.iter().map(|ty| ty.name.as_ref()).filter(|name| !name.is_empty())
+}
+
 /// Every group, version and kind with its type, in the table's order (by definition name).
 pub fn kinds() -> impl Iterator<Item = (Gvk, TypeId)> {
     table().kinds.iter().copied()

@@ -60,6 +60,10 @@ impl KindHooks for ServiceHooks {
         self.allocators.release(ctx, object).await;
     }
 
+    async fn settle(&self, ctx: &RequestContext, new: &Object, old: &Object) {
+        self.allocators.settle(ctx, new, old).await;
+    }
+
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         label(name, prefix)
     }
