@@ -155,6 +155,11 @@ impl Member {
         "the member's disk or log failed; see the log above"
     }
 
+    /// Whether the others have taken this member out of the cluster.
+    pub fn was_removed(&self) -> bool {
+        self.removed.is_cancelled()
+    }
+
     /// Is cancelled when the member stops.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stop
