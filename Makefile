@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Expanded by the shell after scripts/env.sh, which may choose a build folder outside the checkout.
 BINARY := "$${CARGO_TARGET_DIR:-target}/release/quarterdeck"
 
-.PHONY: help setup build run test e2e lint chaos bench audit clean-run
+.PHONY: help setup build run test lint chaos bench install clean-run
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ run: build ## Three servers and a node on this machine, with the examples applie
 test: setup ## Unit, integration and end-to-end tests
 	@. scripts/env.sh && scripts/test.sh
 
-lint: ## Formatting, clippy, layering and tidy checks, licences, advisories
+lint: ## Formatting, layering and tidy checks, licences, advisories, systemd units, clippy
 	@. scripts/env.sh && scripts/lint.sh
 
 chaos: build ## The long fault-injection run
@@ -28,6 +28,9 @@ chaos: build ## The long fault-injection run
 
 bench: build ## Benchmarks beside upstream
 	@. scripts/env.sh && cargo run --release -p bench -- --help
+
+install: build ## Binary, systemd units, configuration samples and completion into /usr/local and /etc (DESTDIR is honoured)
+	@packaging/install.sh
 
 clean-run: ## Remove the cluster that `make run` left in .run
 	@. scripts/env.sh && $(BINARY) up --clean

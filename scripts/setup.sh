@@ -9,9 +9,10 @@ say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 # program or file that proves it : Debian package
 wanted=(
   cc:gcc c++:g++ make:make clang:clang pkg-config:pkg-config
-  containerd:containerd runc:runc nft:nftables ip:iproute2 conntrack:conntrack mount:mount
+  containerd:containerd runc:runc nft:nftables ip:iproute2 mount:mount modprobe:kmod
   /usr/lib/cni/bridge:containernetworking-plugins
-  protoc:protobuf-compiler etcdctl:etcd-client curl:curl jq:jq kubectl:kubernetes-client
+  python3:python3 git:git curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates unshare:util-linux
+  etcdctl:etcd-client kubectl:kubernetes-client
 )
 missing=()
 for want in "${wanted[@]}"; do

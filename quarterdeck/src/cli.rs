@@ -19,22 +19,29 @@ use crate::{agent, ops, server, shutdown, up};
 const AFTER_HELP: &str = "\
 Try it on this machine:     quarterdeck up
 Three machines:             quarterdeck server --init                 (first)
+                            quarterdeck token create --role server    (on the first; prints a token for servers)
                             quarterdeck server --token TOKEN          (second and third)
+                            quarterdeck token create                  (on any; prints a token for agents)
                             quarterdeck agent --token TOKEN           (every node)
+Look:                       quarterdeck status, quarterdeck kubeconfig
 In place of one component:  quarterdeck store|apiserver|scheduler|controller-manager|kubelet|proxy, with its own flags
 
-server, agent and up also read --config FILE, a YAML map of flag names to values; a flag beats the environment
-(QUARTERDECK_…), which beats the file.";
+Every flag of server, agent and up can also stand in the file given with --config (a YAML map of flag names to values)
+or in the environment (QUARTERDECK_ and the flag's name in capitals). A flag beats the environment, which beats the
+file.
+
+Exit status: 0 well, 1 failed (one sentence says why, a second how to mend it), 2 wrong usage, 3 this server was taken
+out of its cluster.";
 
 /// A Kubernetes control plane and node agent on its own etcd-compatible store, in one binary.
 #[derive(Parser, Debug)]
-#[command(name = "quarterdeck", version, after_help = AFTER_HELP)]
+#[command(name = "quarterdeck", bin_name = "quarterdeck", version, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Text for people or JSON for machines; `auto` looks whether a terminal reads.
     #[arg(long, global = true, env = "QUARTERDECK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
     /// What is logged, such as `info` or `info,raft_store=debug`.
-    #[arg(long, global = true, env = "QUARTERDECK_LOG", default_value = "info")]
+    #[arg(long, global = true, env = "QUARTERDECK_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
     #[command(subcommand)]
     pub command: Command,
@@ -63,7 +70,9 @@ pub enum Command {
     Kubelet(Box<node::cli::KubeletArgs>),
     /// The service proxy, in place of kube-proxy.
     Proxy(Box<node::proxy::cli::Args>),
-    /// Print a completion script for a shell.
+    /// Prints a completion script for a shell.
+    ///
+    /// For bash: `quarterdeck completion bash >/usr/share/bash-completion/completions/quarterdeck` (`make install` does it).
     Completion {
         shell: clap_complete::Shell,
     },

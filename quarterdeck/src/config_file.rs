@@ -1,4 +1,4 @@
-//! `--config FILE` for every subcommand: a YAML map from flag names to values.
+//! `--config FILE` of `server`, `agent` and `up`: a YAML map from flag names to values.
 //!
 //! A flag on the command line beats the environment, which beats the file. The file is turned into flags before
 //! parsing, so that its values pass the same checks and a wrong key is the same "unexpected argument" error.
@@ -10,33 +10,48 @@ use serde_yaml_ng::Value;
 
 use crate::failure::{At, Failure, Result};
 
-/// Subcommands that are drop-ins keep upstream's own `--config` meaning.
-const OWN_CONFIG: &[&str] = &["store", "apiserver", "scheduler", "controller-manager", "kubelet", "proxy"];
+/// Subcommands that read a file. The drop-ins keep upstream's own meaning of `--config`.
+const READERS: &[&str] = &["server", "agent", "up"];
+/// Options that may stand before the subcommand and take a value.
+const GLOBALS: &[&str] = &["--log-format", "--log-level"];
+const PATH_VARIABLE: &str = "QUARTERDECK_CONFIG";
 
 /// Adds the file's values behind the subcommand's name, for flags given neither there nor in the environment.
 pub fn expand(mut args: Vec<OsString>) -> Result<Vec<OsString>> {
     let text: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let Some(subcommand) = text.get(1).filter(|name| !name.starts_with('-')) else { return Ok(args) };
-    if OWN_CONFIG.contains(&subcommand.as_str()) {
+    let Some(at) = subcommand(&text).filter(|at| READERS.contains(&text[*at].as_str())) else {
         return Ok(args);
-    }
-    let Some((at, path, width)) = find_config(&text) else { return Ok(args) };
+    };
+    let Some(path) = path(&text[at..], std::env::var(PATH_VARIABLE).ok()) else { return Ok(args) };
     let content = std::fs::read_to_string(&path).at("read the configuration file", Path::new(&path))?;
-    args.drain(at..at + width);
     let added = flags(&content, &path, &text, |name| std::env::var_os(name).is_some())?;
-    args.splice(2..2, added.into_iter().map(OsString::from));
+    args.splice(at + 1..at + 1, added.into_iter().map(OsString::from));
     Ok(args)
 }
 
-/// Where `--config` stands, its value, and how many arguments it takes.
-fn find_config(args: &[String]) -> Option<(usize, String, usize)> {
-    args.iter().enumerate().skip(2).find_map(|(at, arg)| {
-        if let Some(path) = arg.strip_prefix("--config=") {
-            return Some((at, path.to_owned(), 1));
-        }
-        let path = args.get(at + 1).filter(|_| arg == "--config")?;
-        Some((at, path.clone(), 2))
-    })
+/// Notes in the log that a file was read: what it holds shows nowhere else.
+pub fn say(path: Option<&Path>) {
+    if let Some(path) = path {
+        tracing::info!(path = %path.display(), "flags were also read from the configuration file");
+    }
+}
+
+/// Where the subcommand's name stands.
+fn subcommand(args: &[String]) -> Option<usize> {
+    let mut at = 1;
+    while args.get(at)?.starts_with('-') {
+        at += if GLOBALS.contains(&args[at].as_str()) { 2 } else { 1 };
+    }
+    Some(at)
+}
+
+/// The file's path: the flag's, or else the environment's.
+fn path(args: &[String], from_env: Option<String>) -> Option<String> {
+    let from_flag = args.iter().enumerate().find_map(|(at, arg)| match arg.strip_prefix("--config=") {
+        Some(path) => Some(path.to_owned()),
+        None => args.get(at + 1).filter(|_| arg == "--config").cloned(),
+    });
+    from_flag.or(from_env)
 }
 
 fn flags(content: &str, path: &str, given: &[String], in_env: impl Fn(&str) -> bool) -> Result<Vec<String>> {
@@ -101,6 +116,23 @@ mod tests {
             Err(part) => {
                 assert!(got.as_ref().is_err_and(|text| text.contains(part)), "{got:?} lacks {part:?}")
             }
+        }
+    }
+
+    #[test]
+    fn the_file_is_found_wherever_the_flag_stands() {
+        let args = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (line, expected) in [
+            ("q server --config f", Some(("server", Some("f")))),
+            ("q --log-format json server --config=f --init", Some(("server", Some("f")))),
+            ("q --log-level=info agent", Some(("agent", Some("env")))),
+            ("q --version", None),
+        ] {
+            let line = args(line);
+            let got = subcommand(&line);
+            let got = got.map(|at| (line[at].as_str(), path(&line[at..], Some("env".to_owned()))));
+            let got = got.as_ref().map(|(name, path)| (*name, path.as_deref()));
+            assert_eq!(got, expected, "{line:?}");
         }
     }
 

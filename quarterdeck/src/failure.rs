@@ -3,18 +3,30 @@
 use std::fmt;
 use std::process::ExitCode;
 
+/// The exit status of a server that is no longer a member: starting it again is of no use, and a supervisor is told so
+/// (`RestartPreventExitStatus=` in the systemd unit).
+pub const REMOVED_STATUS: u8 = 3;
+const FAILED_STATUS: u8 = 1;
+
 /// A command's failure. Printed once, at the top; never logged on the way.
 #[derive(Debug)]
 pub struct Failure {
     problem: String,
     mend: Option<String>,
+    status: u8,
 }
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub fn new(problem: impl Into<String>) -> Self {
-        Failure { problem: problem.into(), mend: None }
+        Failure { problem: problem.into(), mend: None, status: FAILED_STATUS }
+    }
+
+    /// The process ends with this status instead of 1.
+    pub fn status(mut self, status: u8) -> Self {
+        self.status = status;
+        self
     }
 
     /// Adds what the reader can do about it.
@@ -23,10 +35,15 @@ impl Failure {
         self
     }
 
-    /// Prints the failure on standard error; the exit status is 1.
+    /// The problem, and the mend where there is one.
+    pub fn into_parts(self) -> (String, Option<String>) {
+        (self.problem, self.mend)
+    }
+
+    /// Prints the failure on standard error.
     pub fn report(&self) -> ExitCode {
         eprintln!("quarterdeck: {self}");
-        ExitCode::FAILURE
+        ExitCode::from(self.status)
     }
 }
 

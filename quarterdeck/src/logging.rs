@@ -14,13 +14,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// The client library logs every refused connection as an error; callers that care say so themselves.
-const QUIET: &str = "kube_client::client::builder=off";
+/// Quiet unless asked for: the client library logs every refused connection as an error (callers that care say so
+/// themselves), and the consensus library every heartbeat that a dead server does not answer.
+const QUIET: &[(&str, &str)] =
+    &[("kube_client", "kube_client::client::builder=off"), ("openraft", "openraft=error")];
 
 /// Installs the process-wide subscriber. `level` is a `tracing` filter such as `info` or `info,raft_store=debug`; a
 /// filter that does not parse falls back to `info` with a word about it.
 pub fn start(format: LogFormat, level: &str) {
-    let level = if level.contains("kube_client") { level.to_owned() } else { format!("{level},{QUIET}") };
+    let quiet = QUIET.iter().filter(|(target, _)| !level.contains(target)).map(|(_, directive)| *directive);
+    let level = std::iter::once(level).chain(quiet).collect::<Vec<_>>().join(",");
     let (filter, complaint) = match EnvFilter::try_new(&level) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),

@@ -1,6 +1,7 @@
 //! `quarterdeck agent`: how a machine becomes a node, finds living servers, and starts the node agent.
 
-mod balancer;
+pub mod balancer;
+pub mod health;
 pub mod memory;
 pub mod options;
 
@@ -11,17 +12,20 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config_file;
 use crate::failure::{Failure, Result, role};
 use crate::kubeconfig::{self, Endpoint, Identity};
 use crate::ops;
+use crate::pki::authority::fingerprint;
 use crate::pki::files::read_text;
-use crate::server::join_client;
+use crate::preflight::{kernel, machine};
+use crate::server::{directory, join_client};
 use crate::token::{JoinToken, Role};
 use balancer::Servers;
 use memory::Memory;
 use options::AgentOptions;
 
-/// How often the list of servers is compared with the `kubernetes` service.
+/// How often the list of servers is read afresh.
 const SERVERS_INTERVAL: Duration = Duration::from_secs(10);
 
 pub async fn run(options: AgentOptions) -> Result<()> {
@@ -29,15 +33,14 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     if let Some(count) = options.hollow_nodes {
         return run_hollow(&options, count, shutdown).await;
     }
-    let memory = match Memory::load(&options.data_dir)? {
-        Some(memory) => memory,
-        None => introduce(&options).await?,
-    };
+    config_file::say(options.config.as_deref());
+    let memory = establish(&options).await?;
     let servers = Arc::new(Servers::new(memory.addresses()?));
     let relay = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), options.relay_port);
     balancer::serve(relay, servers.clone(), shutdown.clone()).await.map_err(|failure| {
         Failure::new(format!("the API relay on {relay}: {failure}")).mend("choose another --relay-port")
     })?;
+    tokio::spawn(health::watch(servers.clone(), memory.ca.clone(), shutdown.clone()));
     let kubeconfig = options.data_dir.join("kubelet.kubeconfig");
     let bootstrap = write_bootstrap(&options, &memory)?;
     tokio::spawn(follow_servers(
@@ -50,23 +53,62 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     run_node(&options, &memory, &kubeconfig, &bootstrap, shutdown).await
 }
 
-/// First start: make sure of the cluster, learn its servers and settings, remember them.
-async fn introduce(options: &AgentOptions) -> Result<Memory> {
-    let text = options.token.as_deref().ok_or_else(|| {
-        Failure::new(format!("no agent has joined from {} yet", options.data_dir.display()))
-            .mend("give --token; `quarterdeck token create` on a server prints one")
-    })?;
-    let token: JoinToken = text.parse()?;
-    if token.role != Role::Agent {
-        return Err(
-            Failure::new("this is a server's token").mend("get an agent's with `quarterdeck token create`")
-        );
+/// What is remembered of the cluster, or learnt with a token. What can be known to fail is looked at first.
+async fn establish(options: &AgentOptions) -> Result<Memory> {
+    let known = Memory::load(&options.data_dir)?;
+    let token = options.token.as_deref().map(agent_token).transpose()?;
+    let fit = || {
+        machine::is_fit(&options.data_dir, machine::AGENT_MEMORY_MIN_MIB)?;
+        kernel::can_run_pods(options.container_runtime_endpoint.is_none())
+    };
+    match (known, token) {
+        (Some(memory), token) => {
+            same_cluster(&memory, token.as_ref(), options)?;
+            fit()?;
+            Ok(memory)
+        }
+        (None, Some(token)) => {
+            fit()?;
+            introduce(options, token).await
+        }
+        (None, None) => {
+            Err(Failure::new(format!("no agent has joined from {} yet", options.data_dir.display()))
+                .mend("give --token; `quarterdeck token create` on a server prints one"))
+        }
     }
+}
+
+/// First start: make sure of the cluster, learn its servers and settings, remember them.
+async fn introduce(options: &AgentOptions, token: JoinToken) -> Result<Memory> {
     let ca = join_client::fetch_ca(&token).await?;
     let cluster = join_client::fetch_cluster(&token, &ca).await?;
     let memory = Memory { ca, cluster, bootstrap_token: token.content.secret };
     memory.save(&options.data_dir)?;
     Ok(memory)
+}
+
+fn agent_token(text: &str) -> Result<JoinToken> {
+    let token: JoinToken = text.parse()?;
+    match token.role {
+        Role::Agent => Ok(token),
+        Role::Server => {
+            Err(Failure::new("this is a server's token")
+                .mend("get an agent's with `quarterdeck token create`"))
+        }
+    }
+}
+
+/// To a machine that has joined a token is of no more use, but it must not be another cluster's.
+fn same_cluster(memory: &Memory, token: Option<&JoinToken>, options: &AgentOptions) -> Result<()> {
+    let own = fingerprint(&memory.ca)?;
+    if token.is_none_or(|token| token.content.ca_hash == own) {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{} is the data of another cluster than the token's",
+        options.data_dir.display()
+    ))
+    .mend("leave --token out to go on with that cluster, or give an empty --data-dir to join the token's"))
 }
 
 /// The kubeconfig with which the node asks for its certificate.
@@ -127,7 +169,7 @@ async fn run_hollow(options: &AgentOptions, count: usize, shutdown: Cancellation
     node::hollow::run(client, &prefix, count, shutdown).await.map_err(|error| role("hollow nodes", error))
 }
 
-/// Keeps the relay's list, and the remembered one, as the `kubernetes` service has it.
+/// Keeps the relay's list, and the remembered one, as the servers themselves have it.
 async fn follow_servers(
     kubeconfig: std::path::PathBuf,
     options: AgentOptions,
@@ -157,7 +199,8 @@ async fn follow_once(
     servers: &Servers,
 ) -> Result<()> {
     let client = ops::client_from(kubeconfig).await?;
-    let urls = ops::kubeconfig::api_servers(&client).await?;
+    let servers_now = directory::list(&client).await?;
+    let urls: Vec<String> = servers_now.into_values().map(|addresses| addresses.api_url).collect();
     if urls.is_empty() || urls == memory.cluster.api_urls {
         return Ok(());
     }

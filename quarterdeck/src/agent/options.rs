@@ -8,9 +8,13 @@ use clap::Args;
 /// Runs one node: pods, service proxy, pod network and cluster DNS.
 ///
 /// The first start needs a token (`quarterdeck token create` on a server); later starts use the node's own
-/// certificate. The agent reaches all servers and fails over by itself.
+/// certificate, which renews itself. The agent knows all servers and goes to another by itself within seconds when the
+/// one it uses dies, hangs or is cut off. Stopping or restarting it leaves pods running.
 #[derive(Args, Clone, Debug)]
 pub struct AgentOptions {
+    /// A file with values for these flags: a YAML map of flag names to values.
+    #[arg(long, env = "QUARTERDECK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The token with which this machine joins.
     #[arg(long, env = "QUARTERDECK_TOKEN", hide_env_values = true)]
     pub token: Option<String>,

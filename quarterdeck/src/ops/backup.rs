@@ -23,7 +23,8 @@ const PKI: &str = "pki";
 
 /// Writes a backup of the whole cluster to one file: all objects, the authorities and the cluster's state.
 ///
-/// Keep it as secret as the cluster itself.
+/// Taken from a running cluster, at one revision of the store; works while this machine's own server is down if another
+/// answers. Keep it as secret as the cluster itself.
 #[derive(Args, Clone, Debug)]
 pub struct BackupOptions {
     #[command(flatten)]
@@ -34,7 +35,9 @@ pub struct BackupOptions {
 
 /// Makes an empty data directory the first server of the cluster that a backup holds.
 ///
-/// Start it with `quarterdeck server` afterwards, and let the other servers join afresh.
+/// All objects come back with their revisions, with the authorities, keys and tokens, so that agents and kubeconfigs go
+/// on working. Start it with `quarterdeck server` afterwards; empty the data directories of the other servers and let
+/// them join afresh with --token.
 #[derive(Args, Clone, Debug)]
 pub struct RestoreOptions {
     #[command(flatten)]
@@ -79,7 +82,7 @@ pub async fn backup(options: BackupOptions) -> Result<()> {
 }
 
 async fn fetch_snapshot(layout: &Layout, state: &State, path: &Path) -> Result<()> {
-    let channel = store::connect_long(layout, &state.reached_at.store_url).await?;
+    let channel = store::connect_long(layout, state).await?;
     let mut parts = MaintenanceClient::new(channel).snapshot(SnapshotRequest {}).await?.into_inner();
     let mut file = File::create(path).at("write", path)?;
     while let Some(part) = parts.message().await? {
@@ -126,8 +129,11 @@ pub async fn restore(options: RestoreOptions) -> Result<()> {
 fn restore_into(options: &RestoreOptions, layout: &Layout, unpacked: &Path) -> Result<()> {
     std::fs::create_dir_all(unpacked).at("create", unpacked)?;
     let file = File::open(&options.file).at("read", &options.file)?;
-    tar::Archive::new(GzDecoder::new(file)).unpack(unpacked).at("unpack", &options.file)?;
-    let wrong = || Failure::new(format!("{} is not a whole backup", options.file.display()));
+    let wrong = || {
+        Failure::new(format!("{} is not a whole backup", options.file.display()))
+            .mend("give a file that `quarterdeck backup` wrote")
+    };
+    tar::Archive::new(GzDecoder::new(file)).unpack(unpacked).map_err(|_| wrong())?;
     let mut state = Layout::new(unpacked).load()?.ok_or_else(wrong)?;
     if let Some(name) = &options.name {
         state.name.clone_from(name);
@@ -140,6 +146,8 @@ fn restore_into(options: &RestoreOptions, layout: &Layout, unpacked: &Path) -> R
     };
     state.initial_cluster = format!("{}={peer_url}", state.name);
     state.initial_cluster_state = "new".to_owned();
+    state.servers.clear();
+    state.removed = false;
     std::fs::create_dir_all(layout.root()).at("create", layout.root())?;
     raft_store::backup::restore(&raft_store::backup::RestoreOptions {
         snapshot: unpacked.join(SNAPSHOT),

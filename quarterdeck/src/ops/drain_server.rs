@@ -7,10 +7,15 @@ use proto::etcdserverpb::{Member, MemberRemoveRequest, MoveLeaderRequest};
 
 use super::{Here, store};
 use crate::failure::{Failure, Result};
+use crate::ops;
+use crate::server::directory;
 use crate::server::layout::{Layout, State};
 
-/// Removes a server's member from the store: leadership moves away first, and the command refuses where the remaining
-/// members would have no quorum. Stop the server's process afterwards; its data directory is then of no more use.
+/// Takes one server out of the cluster, running or dead, without downtime.
+///
+/// Leadership moves away first, and the command refuses where the remaining servers would have no quorum. The server's
+/// process then ends by itself (exit status 3); its data directory is of no more use. To replace a dead server: drain it
+/// from a living one, then start the new one with --token. One at a time.
 #[derive(Args, Clone, Debug)]
 pub struct DrainServerOptions {
     #[command(flatten)]
@@ -72,12 +77,29 @@ pub async fn run(options: DrainServerOptions) -> Result<()> {
         .ok_or_else(|| Failure::new("no other member answers"))?;
     let channel = store::connect(&layout, stays.client_ur_ls.first().map_or("", String::as_str)).await?;
     ClusterClient::new(channel).member_remove(MemberRemoveRequest { id: leaving.id }).await?;
-    println!("{} is no longer a member; stop its process", leaving.name);
+    forget(&layout, &state, &leaving.name).await;
+    println!("{} is no longer a member; its process ends by itself within seconds", leaving.name);
     Ok(())
 }
 
+/// Takes the server off the list that agents and tokens use. A server that stays removes what is left at its next start.
+async fn forget(layout: &Layout, state: &State, name: &str) {
+    for (other, addresses) in state.everywhere().filter(|(other, _)| *other != name) {
+        let withdrawn = match ops::admin_client(layout, &addresses.api_url).await {
+            Ok(client) => directory::withdraw(&client, name).await,
+            Err(failure) => Err(failure),
+        };
+        match withdrawn {
+            Ok(()) => return,
+            Err(failure) => {
+                tracing::debug!(other, %failure, "the list of servers could not be changed there")
+            }
+        }
+    }
+}
+
 async fn survey(layout: &Layout, state: &State) -> Result<(Vec<Member>, u64, Vec<u64>)> {
-    let members = store::members(store::connect(layout, &state.reached_at.store_url).await?).await?;
+    let members = store::members(store::connect_any(layout, state).await?).await?;
     let (mut leader, mut answering) = (0, Vec::new());
     for member in &members {
         let url = member.client_ur_ls.first().map_or("", String::as_str);

@@ -5,12 +5,16 @@ pub mod drain_server;
 pub mod kubeconfig;
 pub mod status;
 pub mod store;
+mod table;
 pub mod token;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::failure::{Failure, Result};
@@ -43,8 +47,49 @@ pub async fn client_from(path: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// An API server that has not answered by then is taken as down.
+const READY_LIMIT: Duration = Duration::from_secs(2);
+
 /// Whether `/readyz` says ok.
 pub async fn is_ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
-    client.request_text(request).await.is_ok_and(|text| text == "ok")
+    let answer = tokio::time::timeout(READY_LIMIT, client.request_text(request)).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|text| text == "ok"))
+}
+
+/// How many nodes are Ready, and how many there are.
+pub async fn count_nodes(client: &Client) -> Result<(usize, usize)> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await?.items;
+    Ok((nodes.iter().filter(|node| node_is_ready(node)).count(), nodes.len()))
+}
+
+fn node_is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|list| {
+        list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
+}
+
+/// A client of the administrator for one API server.
+pub async fn admin_client(layout: &Layout, api_url: &str) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::read_from(layout.admin_kubeconfig())?;
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.server = Some(api_url.to_owned());
+    }
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// A client of the administrator for the first API server that is ready, this machine's own first.
+pub async fn any_client(layout: &Layout, state: &State) -> Result<Client> {
+    for (_, addresses) in state.everywhere() {
+        let client = admin_client(layout, &addresses.api_url).await?;
+        if is_ready(&client).await {
+            return Ok(client);
+        }
+    }
+    let asked: Vec<&str> = state.everywhere().map(|(_, addresses)| addresses.api_url.as_str()).collect();
+    Err(Failure::new(format!("no API server is ready (asked {})", asked.join(", ")))
+        .mend("start the servers; a majority of them must run"))
 }

@@ -1,21 +1,24 @@
-//! `quarterdeck status`: members, leader, health, versions and certificates at a glance.
+//! `quarterdeck status`: the cluster at a glance.
 
 use std::time::SystemTime;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::table::align;
 use super::{Here, store};
 use crate::failure::{Failure, Result};
 use crate::pki::leaves::inspect;
+use crate::server::directory::{self, Servers};
 use crate::server::layout::{Layout, State};
 
 /// Certificates with less life left than this are pointed out; days.
 const CERTIFICATE_WARN_DAYS: u64 = 30;
+const SECS_A_DAY: u64 = 86_400;
 
-/// Shows the cluster's members, their health, versions and leader, and this server's certificates.
+/// Shows the servers with their health, versions and leader, the nodes, and this server's certificates.
 ///
-/// Exit status 1 when a member does not answer.
+/// Exit status 1 when a server does not answer.
 #[derive(Args, Clone, Debug)]
 pub struct StatusOptions {
     #[command(flatten)]
@@ -26,13 +29,17 @@ pub struct StatusOptions {
 }
 
 #[derive(Debug, Default, Serialize, PartialEq)]
-struct MemberRow {
+struct ServerRow {
     name: String,
     id: String,
-    url: String,
+    store_url: String,
+    api_url: String,
+    /// The store member's part: leader, follower, learner or down.
     role: &'static str,
     healthy: bool,
+    api_ready: bool,
     version: String,
+    etcd_version: String,
     db_size_bytes: i64,
     raft_index: u64,
     problem: Option<String>,
@@ -42,26 +49,28 @@ struct MemberRow {
 struct CertificateRow {
     file: String,
     subject: String,
-    days_left: u64,
+    secs_left: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     cluster_id: String,
-    api_ready: bool,
-    members: Vec<MemberRow>,
+    servers: Vec<ServerRow>,
+    /// Ready and all; nothing where no API server answers.
+    nodes: Option<(usize, usize)>,
     certificates: Vec<CertificateRow>,
 }
 
 pub async fn run(options: StatusOptions) -> Result<()> {
     let (layout, state) = options.here.load()?;
+    let (nodes, directory) = match super::any_client(&layout, &state).await {
+        Ok(client) => (super::count_nodes(&client).await.ok(), directory::list(&client).await.ok()),
+        Err(_) => (None, None),
+    };
     let report = Report {
         cluster_id: state.cluster_id.clone(),
-        api_ready: match super::client_from(&layout.admin_kubeconfig()).await {
-            Ok(client) => super::is_ready(&client).await,
-            Err(_) => false,
-        },
-        members: member_rows(&layout, &state).await?,
+        servers: server_rows(&layout, &state, &directory.unwrap_or_else(|| state.servers.clone())).await?,
+        nodes,
         certificates: certificate_rows(&layout, SystemTime::now())?,
     };
     if options.json {
@@ -69,8 +78,8 @@ pub async fn run(options: StatusOptions) -> Result<()> {
     } else {
         print!("{}", render(&report));
     }
-    let down: Vec<&str> =
-        report.members.iter().filter(|row| !row.healthy).map(|row| row.name.as_str()).collect();
+    let down = report.servers.iter().filter(|row| !row.healthy || !row.api_ready);
+    let down: Vec<&str> = down.map(|row| row.name.as_str()).collect();
     if down.is_empty() {
         return Ok(());
     }
@@ -78,38 +87,50 @@ pub async fn run(options: StatusOptions) -> Result<()> {
         .mend("look at the server's log, start it again, or replace it (`quarterdeck drain-server --help`)"))
 }
 
-async fn member_rows(layout: &Layout, state: &State) -> Result<Vec<MemberRow>> {
-    let members = store::members(store::connect(layout, &state.reached_at.store_url).await?).await?;
-    let mut rows = Vec::new();
-    for member in members {
-        let url = member.client_ur_ls.first().cloned().unwrap_or_default();
-        let mut row =
-            MemberRow { name: member.name, id: format!("{:x}", member.id), url, ..Default::default() };
-        let status = match store::connect(layout, &row.url).await {
-            Ok(channel) => store::member_status(channel).await,
-            Err(failure) => Err(failure),
-        };
-        match status {
-            Ok(status) => {
-                row.role = match (member.is_learner, status.leader == member.id) {
-                    (true, _) => "learner",
-                    (false, true) => "leader",
-                    (false, false) => "follower",
-                };
-                row.healthy = status.errors.is_empty() && status.leader != 0;
-                row.problem = (!status.errors.is_empty()).then(|| status.errors.join(", "));
-                row.version = status.version;
-                row.db_size_bytes = status.db_size;
-                row.raft_index = status.raft_index;
-            }
-            Err(failure) => {
-                row.role = "down";
-                row.problem = Some(failure.to_string());
-            }
+async fn server_rows(layout: &Layout, state: &State, servers: &Servers) -> Result<Vec<ServerRow>> {
+    let mut members = store::members(store::connect_any(layout, state).await?).await?;
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let rows = members.into_iter().map(|member| server_row(layout, servers, member));
+    Ok(futures::future::join_all(rows).await)
+}
+
+async fn server_row(layout: &Layout, servers: &Servers, member: proto::etcdserverpb::Member) -> ServerRow {
+    let known = servers.get(&member.name).cloned().unwrap_or_default();
+    let mut row = ServerRow {
+        name: member.name,
+        id: format!("{:x}", member.id),
+        store_url: member.client_ur_ls.first().cloned().unwrap_or_default(),
+        version: known.version,
+        api_ready: match super::admin_client(layout, &known.api_url).await {
+            Ok(client) => super::is_ready(&client).await,
+            Err(_) => false,
+        },
+        api_url: known.api_url,
+        ..Default::default()
+    };
+    let status = match store::connect(layout, &row.store_url).await {
+        Ok(channel) => store::member_status(channel).await,
+        Err(failure) => Err(failure),
+    };
+    match status {
+        Ok(status) => {
+            row.role = match (member.is_learner, status.leader == member.id) {
+                (true, _) => "learner",
+                (false, true) => "leader",
+                (false, false) => "follower",
+            };
+            row.healthy = status.errors.is_empty() && status.leader != 0;
+            row.problem = (!status.errors.is_empty()).then(|| status.errors.join(", "));
+            row.etcd_version = status.version;
+            row.db_size_bytes = status.db_size;
+            row.raft_index = status.raft_index;
         }
-        rows.push(row);
+        Err(failure) => {
+            row.role = "down";
+            row.problem = Some(failure.into_parts().0);
+        }
     }
-    Ok(rows)
+    row
 }
 
 fn certificate_rows(layout: &Layout, now: SystemTime) -> Result<Vec<CertificateRow>> {
@@ -122,53 +143,60 @@ fn certificate_rows(layout: &Layout, now: SystemTime) -> Result<Vec<CertificateR
         let status = inspect(path)?;
         let left = status.not_after.duration_since(now).unwrap_or_default();
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(CertificateRow { file, subject: status.subject, days_left: left.as_secs() / 86_400 })
+        Ok(CertificateRow { file, subject: status.subject, secs_left: left.as_secs() })
     };
     files.iter().map(row).collect()
 }
 
 fn render(report: &Report) -> String {
-    let mut out = format!(
-        "cluster {}   API of this server: {}\n\n",
-        report.cluster_id,
-        if report.api_ready { "ready" } else { "NOT READY" }
-    );
-    let mut rows = vec![["MEMBER", "ROLE", "HEALTH", "VERSION", "DATA", "INDEX", "URL"].map(str::to_owned)];
-    rows.extend(report.members.iter().map(|row| {
-        let health = if row.healthy { "ok" } else { row.problem.as_deref().unwrap_or("no leader") };
+    let nodes = match report.nodes {
+        Some((ready, all)) => format!("{ready} of {all} nodes ready"),
+        None => "no API server is ready".to_owned(),
+    };
+    let mut out = format!("cluster {}, {nodes}\n\n", report.cluster_id);
+    let head = ["SERVER", "STORE", "HEALTH", "API", "VERSION", "ETCD", "DATA", "INDEX", "URL"];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(report.servers.iter().map(|row| {
+        let health = match (row.healthy, row.role) {
+            (true, _) => "ok",
+            (false, "down") => "no answer",
+            (false, _) => row.problem.as_deref().unwrap_or("no leader"),
+        };
         [
             row.name.clone(),
             row.role.to_owned(),
             health.lines().next().unwrap_or_default().to_owned(),
+            if row.api_ready { "ready" } else { "NOT READY" }.to_owned(),
             row.version.clone(),
+            row.etcd_version.clone(),
             format!("{:.1} MiB", row.db_size_bytes as f64 / f64::from(1 << 20)),
             row.raft_index.to_string(),
-            row.url.clone(),
+            row.api_url.clone(),
         ]
     }));
     out += &align(&rows);
-    let soon: Vec<&CertificateRow> =
-        report.certificates.iter().filter(|row| row.days_left < CERTIFICATE_WARN_DAYS).collect();
-    let shortest = report.certificates.iter().map(|row| row.days_left).min().unwrap_or_default();
-    out += &format!("\n{} certificates, the first ends in {shortest} days", report.certificates.len());
-    for row in soon {
-        out += &format!("\n  {} ({}) ends in {} days", row.file, row.subject, row.days_left);
-    }
-    out + "\n"
+    out + &render_certificates(&report.certificates)
 }
 
-/// Columns padded to their widest cell.
-fn align<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
-    let mut out = String::new();
-    for row in rows {
-        let line: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        out += line.join("  ").trim_end();
-        out.push('\n');
+fn render_certificates(certificates: &[CertificateRow]) -> String {
+    let shortest = certificates.iter().map(|row| row.secs_left).min().unwrap_or_default();
+    let mut out = format!(
+        "\n{} certificates on this server, the first ends in {}\n",
+        certificates.len(),
+        left(shortest)
+    );
+    for row in certificates.iter().filter(|row| row.secs_left < CERTIFICATE_WARN_DAYS * SECS_A_DAY) {
+        out += &format!("  {} ({}) ends in {}\n", row.file, row.subject, left(row.secs_left));
     }
     out
+}
+
+/// Whole days, or seconds where there is less than one.
+fn left(secs: u64) -> String {
+    match secs / SECS_A_DAY {
+        0 => format!("{secs} s"),
+        days => format!("{days} days"),
+    }
 }
 
 #[cfg(test)]
@@ -179,35 +207,41 @@ mod tests {
     fn the_report_names_what_needs_attention() {
         let report = Report {
             cluster_id: "c".into(),
-            api_ready: true,
-            members: vec![
-                MemberRow {
+            nodes: Some((1, 2)),
+            servers: vec![
+                ServerRow {
                     name: "s1".into(),
                     role: "leader",
                     healthy: true,
-                    version: "3.7.0".into(),
+                    api_ready: true,
+                    version: "0.1.0".into(),
+                    etcd_version: "3.7.0".into(),
                     db_size_bytes: 3 << 19,
                     raft_index: 7,
-                    url: "https://a:2379".into(),
+                    api_url: "https://a:6443".into(),
                     ..Default::default()
                 },
-                MemberRow {
+                ServerRow {
                     name: "s2".into(),
                     role: "down",
                     problem: Some("gone".into()),
                     ..Default::default()
                 },
             ],
-            certificates: vec![CertificateRow { file: "a.crt".into(), subject: "CN=a".into(), days_left: 3 }],
+            certificates: vec![CertificateRow {
+                file: "a.crt".into(),
+                subject: "CN=a".into(),
+                secs_left: 3 * SECS_A_DAY,
+            }],
         };
         expect_test::expect![[r#"
-            cluster c   API of this server: ready
+            cluster c, 1 of 2 nodes ready
 
-            MEMBER  ROLE    HEALTH  VERSION  DATA     INDEX  URL
-            s1      leader  ok      3.7.0    1.5 MiB  7      https://a:2379
-            s2      down    gone             0.0 MiB  0
+            SERVER  STORE   HEALTH     API        VERSION  ETCD   DATA     INDEX  URL
+            s1      leader  ok         ready      0.1.0    3.7.0  1.5 MiB  7      https://a:6443
+            s2      down    no answer  NOT READY                  0.0 MiB  0
 
-            1 certificates, the first ends in 3 days
+            1 certificates on this server, the first ends in 3 days
               a.crt (CN=a) ends in 3 days
         "#]]
         .assert_eq(&render(&report));

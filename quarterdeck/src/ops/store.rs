@@ -7,7 +7,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::failure::{Failure, Result};
 use crate::pki::files::read_text;
-use crate::server::layout::Layout;
+use crate::server::layout::{Addresses, Layout, State};
 
 /// A member that does not connect within this is taken as down; seconds.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -19,9 +19,25 @@ pub async fn connect(layout: &Layout, url: &str) -> Result<Channel> {
     open(endpoint(layout, url)?.timeout(ANSWER_TIMEOUT), url).await
 }
 
-/// Opens a channel for an answer that may take long, such as a snapshot.
-pub async fn connect_long(layout: &Layout, url: &str) -> Result<Channel> {
-    open(endpoint(layout, url)?, url).await
+/// Opens a channel to the first server that answers, this machine's own first, for short questions.
+pub async fn connect_any(layout: &Layout, state: &State) -> Result<Channel> {
+    first(layout, state, |endpoint| endpoint.timeout(ANSWER_TIMEOUT)).await
+}
+
+/// The same for an answer that may take long, such as a snapshot.
+pub async fn connect_long(layout: &Layout, state: &State) -> Result<Channel> {
+    first(layout, state, |endpoint| endpoint).await
+}
+
+async fn first(layout: &Layout, state: &State, adjust: impl Fn(Endpoint) -> Endpoint) -> Result<Channel> {
+    let mut problem = None;
+    for (_, Addresses { store_url, .. }) in state.everywhere() {
+        match open(adjust(endpoint(layout, store_url)?), store_url).await {
+            Ok(channel) => return Ok(channel),
+            Err(failure) => problem = problem.or(Some(failure)),
+        }
+    }
+    Err(problem.unwrap_or_else(|| Failure::new("no server is known")))
 }
 
 fn endpoint(layout: &Layout, url: &str) -> Result<Endpoint> {

@@ -20,6 +20,10 @@ const BOOTSTRAP_TYPE: &str = "bootstrap.kubernetes.io/token";
 pub const BOOTSTRAP_GROUP: &str = "system:bootstrappers:quarterdeck:agents";
 
 /// Makes, lists and revokes the tokens with which machines join.
+///
+/// A token names all servers and pins the cluster's authority, so that a joining machine trusts nothing else. An agent's
+/// token ends after a day unless told otherwise; the server token does not end, and whoever holds it can have the
+/// cluster's keys.
 #[derive(Args, Clone, Debug)]
 pub struct TokenOptions {
     #[command(flatten)]
@@ -55,17 +59,24 @@ pub async fn run(options: TokenOptions) -> Result<()> {
     match options.command {
         TokenCommand::Create { role: RoleName::Server, .. } => println!("{}", server_token(&layout, &state)?),
         TokenCommand::Create { role: RoleName::Agent, ttl } => {
-            let client = super::client_from(&layout.admin_kubeconfig()).await?;
+            let client = super::any_client(&layout, &state).await?;
             println!("{}", create_agent_token(&client, &layout, &state, parse_ttl(&ttl)?).await?);
         }
         TokenCommand::List => {
-            for secret in secrets(&super::client_from(&layout.admin_kubeconfig()).await?).await? {
-                println!("{}\texpires {}", field(&secret, "token-id"), field(&secret, "expiration"));
+            println!("ID      EXPIRES");
+            for secret in secrets(&super::any_client(&layout, &state).await?).await? {
+                println!("{}  {}", field(&secret, "token-id"), field(&secret, "expiration"));
             }
         }
         TokenCommand::Delete { id } => {
-            let client = super::client_from(&layout.admin_kubeconfig()).await?;
-            api(&client).delete(&format!("bootstrap-token-{id}"), &DeleteParams::default()).await?;
+            let client = super::any_client(&layout, &state).await?;
+            let name = format!("bootstrap-token-{id}");
+            if api(&client).get_opt(&name).await?.is_none() {
+                return Err(Failure::new(format!("there is no agent token {id:?}"))
+                    .mend("`quarterdeck token list` shows the first halves of all"));
+            }
+            api(&client).delete(&name, &DeleteParams::default()).await?;
+            println!("{id} is revoked; nodes that joined with it stay");
         }
     }
     Ok(())
@@ -108,7 +119,8 @@ pub async fn create_agent_token(
 
 fn content(layout: &Layout, state: &State, secret: String) -> Result<Content> {
     let ca_hash = fingerprint(&read_text(&layout.pki_file("ca.crt"))?)?;
-    Ok(Content { servers: vec![state.reached_at.join.clone()], ca_hash, secret })
+    let servers = state.everywhere().map(|(_, addresses)| addresses.join.clone()).collect();
+    Ok(Content { servers, ca_hash, secret })
 }
 
 fn api(client: &Client) -> Api<Secret> {
@@ -129,7 +141,25 @@ fn parse_ttl(text: &str) -> Result<Option<SignedDuration>> {
     if text == "0" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|error| {
-        Failure::new(format!("--ttl {text:?}: {error}")).mend("write it like 24h or 30m, or 0 for ever")
-    })
+    let mend = "write it like 24h or 30m, or 0 for ever";
+    match text.parse::<SignedDuration>() {
+        Ok(ttl) if ttl.is_positive() => Ok(Some(ttl)),
+        Ok(_) => Err(Failure::new(format!("--ttl {text:?} is in the past")).mend(mend)),
+        Err(error) => Err(Failure::new(format!("--ttl {text:?}: {error}")).mend(mend)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_of_tokens() {
+        for (text, secs) in [("24h", Some(86_400)), ("30m", Some(1_800)), ("0", None)] {
+            assert_eq!(parse_ttl(text).expect(text).map(|ttl| ttl.as_secs()), secs);
+        }
+        for text in ["-1h", "soon", ""] {
+            assert!(parse_ttl(text).expect_err(text).to_string().contains("mend:"));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -9,8 +10,8 @@ use rcgen::{
 };
 use sha2::{Digest, Sha256};
 
+use super::AUTHORITY_LIFE;
 use super::files::{read_text, write_private, write_public};
-use super::{AUTHORITY_DAYS, LEAF_DAYS};
 use crate::failure::{Failure, Result};
 
 /// The names of the authorities' files, without `.crt` and `.key`.
@@ -33,6 +34,7 @@ pub struct Subject<'a> {
     pub serves: bool,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    pub life: Duration,
 }
 
 /// An authority that can sign.
@@ -48,7 +50,7 @@ pub fn create(dir: &Path, name: &str, common_name: &str) -> Result<()> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    set_life(&mut params, AUTHORITY_DAYS);
+    set_life(&mut params, AUTHORITY_LIFE);
     let cert = params.self_signed(&key)?;
     write_public(&dir.join(format!("{name}.crt")), cert.pem().as_bytes())?;
     write_private(&dir.join(format!("{name}.key")), key.serialize_pem().as_bytes())
@@ -80,17 +82,17 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.use_authority_key_identifier_extension = true;
-        set_life(&mut params, LEAF_DAYS);
+        set_life(&mut params, subject.life);
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Pair { cert: cert.pem(), key: key.serialize_pem() })
     }
 }
 
 /// From one hour ago, so that machines with clocks slightly apart accept it at once.
-fn set_life(params: &mut CertificateParams, days: i64) {
-    let now = std::time::SystemTime::now();
-    params.not_before = (now - std::time::Duration::from_secs(3600)).into();
-    params.not_after = (now + std::time::Duration::from_secs(days as u64 * 86_400)).into();
+fn set_life(params: &mut CertificateParams, life: Duration) {
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(3600)).into();
+    params.not_after = (now + life).into();
 }
 
 /// SHA-256 of the DER certificate in a PEM text, in hexadecimal: what a join token pins.

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::ServerIdentity;
 use super::authority::{Authority, Subject};
 use super::files::{read_text, write_private, write_public};
-use super::{LEAF_DAYS, ServerIdentity};
 use crate::failure::{Failure, Result};
 
-/// Renewal starts when this part of the life is left.
-const RENEW_AT: Duration = Duration::from_secs(LEAF_DAYS as u64 * 86_400 / 3);
+/// Renewal starts when the life is down to one part in this many.
+const RENEW_AT_PART: u32 = 3;
 
 /// Who connects with a leaf, or is connected to.
 struct Leaf {
@@ -74,7 +74,8 @@ pub fn renew(dir: &Path, identity: &ServerIdentity, now: SystemTime) -> Result<V
     let mut renewed = Vec::new();
     for leaf in LEAVES {
         let names = subject_names(leaf, identity);
-        if is_current(&dir.join(format!("{}.crt", leaf.file)), &names, now)? {
+        let end_min = now + identity.leaf_life / RENEW_AT_PART;
+        if is_current(&dir.join(format!("{}.crt", leaf.file)), &names, end_min)? {
             continue;
         }
         issue(dir, leaf, identity, names)?;
@@ -91,6 +92,7 @@ fn issue(dir: &Path, leaf: &Leaf, identity: &ServerIdentity, names: SubjectNames
         serves: leaf.serves != Serves::No,
         dns_names: names.dns,
         addresses: names.addresses,
+        life: identity.leaf_life,
     })?;
     write_private(&dir.join(format!("{}.key", leaf.file)), pair.key.as_bytes())?;
     write_public(&dir.join(format!("{}.crt", leaf.file)), pair.cert.as_bytes())
@@ -124,13 +126,13 @@ fn subject_names(leaf: &Leaf, identity: &ServerIdentity) -> SubjectNames {
     SubjectNames { dns, addresses }
 }
 
-/// Whether the certificate exists, has enough life left and covers the names.
-fn is_current(path: &Path, names: &SubjectNames, now: SystemTime) -> Result<bool> {
+/// Whether the certificate exists, is good until after `end_min` and covers the names.
+fn is_current(path: &Path, names: &SubjectNames, end_min: SystemTime) -> Result<bool> {
     if !path.exists() {
         return Ok(false);
     }
     let status = inspect(path)?;
-    Ok(status.not_after > now + RENEW_AT
+    Ok(status.not_after > end_min
         && names.dns.iter().all(|name| status.dns_names.contains(name))
         && names.addresses.iter().all(|address| status.addresses.contains(address)))
 }
@@ -191,6 +193,7 @@ mod tests {
             extra_names: vec!["api.example.org".into()],
             service_address: "10.96.0.1".parse().expect("an address"),
             cluster_domain: "cluster.local".into(),
+            leaf_life: Duration::from_secs(365 * 86_400),
         }
     }
 

@@ -10,11 +10,10 @@ pub mod files;
 pub mod leaves;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Life of an authority: ten years.
-const AUTHORITY_DAYS: i64 = 3650;
-/// Life of a leaf: one year; [`leaves::renew`] replaces it when a third is left.
-const LEAF_DAYS: i64 = 365;
+pub const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 
 /// What distinguishes one server's certificates from another's.
 #[derive(Clone, Debug)]
@@ -29,4 +28,6 @@ pub struct ServerIdentity {
     pub service_address: IpAddr,
     /// `cluster.local` unless told.
     pub cluster_domain: String,
+    /// Life of a leaf; [`leaves::renew`] replaces it when a third is left.
+    pub leaf_life: Duration,
 }

@@ -41,6 +41,18 @@ pub struct JoinAnswer {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refusal {
     pub error: String,
+    #[serde(default)]
+    pub mend: Option<String>,
+}
+
+/// Refuses where two machines' clocks, in seconds since 1970, are too far apart.
+pub fn clocks_agree(here: u64, there: u64) -> Result<()> {
+    let apart = here.abs_diff(there);
+    if apart <= CLOCK_SKEW_MAX.as_secs() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the clocks of the two machines are {apart} s apart"))
+        .mend("set both clocks (an NTP service such as chrony keeps them) and join again"))
 }
 
 pub fn unix_secs(time: SystemTime) -> u64 {
@@ -50,12 +62,7 @@ pub fn unix_secs(time: SystemTime) -> u64 {
 impl JoinRequest {
     /// What must hold before anything is changed for this request.
     pub fn check(&self, now: SystemTime) -> Result<()> {
-        let here = unix_secs(now);
-        let apart = here.abs_diff(self.unix_secs);
-        if apart > CLOCK_SKEW_MAX.as_secs() {
-            return Err(Failure::new(format!("the clocks of the two machines are {apart} s apart"))
-                .mend("set both clocks (an NTP service such as chrony keeps them) and join again"));
-        }
+        clocks_agree(unix_secs(now), self.unix_secs)?;
         if self.version != env!("CARGO_PKG_VERSION") {
             return Err(Failure::new(format!(
                 "the joining server is version {}, this one {}",

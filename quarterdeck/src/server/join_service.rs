@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::directory;
 use super::join::{CA_PATH, CLUSTER_PATH, JoinAnswer, JoinRequest, Refusal, SERVERS_PATH, secret_matches};
 use super::layout::{Layout, State};
 use super::options::nth_address;
@@ -61,12 +61,10 @@ pub struct JoinService {
 
 impl JoinService {
     /// Serves until cancelled.
-    pub async fn serve(self: Arc<Self>, address: SocketAddr, shutdown: CancellationToken) -> Result<()> {
-        let acceptor = TlsAcceptor::from(Arc::new(self.tls()?));
-        let listener = TcpListener::bind(address).await?;
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
         loop {
             let stream = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
@@ -76,13 +74,11 @@ impl JoinService {
                     }
                 },
             };
-            tokio::spawn(tokio::time::timeout(
-                CONNECTION_TIMEOUT,
-                self.clone().connection(stream, acceptor.clone()),
-            ));
+            tokio::spawn(tokio::time::timeout(CONNECTION_TIMEOUT, self.clone().connection(stream)));
         }
     }
 
+    /// Read afresh for every connection: they are few, and certificates are renewed while this runs.
     fn tls(&self) -> Result<rustls::ServerConfig> {
         let cert = read_text(&self.layout.pki_file("apiserver.crt"))?;
         let key = read_text(&self.layout.pki_file("apiserver.key"))?;
@@ -95,7 +91,14 @@ impl JoinService {
             .with_single_cert(chain, key)?)
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let acceptor = match self.tls() {
+            Ok(config) => TlsAcceptor::from(Arc::new(config)),
+            Err(failure) => {
+                tracing::error!(%failure, "the join service has no certificate");
+                return;
+            }
+        };
         let Ok(stream) = acceptor.accept(stream).await else { return };
         let service = service_fn(move |request| {
             let this = self.clone();
@@ -113,38 +116,36 @@ impl JoinService {
         match (request.method(), path.as_str()) {
             (&Method::GET, CA_PATH) => match read_text(&self.layout.pki_file("ca.crt")) {
                 Ok(pem) => respond(StatusCode::OK, pem),
-                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
             (&Method::GET, CLUSTER_PATH) => match self.cluster().await {
                 Ok(cluster) => respond(StatusCode::OK, cluster),
-                Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error),
+                Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
             },
             (&Method::POST, SERVERS_PATH) => {
                 let secret = request.headers().get("authorization").and_then(|value| value.to_str().ok());
                 if !secret_matches(&self.state.server_secret, secret) {
-                    return refuse(
-                        StatusCode::UNAUTHORIZED,
-                        &Failure::new("the token's secret is not this cluster's"),
+                    let failure = Failure::new("the token's secret is not this cluster's").mend(
+                        "get the server token with `quarterdeck token create --role server` on a server",
                     );
+                    return refuse(StatusCode::UNAUTHORIZED, failure);
                 }
                 match self.admit(request).await {
                     Ok(answer) => respond(StatusCode::OK, answer),
-                    Err(error) => refuse(StatusCode::CONFLICT, &error),
+                    Err(error) => refuse(StatusCode::CONFLICT, error),
                 }
             }
-            _ => refuse(StatusCode::NOT_FOUND, &Failure::new(format!("nothing is served at {path}"))),
+            _ => refuse(StatusCode::NOT_FOUND, Failure::new(format!("nothing is served at {path}"))),
         }
     }
 
     async fn cluster(&self) -> Result<String> {
         let client = crate::ops::client_from(&self.layout.admin_kubeconfig()).await?;
-        let mut api_urls = crate::ops::kubeconfig::api_servers(&client).await?;
-        if !api_urls.contains(&self.state.reached_at.api_url) {
-            api_urls.insert(0, self.state.reached_at.api_url.clone());
-        }
+        let mut servers = directory::list(&client).await?;
+        servers.insert(self.state.name.clone(), self.state.reached_at.clone());
         let cluster = Cluster {
             cluster_id: self.state.cluster_id.clone(),
-            api_urls,
+            api_urls: servers.into_values().map(|addresses| addresses.api_url).collect(),
             cluster_cidr: self.state.cluster_cidr.clone(),
             service_cidr: self.state.service_cidr.clone(),
             cluster_domain: self.state.cluster_domain.clone(),
@@ -182,7 +183,8 @@ fn respond(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     response
 }
 
-fn refuse(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
-    let refusal = Refusal { error: failure.to_string() };
+fn refuse(status: StatusCode, failure: Failure) -> Response<Full<Bytes>> {
+    let (error, mend) = failure.into_parts();
+    let refusal = Refusal { error, mend };
     respond(status, serde_json::to_string(&refusal).unwrap_or_default())
 }

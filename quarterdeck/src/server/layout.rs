@@ -1,5 +1,6 @@
 //! What lies where in a server's data directory, and whose data it is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,12 @@ pub struct State {
     /// Where this server was reached at its last start; commands on this machine use it.
     #[serde(default)]
     pub reached_at: Addresses,
+    /// All servers that were known when this one last looked, itself among them.
+    #[serde(default)]
+    pub servers: BTreeMap<String, Addresses>,
+    /// The member was taken out of the cluster: this directory is of no more use.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// A server's addresses as other machines see them.
@@ -40,6 +47,9 @@ pub struct Addresses {
     pub store_url: String,
     /// `host:port` of the join service.
     pub join: String,
+    /// The version that runs there.
+    #[serde(default)]
+    pub version: String,
 }
 
 impl State {
@@ -55,7 +65,15 @@ impl State {
             initial_cluster: String::new(),
             initial_cluster_state: String::new(),
             reached_at: Addresses::default(),
+            servers: BTreeMap::new(),
+            removed: false,
         }
+    }
+
+    /// This server first, then the others.
+    pub fn everywhere(&self) -> impl Iterator<Item = (&str, &Addresses)> {
+        let others = self.servers.iter().filter(|(name, _)| **name != self.name);
+        std::iter::once((&self.name, &self.reached_at)).chain(others).map(|(name, at)| (name.as_str(), at))
     }
 }
 

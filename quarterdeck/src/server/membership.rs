@@ -49,12 +49,22 @@ impl StoreMembership {
 impl Membership for StoreMembership {
     async fn add(&self, name: &str, peer_url: &str) -> Result<String> {
         let members = self.list().await?;
-        if let Some(other) = members.iter().find(|member| member.name == name && !has_peer(member, peer_url))
+        // A member without a name has not started yet: its machine may ask again. One that has voted must not come back
+        // with an empty disk, or it could vote twice.
+        if let Some(other) = members
+            .iter()
+            .find(|member| !member.name.is_empty() && (member.name == name || has_peer(member, peer_url)))
         {
-            let at = other.peer_ur_ls.join(", ");
-            return Err(Failure::new(format!("a server named {name:?} is already a member, at {at}")).mend(
-                "choose another --name, or take the old one out first: `quarterdeck drain-server` on a living server",
-            ));
+            return Err(Failure::new(format!(
+                "the server {:?} at {} is already a member",
+                other.name,
+                other.peer_ur_ls.join(", ")
+            ))
+            .mend(format!(
+                "take it out first with `quarterdeck drain-server {}` on a living server, or choose another --name \
+                 and address",
+                other.name
+            )));
         }
         if !members.iter().any(|member| has_peer(member, peer_url)) {
             self.await_no_learner().await?;

@@ -2,20 +2,26 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::layout::State;
 use crate::failure::{Failure, Result};
-use crate::pki::ServerIdentity;
+use crate::pki::{AUTHORITY_LIFE, ServerIdentity};
 
 /// Runs one server: store member, API server, scheduler and controllers in one process.
 ///
-/// The first server of a cluster is started with --init; it makes the certificate authority and prints the tokens with
-/// which further servers and agents join. Every other server is started with --token. Later starts need neither: the
-/// data directory remembers.
+/// The first server of a cluster is started with --init: it makes the certificate authority, the keys and a join token
+/// (`quarterdeck token create` prints more). Every other server is started with --token, which is all it needs to know.
+/// Later starts need neither: the data directory remembers. Three servers survive the loss of any one, five of any two.
+///
+/// SIGTERM stops in order: scheduler and controllers hand over at once, then the API drains, then the store.
 #[derive(Args, Clone, Debug)]
 pub struct ServerOptions {
+    /// A file with values for these flags: a YAML map of flag names to values.
+    #[arg(long, env = "QUARTERDECK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Start a new cluster here.
     #[arg(long, env = "QUARTERDECK_INIT", conflicts_with = "token")]
     pub init: bool,
@@ -61,9 +67,29 @@ pub struct ServerOptions {
     /// Store heartbeat, in milliseconds; the election time-out is six times it.
     #[arg(long, env = "QUARTERDECK_HEARTBEAT_INTERVAL_MS", default_value_t = 50)]
     pub heartbeat_interval_ms: u64,
+    /// How long this server's certificates are good for, and those it signs for nodes; each is renewed when a third is left.
+    #[arg(long, env = "QUARTERDECK_CERTIFICATE_LIFETIME", default_value = "8760h", value_parser = certificate_lifetime)]
+    pub certificate_lifetime: Duration,
     /// Which controllers run, as kube-controller-manager's --controllers.
     #[arg(long, env = "QUARTERDECK_CONTROLLERS", value_delimiter = ',', default_value = "*")]
     pub controllers: Vec<String>,
+}
+
+/// Shorter, and a certificate could end before every listener has read its successor.
+const CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(30);
+
+/// Reads `8760h` or `30m`.
+fn certificate_lifetime(text: &str) -> std::result::Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; write it like 8760h"))?;
+    let life = Duration::try_from(parsed).map_err(|error| error.to_string())?;
+    if !(CERTIFICATE_LIFETIME_MIN..=AUTHORITY_LIFE).contains(&life) {
+        return Err(format!(
+            "between {} s and the authority's ten years is possible",
+            CERTIFICATE_LIFETIME_MIN.as_secs()
+        ));
+    }
+    Ok(life)
 }
 
 fn default_name() -> String {
@@ -88,6 +114,16 @@ impl ServerOptions {
     /// What the server listens on for `port`.
     pub fn listen(&self, port: u16) -> Result<SocketAddr> {
         Ok(SocketAddr::new(self.bind_address.map_or_else(|| self.advertised(), Ok)?, port))
+    }
+
+    /// Everything this server listens on, with a name for each.
+    pub fn listeners(&self) -> Result<[(&'static str, SocketAddr); 4]> {
+        Ok([
+            ("API", self.listen(self.api_port)?),
+            ("join", self.listen(self.join_port)?),
+            ("store client", self.listen(self.store_client_port)?),
+            ("store peer", self.listen(self.store_peer_port)?),
+        ])
     }
 
     /// `https://ADVERTISED:PORT`
@@ -118,6 +154,7 @@ impl ServerOptions {
             extra_names: self.tls_sans.clone(),
             service_address: nth_address(&state.service_cidr, 1)?,
             cluster_domain: state.cluster_domain.clone(),
+            leaf_life: self.certificate_lifetime,
         })
     }
 }

@@ -1,6 +1,7 @@
-//! The roles of one server in one process, each started with the flags its drop-in has.
+//! The roles of one server in one process, each started with the flags its drop-in has. The order is the caller's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_store::Member;
 use tokio::task::JoinSet;
@@ -17,70 +18,77 @@ const ELECTION_HEARTBEATS: u64 = 6;
 /// What ended, with its outcome.
 type Ended = (&'static str, std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>);
 
-/// The running roles.
-pub struct Roles {
-    member: Arc<Member>,
-    api: apiserver::server::Handle,
-    loops: JoinSet<Ended>,
-    /// Stops scheduler and controllers, which release their leases through a living API server.
-    stop_loops: CancellationToken,
-    /// Stops the API server, which drains through a living store.
-    stop_api: CancellationToken,
+/// How long scheduler and controllers may take to hand over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Starts the store member. It runs until [`Member::shutdown`].
+pub async fn start_store(
+    layout: &Layout,
+    state: &State,
+    options: &ServerOptions,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Member>> {
+    let args = raft_store::cli::Args::from_flags(store_flags(layout, state, options)?)?;
+    tokio::select! {
+        started = raft_store::cli::start(args) => started.map_err(|error| role("store", error)),
+        () = shutdown.cancelled() => Err(Failure::new("stopped while the store was starting")),
+    }
 }
 
-impl Roles {
-    pub async fn start(
-        layout: &Layout,
-        state: &State,
-        options: &ServerOptions,
-        shutdown: &CancellationToken,
-    ) -> Result<Self> {
-        let args = raft_store::cli::Args::from_flags(store_flags(layout, state, options)?)?;
-        let starting = raft_store::cli::start(args);
-        let member = tokio::select! {
-            started = starting => started.map_err(|error| role("store", error))?,
-            () = shutdown.cancelled() => return Err(Failure::new("stopped while the store was starting")),
-        };
-        let stop_api = CancellationToken::new();
-        let args = apiserver::cli::Args::from_flags(api_flags(layout, state, options)?)?;
-        let api = apiserver::cli::start(args, Some(member.clone()), stop_api.clone())
-            .await
-            .map_err(|error| role("apiserver", error))?;
-        let stop_loops = CancellationToken::new();
-        let mut loops = JoinSet::new();
+/// Starts the API server over the member of this process. It drains and ends when `stop` is cancelled.
+pub async fn start_api(
+    layout: &Layout,
+    state: &State,
+    options: &ServerOptions,
+    member: Arc<Member>,
+    stop: CancellationToken,
+) -> Result<apiserver::server::Handle> {
+    let args = apiserver::cli::Args::from_flags(api_flags(layout, state, options)?)?;
+    apiserver::cli::start(args, Some(member), stop).await.map_err(|error| role("apiserver", error))
+}
+
+/// The scheduler and the controllers, which act where they hold their leases.
+pub struct Loops {
+    tasks: JoinSet<Ended>,
+    stop: CancellationToken,
+}
+
+impl Loops {
+    /// Starts both, with the kubeconfigs as they are on the disk now.
+    pub fn start(layout: &Layout, state: &State, options: &ServerOptions) -> Result<Self> {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let args = scheduler::cli::Args::from_flags(loop_flags(layout, "scheduler"))?;
-        let stop = stop_loops.clone();
-        loops.spawn(async move { ("scheduler", scheduler::cli::run(args, stop).await) });
+        let token = stop.clone();
+        tasks.spawn(async move { ("scheduler", scheduler::cli::run(args, token).await) });
         let args = controllers::cli::Args::from_flags(controller_flags(layout, state, options))?;
-        let stop = stop_loops.clone();
-        loops.spawn(async move { ("controller-manager", controllers::cli::run(args, stop).await) });
-        Ok(Roles { member, api, loops, stop_loops, stop_api })
+        let token = stop.clone();
+        tasks.spawn(async move { ("controller-manager", controllers::cli::run(args, token).await) });
+        Ok(Loops { tasks, stop })
     }
 
-    pub fn member(&self) -> Arc<Member> {
-        self.member.clone()
-    }
-
-    /// Until the shutdown, or until a role ends by itself, which ends the server: its supervisor starts it afresh.
-    pub async fn run_until(mut self, shutdown: &CancellationToken) -> Result<()> {
-        let outcome = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            Some(ended) = self.loops.join_next() => match ended {
-                Ok((name, Ok(()))) => Err(Failure::new(format!("the {name} ended by itself"))),
-                Ok((name, Err(error))) => Err(role(name, error)),
-                Err(error) => Err(Failure::new(format!("a role broke: {error}"))),
-            },
-        };
-        self.stop_loops.cancel();
-        while let Some(ended) = self.loops.join_next().await {
-            if let Ok((name, Err(error))) = ended {
-                tracing::warn!(role = name, %error, "a role did not stop in order");
-            }
+    /// Returns when one of them ends by itself: its server ends then, and a supervisor starts it afresh.
+    pub async fn ended(&mut self) -> Failure {
+        match self.tasks.join_next().await {
+            Some(Ok((name, Ok(())))) => Failure::new(format!("the {name} ended by itself")),
+            Some(Ok((name, Err(error)))) => role(name, error),
+            Some(Err(error)) => Failure::new(format!("a role broke: {error}")),
+            None => Failure::new("scheduler and controllers have ended"),
         }
-        self.stop_api.cancel();
-        self.api.stopped().await;
-        self.member.shutdown().await;
-        outcome
+    }
+
+    /// Gives the leases up, so that another server goes on at once.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Ok((name, Err(error))) = ended {
+                    tracing::warn!(role = name, %error, "a role did not stop in order");
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_LIMIT, all).await.is_err() {
+            tracing::warn!("scheduler and controllers did not hand over in {} s", HAND_OVER_LIMIT.as_secs());
+        }
     }
 }
 
@@ -153,6 +161,7 @@ fn controller_flags(layout: &Layout, state: &State, options: &ServerOptions) -> 
         ("root-ca-file", &file("ca.crt")),
         ("cluster-signing-cert-file", &file("ca.crt")),
         ("cluster-signing-key-file", &file("ca.key")),
+        ("cluster-signing-duration", &format!("{}s", options.certificate_lifetime.as_secs())),
         ("service-account-private-key-file", &file("sa.key")),
         ("use-service-account-credentials", "true"),
     ]));

@@ -1,15 +1,19 @@
-//! What every cluster of ours needs beyond upstream's start-up objects: rights for joining agents, the tokens, and the
-//! promotion of this member once it has caught up. All of it idempotent; every server does it at every start.
+//! What every cluster of ours needs beyond upstream's start-up objects: rights for joining agents, the list of servers,
+//! and the tokens. All of it idempotent; every server does it at every start.
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use proto::etcdserverpb::MemberListRequest;
+use raft_store::Member;
 use tokio_util::sync::CancellationToken;
 
+use super::directory;
 use super::layout::{Layout, State};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::ops;
 use crate::pki::files::write_private;
 
@@ -37,37 +41,48 @@ const NODE_NETWORK_READS: &[(&str, &[&str])] = &[
     ("discovery.k8s.io", &["endpointslices"]),
     ("networking.k8s.io", &["networkpolicies"]),
 ];
-/// The API of a server that has just started answers within this, or something is wrong with it.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Without a majority of the servers nothing goes on; said this often while waiting for it.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(10);
+const FIRST_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(24);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits for this server's API, then plants what is missing and writes the token files.
-pub async fn plant(layout: &Layout, state: &State, shutdown: &CancellationToken) -> Result<()> {
+pub async fn plant(
+    layout: &Layout,
+    state: &State,
+    member: &Member,
+    shutdown: &CancellationToken,
+) -> Result<()> {
     let client = ops::client_from(&layout.admin_kubeconfig()).await?;
     tokio::select! {
-        ready = tokio::time::timeout(READY_TIMEOUT, until_ready(&client)) => {
-            ready.map_err(|_| {
-                Failure::new(format!("this server's API was not ready in {} s", READY_TIMEOUT.as_secs()))
-                    .mend("see the log above; is a majority of the servers running?")
-            })?;
-        }
+        () = until_ready(&client) => {}
         () = shutdown.cancelled() => return Ok(()),
     }
     node_network_role(&client).await?;
     for (name, role, group) in BINDINGS {
         bind(&client, name, role, group).await?;
     }
-    write_private(&layout.token("server"), ops::token::server_token(layout, state)?.to_string().as_bytes())?;
-    if !layout.token("agent").exists() {
-        let token = ops::token::create_agent_token(&client, layout, state, None).await?;
+    directory::open_to_nodes(&client).await?;
+    directory::announce(&client, &state.name, &state.reached_at).await?;
+    let members = member.member_list(MemberListRequest { linearizable: true }).await?.members;
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    directory::prune(&client, &names).await?;
+    // The founder leaves a token for the first agents; `quarterdeck token create` makes more.
+    if state.initial_cluster_state == "new" && !layout.token("agent").exists() {
+        let token = ops::token::create_agent_token(&client, layout, state, Some(FIRST_TOKEN_LIFE)).await?;
         write_private(&layout.token("agent"), token.to_string().as_bytes())?;
     }
-    Ok(())
+    write_private(&layout.token("server"), ops::token::server_token(layout, state)?.to_string().as_bytes())
 }
 
 async fn until_ready(client: &Client) {
+    let mut reminder = tokio::time::interval(REMINDER_INTERVAL);
+    reminder.tick().await;
     while !ops::is_ready(client).await {
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
+            _ = reminder.tick() => tracing::warn!("the API is not ready yet; is a majority of the servers running?"),
+        }
     }
 }
 

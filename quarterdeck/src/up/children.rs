@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{At, Failure, Result};
+use crate::failure::{At, Failure, REMOVED_STATUS, Result};
 
 /// A process that has not ended this long after SIGTERM gets SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -69,6 +69,11 @@ impl Children {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).at("write", &path)?;
         let mut command = Command::new(&self.program);
         command.args(&child.args).args(extra).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // What the environment says of `up` is not meant for its children, but for how they log.
+        let ours = |name: &String| name.starts_with("QUARTERDECK_") && !name.starts_with("QUARTERDECK_LOG");
+        for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(ours) {
+            command.env_remove(name);
+        }
         // Ctrl-C at the terminal is for this process alone; it stops its children in order.
         command.process_group(0);
         // Should this process be killed, its children stop in order by themselves.
@@ -100,6 +105,11 @@ impl Children {
             for index in 0..self.running.len() {
                 let Ok(Some(status)) = self.running[index].process.try_wait() else { continue };
                 let name = self.running[index].child.name.clone();
+                if status.code() == Some(i32::from(REMOVED_STATUS)) {
+                    println!("{name} was taken out of the cluster and has ended");
+                    self.running.remove(index);
+                    break;
+                }
                 println!("{name} ended ({status}); starting it again in {} s", delay.as_secs());
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}

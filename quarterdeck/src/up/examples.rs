@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Discovery, ResourceExt};
 use serde::Deserialize;
@@ -105,19 +105,8 @@ pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Resul
 
 /// Waits for `expected` Ready nodes.
 pub async fn nodes_ready(client: &Client, expected: usize, limit: Duration) -> Result<()> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    until(&format!("{expected} nodes become Ready"), limit, async || {
-        let ready = nodes.list(&ListParams::default()).await?.items.into_iter().filter(is_ready).count();
-        Ok(ready >= expected)
-    })
-    .await
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|list| {
-        list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
+    let what = format!("{expected} nodes become Ready");
+    until(&what, limit, async || Ok(crate::ops::count_nodes(client).await?.0 >= expected)).await
 }
 
 async fn job_log(client: &Client) -> Result<String> {

@@ -1,11 +1,12 @@
 //! What this machine lets us do, and the addresses the servers get on it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::UpOptions;
 use crate::failure::{At, Failure, Result};
+use crate::preflight::{kernel, machine};
 
 /// The interface that carries the servers' addresses: each has its own, as on three machines.
 const INTERFACE: &str = "quarterdeck0";
@@ -15,9 +16,6 @@ const NODE_HOST: u8 = 100;
 /// Without root: loopback addresses, which need no interface.
 const LOOPBACK: [u8; 3] = [127, 89, 223];
 const HOLLOW_NODES: usize = 3;
-/// What running containers needs, and the Debian package that has it.
-const PROGRAMS: &[(&str, &str)] =
-    &[("containerd", "containerd"), ("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2")];
 
 /// The survey's result.
 pub struct Ground {
@@ -26,7 +24,9 @@ pub struct Ground {
     pub node_address: Option<IpAddr>,
     /// How many hollow nodes, where no real one can run or hollow ones were asked for.
     pub hollow: Option<usize>,
-    pub server_flags: Vec<String>,
+    /// Where kubectl and hollow nodes reach whichever server is alive. On loopback, so that it fails at once after the end,
+    /// when packets to the servers' own addresses would leave through the default route.
+    pub relay: SocketAddr,
     /// What the person should know.
     pub remarks: Vec<String>,
     owns_interface: bool,
@@ -36,34 +36,47 @@ impl Ground {
     /// Looks; changes nothing.
     pub fn survey(options: &UpOptions) -> Result<Self> {
         let mut remarks = Vec::new();
-        let lack = what_lacks();
-        let hollow = match (options.hollow_nodes, lack) {
-            (Some(count), _) => Some(count.max(1)),
-            (None, None) => None,
-            (None, Some(lack)) => {
-                remarks
-                    .push(format!("{lack}: the control plane runs with {HOLLOW_NODES} hollow nodes instead"));
-                Some(HOLLOW_NODES)
+        let hollow = match options.hollow_nodes {
+            Some(count) => Some(count.max(1)),
+            None => {
+                let lacks = kernel::lacks(true);
+                (!lacks.is_empty()).then(|| {
+                    remarks.push(format!("No containers here: {}.", lacks.join("; ")));
+                    remarks.push(format!("The control plane runs with {HOLLOW_NODES} hollow nodes instead."));
+                    HOLLOW_NODES
+                })
             }
         };
         let owns_interface = hollow.is_none();
         let network = if owns_interface { NETWORK } else { LOOPBACK };
         let address = |host: u8| IpAddr::V4(Ipv4Addr::new(network[0], network[1], network[2], host));
-        std::fs::create_dir_all(&options.data_dir).at("create", &options.data_dir)?;
-        let data_dir = options.data_dir.canonicalize().at("find", &options.data_dir)?;
+        let data_dir = std::path::absolute(&options.data_dir).at("find", &options.data_dir)?;
         Ok(Ground {
             data_dir,
             addresses: (1..=options.servers as u8).map(address).collect(),
             node_address: owns_interface.then(|| address(NODE_HOST)),
             hollow,
-            server_flags: Vec::new(),
+            relay: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), options.port),
             remarks,
             owns_interface,
         })
     }
 
-    /// Makes the interface and gives it the addresses. Doing it twice changes nothing.
+    /// What can be known to fail: size, and ports that something else has.
+    pub fn check(&self) -> Result<()> {
+        machine::is_fit(&self.data_dir, machine::UP_MEMORY_MIN_MIB)?;
+        machine::ports_are_free(&[("kubectl", self.relay)])?;
+        if self.owns_interface && has_interface() {
+            // Left by a run that was killed, or that of a cluster that runs: then its ports are taken.
+            machine::ports_are_free(&[("API", SocketAddr::new(self.addresses[0], 6443))])
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes the folder, and the interface with its addresses. Doing it twice changes nothing.
     pub fn prepare(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.data_dir).at("create", &self.data_dir)?;
         if !self.owns_interface {
             return Ok(());
         }
@@ -92,8 +105,9 @@ impl Ground {
         self.data_dir.join(format!("server-{}", index + 1))
     }
 
-    pub fn admin_kubeconfig(&self) -> PathBuf {
-        self.server_dir(0).join("admin.kubeconfig")
+    /// The administrator's, through the relay.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("kubeconfig")
     }
 
     /// Removes the data of earlier runs.
@@ -104,27 +118,15 @@ impl Ground {
             )
             .mend("end it with Ctrl-C, or `ip link delete quarterdeck0` if it was killed, then try again"));
         }
+        if !self.data_dir.exists() {
+            return Ok(());
+        }
         std::fs::remove_dir_all(&self.data_dir).at("remove", &self.data_dir)
     }
 }
 
 fn has_interface() -> bool {
     Path::new("/sys/class/net").join(INTERFACE).exists()
-}
-
-/// Why no container can run here, if so.
-fn what_lacks() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("not root".to_owned());
-    }
-    PROGRAMS.iter().find(|(program, _)| !on_path(program)).map(|(program, package)| {
-        format!("`{program}` is not installed (Debian's package {package}; `make setup` installs it)")
-    })
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).exists())
 }
 
 fn ip(args: &[&str]) -> Result<()> {
