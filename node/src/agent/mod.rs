@@ -4,12 +4,13 @@
 //! [`run`] is what `quarterdeck agent` calls; [`run_kubelet_only`] is the drop-in beside an upstream control
 //! plane. Ending either leaves containers running; only [`Settings::teardown`] clears the machine.
 
+mod host_ports;
+
 mod network;
 
 mod teardown;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,8 @@ use crate::kubelet::run::{Kubelet, start};
 use crate::runtime::bundled;
 use crate::runtime::supervisor::{self, Supervisor};
 
-/// Runtimes looked for where no endpoint is given, in this order.
-const KNOWN_ENDPOINTS: &[&str] =
-    &["unix:///run/containerd/containerd.sock", "unix:///var/run/crio/crio.sock"];
-/// How long a looked-for runtime may take to answer.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// The bridge of the pod network.
+const BRIDGE: &str = "qd0";
 
 /// What the whole agent needs beyond the kubelet's flags.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +44,15 @@ pub async fn run(args: KubeletArgs, settings: Settings, shutdown: CancellationTo
     // The pods' network goes first: without it the node is not ready.
     let network = network::start(&client.client, &config, &settings, supervisor.as_ref(), &shutdown)?;
     let kubelet = start_kubelet(config.clone(), &args, client, &shutdown).await?;
+    let ports = tokio::spawn(host_ports::run(
+        std::sync::Arc::clone(&kubelet.pool),
+        network::cni_conf_dir(supervisor.as_ref()),
+        shutdown.clone(),
+    ));
     notify_ready();
     kubelet.ended().await;
     network.ended().await;
+    ports.await?;
     if settings.teardown {
         teardown::run(&config, supervisor).await;
     }
@@ -82,35 +86,26 @@ async fn start_kubelet(
     Ok(kubelet)
 }
 
-/// Finds a runtime or starts one, and brings the bundled images into it.
+/// Takes the runtime that was named, or starts one of its own, and brings the bundled images into it. A runtime that
+/// happens to run on the machine is left alone: it has its own network configuration and its own images.
 async fn runtime_for(
     args: &KubeletArgs,
     config: &mut Config,
     shutdown: &CancellationToken,
 ) -> Result<Option<Supervisor>, AnyError> {
-    let given = args.container_runtime_endpoint.clone();
-    let found = match given {
-        Some(endpoint) if !supervisor::is_own(&config.root_dir, &endpoint) => Some(endpoint),
-        _ => look_for_runtime().await,
-    };
-    if let Some(endpoint) = found {
+    let named = args.container_runtime_endpoint.clone();
+    if let Some(endpoint) = named.filter(|endpoint| !supervisor::is_own(&config.root_dir, endpoint)) {
+        // Another runtime may be none of containerd's kind, or may get its images elsewhere.
+        if let Err(error) = bundled::import_all(&endpoint, &config.root_dir).await {
+            tracing::warn!(%error, endpoint, "the bundled images are not in the given runtime");
+        }
         config.runtime_endpoint = endpoint;
         return Ok(None);
     }
     let supervisor = Supervisor::start(&config.root_dir, shutdown.clone()).await?;
     config.runtime_endpoint = supervisor.endpoint();
-    bundled::import_all(&supervisor.paths()).await?;
+    bundled::import_all(&config.runtime_endpoint, &supervisor.paths().root).await?;
     Ok(Some(supervisor))
-}
-
-async fn look_for_runtime() -> Option<String> {
-    for endpoint in KNOWN_ENDPOINTS {
-        let answer = crate::kubelet::cri::Runtime::connect(endpoint);
-        if matches!(tokio::time::timeout(LOOK_LIMIT, answer).await, Ok(Ok(_))) {
-            return Some((*endpoint).to_owned());
-        }
-    }
-    None
 }
 
 /// Tells systemd, where it started us, that the node serves.

@@ -1,13 +1,14 @@
 //! Starts the service proxy, the cluster DNS and the pod network beside the kubelet, over one set of watches.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, agent_file};
+use super::{BRIDGE, Settings, agent_file};
 use crate::cli::AnyError;
 use crate::kubelet::config::Config;
 use crate::network::feed::Hub;
@@ -30,6 +31,11 @@ fn ranges(text: &str) -> Result<Vec<IpNet>, AnyError> {
     parts.map(|p| p.parse().map_err(|e| format!("{p}: {e}").into())).collect()
 }
 
+/// Where the runtime looks for CNI configurations.
+pub fn cni_conf_dir(supervisor: Option<&Supervisor>) -> PathBuf {
+    supervisor.map_or_else(|| PathBuf::from("/etc/cni/net.d"), |s| s.paths().cni_conf_dir)
+}
+
 /// Starts all three.
 pub fn start(
     client: &Client,
@@ -48,9 +54,8 @@ pub fn start(
     network_options.feed = Some(hub.subscribe(network::NEEDS));
     network_options.cluster_cidrs = cluster;
     network_options.state_dir = agent_file(config, "cni-addresses");
-    if let Some(supervisor) = supervisor {
-        network_options.cni_conf_dir = supervisor.paths().cni_conf_dir;
-    }
+    network_options.cni_conf_dir = cni_conf_dir(supervisor);
+    network_options.bridge = BRIDGE.to_owned();
     let servers: Vec<IpAddr> = config.dns.servers.iter().filter_map(|s| s.parse().ok()).collect();
     let mut dns_options = dns::Options::new(client.clone(), servers.clone());
     dns_options.feed = Some(hub.subscribe(dns::NEEDS));

@@ -3,17 +3,15 @@
 
 use tokio::process::Command;
 
+use super::BRIDGE;
 use crate::kubelet::cgroups::Cgroups;
 use crate::kubelet::config::Config;
 use crate::kubelet::cri::{Runtime, names};
 use crate::kubelet::volumes::mounts;
-use crate::network::masquerade;
 use crate::network::nft::Nft;
+use crate::network::{OVERLAY, host_ports, masquerade};
 use crate::proxy;
 use crate::runtime::supervisor::Supervisor;
-
-/// The bridge of the pod network.
-const BRIDGE: &str = "qd0";
 
 /// Runs every step.
 pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
@@ -30,10 +28,12 @@ pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
     if let Err(error) = proxy::cleanup(&Nft::default()).await {
         tracing::warn!(%error, "service rules cannot be removed");
     }
-    if let Err(error) = Nft::default().apply(&masquerade::removal()).await {
-        tracing::warn!(%error, "the masquerade rules cannot be removed");
+    for script in [masquerade::removal(), host_ports::removal()] {
+        if let Err(error) = Nft::default().apply(&script).await {
+            tracing::warn!(%error, "the pod network's rules cannot be removed");
+        }
     }
-    for link in [BRIDGE, "qd-vxlan"] {
+    for link in [BRIDGE, OVERLAY] {
         // A link that was never made is fine.
         let _ = Command::new("ip").args(["link", "delete", link]).output().await;
     }

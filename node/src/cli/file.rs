@@ -36,6 +36,10 @@ pub struct File {
     pub image_gc_high_threshold_percent: Option<u8>,
     #[serde(rename = "imageGCLowThresholdPercent")]
     pub image_gc_low_threshold_percent: Option<u8>,
+    #[serde(rename = "imageMinimumGCAge")]
+    pub image_minimum_gc_age: Option<String>,
+    #[serde(rename = "imageMaximumGCAge")]
+    pub image_maximum_gc_age: Option<String>,
     pub cgroup_root: Option<String>,
     #[serde(rename = "cgroupsPerQOS")]
     pub cgroups_per_qos: Option<bool>,
@@ -48,6 +52,11 @@ pub struct File {
     pub cpu_cfs_quota: Option<bool>,
     pub serialize_image_pulls: Option<bool>,
     pub eviction_hard: Option<BTreeMap<String, String>>,
+    pub eviction_soft: Option<BTreeMap<String, String>>,
+    pub eviction_soft_grace_period: Option<BTreeMap<String, String>>,
+    pub eviction_minimum_reclaim: Option<BTreeMap<String, String>>,
+    pub eviction_max_pod_grace_period: Option<i64>,
+    pub eviction_pressure_transition_period: Option<String>,
     pub container_log_max_size: Option<String>,
     pub container_log_max_files: Option<usize>,
     pub system_reserved: Option<BTreeMap<String, String>>,

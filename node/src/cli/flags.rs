@@ -21,7 +21,7 @@ pub struct KubeletArgs {
     /// Kubeconfig file with which the node asks for its first certificate.
     #[arg(long)]
     pub bootstrap_kubeconfig: Option<PathBuf>,
-    /// Socket of the container runtime; without it, one that answers is looked for, else containerd is started.
+    /// Socket of the container runtime; without it the agent starts a containerd of its own.
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
     /// Socket of the image service, where it is not the runtime's.
@@ -120,6 +120,36 @@ pub struct KubeletArgs {
     /// Thresholds that evict pods, `memory.available<100Mi,…`.
     #[arg(long, value_delimiter = ',')]
     pub eviction_hard: Vec<String>,
+    /// Thresholds that evict pods after a grace period, `memory.available<300Mi,…`.
+    #[arg(long, value_delimiter = ',')]
+    pub eviction_soft: Vec<String>,
+    /// Grace periods of soft thresholds, `memory.available=1m30s,…`.
+    #[arg(long, value_delimiter = ',')]
+    pub eviction_soft_grace_period: Vec<String>,
+    /// What must be free beyond a threshold before its condition ends, `memory.available=0Mi,…`.
+    #[arg(long, value_delimiter = ',')]
+    pub eviction_minimum_reclaim: Vec<String>,
+    /// Longest grace, in seconds, of a pod evicted by a soft threshold.
+    #[arg(long)]
+    pub eviction_max_pod_grace_period: Option<i64>,
+    /// A pressure condition stays this long after its cause has gone.
+    #[arg(long)]
+    pub eviction_pressure_transition_period: Option<String>,
+    /// Disk use, in percent, from which unused images are removed.
+    #[arg(long)]
+    pub image_gc_high_threshold: Option<u8>,
+    /// Disk use, in percent, down to which unused images are removed.
+    #[arg(long)]
+    pub image_gc_low_threshold: Option<u8>,
+    /// An image is left alone for this long after it was used last.
+    #[arg(long)]
+    pub minimum_image_ttl_duration: Option<String>,
+    /// Configuration of programs that know registries' credentials (CredentialProviderConfig).
+    #[arg(long)]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Where those programs are.
+    #[arg(long)]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// Kept from pods for Kubernetes, `cpu=100m,memory=…`.
     #[arg(long, value_delimiter = ',')]
     pub kube_reserved: Vec<String>,

@@ -1,6 +1,8 @@
 //! The command lines of `kubelet` and `kube-proxy`: flags named as upstream's. Flags that have no effect here
 //! (cloud providers, profiling, Windows) are accepted, so that existing unit files keep working.
 
+mod eviction;
+
 mod file;
 
 mod flags;

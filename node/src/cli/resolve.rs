@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use super::eviction;
 use super::file::{self, File};
 use super::flags::KubeletArgs;
-use crate::kubelet::config::{CgroupDriver, Config, EVICTION_HARD_DEFAULT};
+use crate::kubelet::config::{CgroupDriver, Config, parse_duration};
 use crate::kubelet::names_in_pod::parse_resolv_conf;
 use crate::kubelet::quantity;
 
@@ -28,7 +29,7 @@ pub enum ConfigError {
     },
 }
 
-fn bad(flag: &'static str, text: impl Into<String>) -> ConfigError {
+pub(super) fn bad(flag: &'static str, text: impl Into<String>) -> ConfigError {
     ConfigError::Flag { flag, text: text.into() }
 }
 
@@ -77,6 +78,8 @@ fn apply_paths(config: &mut Config, args: &KubeletArgs, file: &File) {
     if let Some(endpoint) = endpoint.filter(|e| !e.is_empty()) {
         config.runtime_endpoint = endpoint;
     }
+    config.credential_provider_config.clone_from(&args.image_credential_provider_config);
+    config.credential_provider_bin_dir.clone_from(&args.image_credential_provider_bin_dir);
     let resolv_conf = args.resolv_conf.clone().or(file.resolv_conf.clone());
     let resolv_conf = resolv_conf.unwrap_or_else(|| default_resolv_conf().into());
     config.dns.host = parse_resolv_conf(&std::fs::read_to_string(resolv_conf).unwrap_or_default());
@@ -124,7 +127,10 @@ fn apply_node(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<()
     ];
     for (flag, from_file, target, name) in times {
         if let Some(text) = flag.as_ref().or(from_file.as_ref()) {
-            *target = parse_duration(text).ok_or_else(|| bad(name, format!("{text} is no duration")))?;
+            *target = duration(name, text)?;
+            if target.is_zero() {
+                return Err(bad(name, format!("{text} is no duration")));
+            }
         }
     }
     Ok(())
@@ -145,26 +151,9 @@ fn parse_taint(text: &str) -> Result<Taint, ConfigError> {
     })
 }
 
-/// Go's durations: `10s`, `1m30s`, `200ms`, `2h`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let secs = match &rest[..unit_len] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        rest = &rest[unit_len..];
-        total += Duration::try_from_secs_f64(number * secs).ok()?;
-    }
-    Some(total).filter(|t| !t.is_zero())
+/// A duration, which may be zero.
+pub(super) fn duration(flag: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    parse_duration(text).ok_or_else(|| bad(flag, format!("{text} is no duration")))
 }
 
 fn apply_server(config: &mut Config, args: &KubeletArgs, file: &File) {
@@ -201,9 +190,7 @@ fn apply_limits(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<
     config.cpu_cfs_quota = file.cpu_cfs_quota.unwrap_or(true);
     config.seccomp_default = args.seccomp_default.or(file.seccomp_default).unwrap_or(false);
     config.serialize_image_pulls = args.serialize_image_pulls.or(file.serialize_image_pulls).unwrap_or(true);
-    config.image_gc_high_percent =
-        file.image_gc_high_threshold_percent.unwrap_or(config.image_gc_high_percent);
-    config.image_gc_low_percent = file.image_gc_low_threshold_percent.unwrap_or(config.image_gc_low_percent);
+    apply_image_gc(config, args, file)?;
     config.allowed_unsafe_sysctls = if args.allowed_unsafe_sysctls.is_empty() {
         file.allowed_unsafe_sysctls.clone().unwrap_or_default()
     } else {
@@ -216,23 +203,32 @@ fn apply_limits(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<
             .ok_or_else(|| bad("container-log-max-size", format!("{size} is no size")))?;
     }
     config.log_files_max = args.container_log_max_files.or(file.container_log_max_files).unwrap_or(5).max(2);
-    apply_eviction(config, args, file)?;
+    eviction::apply(config, args, file)?;
     apply_reserved(config, args, file)
 }
 
-fn apply_eviction(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<(), ConfigError> {
-    if !args.eviction_hard.is_empty() {
-        let parse = |text: &String| {
-            let pair = text.split_once('<').map(|(s, v)| (s.to_owned(), v.to_owned()));
-            pair.ok_or_else(|| bad("eviction-hard", format!("{text} is not signal<value")))
-        };
-        let given = args.eviction_hard.iter().filter(|t| !t.is_empty());
-        config.eviction_hard = given.map(parse).collect::<Result<_, _>>()?;
-    } else if let Some(given) = &file.eviction_hard {
-        config.eviction_hard = given.clone().into_iter().collect();
-    } else {
-        config.eviction_hard =
-            EVICTION_HARD_DEFAULT.iter().map(|(s, v)| ((*s).into(), (*v).into())).collect();
+fn apply_image_gc(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<(), ConfigError> {
+    let high = args.image_gc_high_threshold.or(file.image_gc_high_threshold_percent);
+    let low = args.image_gc_low_threshold.or(file.image_gc_low_threshold_percent);
+    config.image_gc_high_percent = high.unwrap_or(config.image_gc_high_percent);
+    config.image_gc_low_percent = low.unwrap_or(config.image_gc_low_percent);
+    let (high, low) = (config.image_gc_high_percent, config.image_gc_low_percent);
+    if high > 100 || low > high {
+        let text =
+            format!("{high} percent with a low threshold of {low}: low must not exceed high, high not 100");
+        return Err(bad("image-gc-high-threshold", text));
+    }
+    let ages = [
+        (
+            args.minimum_image_ttl_duration.as_ref().or(file.image_minimum_gc_age.as_ref()),
+            &mut config.image_gc_min_age,
+        ),
+        (file.image_maximum_gc_age.as_ref(), &mut config.image_gc_max_age),
+    ];
+    for (text, target) in ages {
+        if let Some(text) = text {
+            *target = duration("minimum-image-ttl-duration", text)?;
+        }
     }
     Ok(())
 }
@@ -293,6 +289,14 @@ mod tests {
             ("--node-labels=x", "--node-labels: x is not key=value"),
             ("--register-with-taints=a:Never", "--register-with-taints: a:Never is not key[=value]:effect"),
             ("--sync-frequency=soon", "--sync-frequency: soon is no duration"),
+            (
+                "--eviction-soft=memory.available<1Gi",
+                "--eviction-soft: memory.available has no --eviction-soft-grace-period",
+            ),
+            (
+                "--image-gc-high-threshold=70",
+                "--image-gc-high-threshold: 70 percent with a low threshold of 80: low must not exceed high, high not 100",
+            ),
             ("--cgroup-driver=x", "--cgroup-driver: x is neither cgroupfs nor systemd"),
         ] {
             assert_eq!(config(&[flag]).err().map(|e| e.to_string()).as_deref(), Some(expected));

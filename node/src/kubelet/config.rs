@@ -89,6 +89,14 @@ pub struct Config {
     pub image_gc_high_percent: u8,
     /// Disk use down to which images are removed, percent.
     pub image_gc_low_percent: u8,
+    /// Configuration of programs that know registries' credentials.
+    pub credential_provider_config: Option<PathBuf>,
+    /// Where those programs are.
+    pub credential_provider_bin_dir: Option<PathBuf>,
+    /// An image is left alone for this long after it was used last.
+    pub image_gc_min_age: Duration,
+    /// An image unused for this long is removed however much room there is; zero keeps it.
+    pub image_gc_max_age: Duration,
     /// Sysctls beyond the safe ones that pods may set; a trailing `*` matches all below.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Memory kept from pods, bytes.
@@ -97,6 +105,14 @@ pub struct Config {
     pub cpu_reserved_milli: i64,
     /// Thresholds that evict pods (`memory.available` → `100Mi`, `nodefs.available` → `10%`).
     pub eviction_hard: Vec<(String, String)>,
+    /// Thresholds that evict pods once they have been met for the given time.
+    pub eviction_soft: Vec<(String, String, Duration)>,
+    /// What must be free beyond a threshold before its condition ends.
+    pub eviction_minimum_reclaim: Vec<(String, String)>,
+    /// Longest grace of a pod evicted by a soft threshold, seconds.
+    pub eviction_max_pod_grace_secs: i64,
+    /// A pressure condition stays this long after its cause has gone.
+    pub eviction_pressure_transition: Duration,
     /// How clients of the server prove who they are.
     pub server_auth: ServerAuth,
     /// Serve `/logs`, exec, attach and port-forward.
@@ -170,13 +186,68 @@ impl Config {
             serialize_image_pulls: true,
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
+            credential_provider_config: None,
+            credential_provider_bin_dir: None,
+            image_gc_min_age: Duration::from_secs(120),
+            image_gc_max_age: Duration::ZERO,
             allowed_unsafe_sysctls: vec![],
             memory_reserved_bytes: 0,
             cpu_reserved_milli: 0,
             eviction_hard: EVICTION_HARD_DEFAULT.iter().map(|(s, v)| ((*s).into(), (*v).into())).collect(),
+            eviction_soft: vec![],
+            eviction_minimum_reclaim: vec![],
+            eviction_max_pod_grace_secs: 0,
+            eviction_pressure_transition: Duration::from_secs(300),
             server_auth: ServerAuth::default(),
             debugging_handlers: true,
             server_tls_bootstrap: false,
+        }
+    }
+}
+
+/// Go's durations: `10s`, `1m30s`, `200ms`, `2h`, `0`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = (!rest.is_empty()).then_some(Duration::ZERO)?;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let secs = match &rest[..unit_len] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        rest = &rest[unit_len..];
+        total += Duration::try_from_secs_f64(number * secs).ok()?;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_writes_them() {
+        for (text, millis) in [
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("1m30s", Some(90_000)),
+            ("200ms", Some(200)),
+            ("1.5h", Some(5_400_000)),
+            ("", None),
+            ("5", None),
+            ("5d", None),
+            ("s", None),
+        ] {
+            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
         }
     }
 }

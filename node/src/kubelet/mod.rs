@@ -24,6 +24,8 @@ pub mod cluster;
 
 pub mod csi;
 
+pub mod devices;
+
 pub mod volumes;
 
 pub mod images;

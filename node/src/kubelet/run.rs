@@ -23,8 +23,10 @@ use super::cluster::services::Services;
 use super::config::Config;
 use super::cri::{CriError, Runtime};
 use super::csi::Plugins;
+use super::devices::manager::Manager as DeviceManager;
 use super::eviction::{self, Pressure};
 use super::images::Images;
+use super::images::providers::{ProviderError, Providers};
 use super::node::facts::Facts;
 use super::node::{lease, reporter::Reporter};
 use super::pod::spec;
@@ -64,6 +66,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Programs for registries' credentials cannot be used.
+    #[error(transparent)]
+    Providers(#[from] ProviderError),
     /// The token fired before the runtime answered.
     #[error("stopped before the runtime answered: {0}")]
     Stopped(CriError),
@@ -118,18 +123,25 @@ fn make_folders(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn context(config: Config, client: Client, runtime: Runtime, shutdown: &CancellationToken) -> Arc<Context> {
+fn context(
+    config: Config,
+    client: Client,
+    runtime: Runtime,
+    providers: Providers,
+    shutdown: &CancellationToken,
+) -> Arc<Context> {
     let facts = Facts::read(&config.root_dir, runtime.version());
     let recorder = Recorder::new(client.clone(), &config.node_name);
     let objects = Arc::new(Objects::new(client.clone()));
     let csi = Arc::new(Plugins::new(client.clone(), &config.node_name));
     let layout = Layout::new(&config.root_dir);
     Arc::new(Context {
+        devices: DeviceManager::new(layout.device_plugins()),
         volumes: Volumes::new(client.clone(), layout, Arc::clone(&objects), Arc::clone(&csi)),
         csi,
         objects,
         services: Services::watch(client.clone(), shutdown.clone()),
-        images: Images::new(runtime.clone(), recorder.clone(), config.serialize_image_pulls),
+        images: Images::new(runtime.clone(), recorder.clone(), &config, providers),
         recorder,
         cgroups: Cgroups::new(&config),
         runtime_classes: RuntimeClasses::new(client.clone()),
@@ -140,6 +152,7 @@ fn context(config: Config, client: Client, runtime: Runtime, shutdown: &Cancella
         apparmor: std::path::Path::new("/sys/kernel/security/apparmor").exists(),
         allocatable: RwLock::default(),
         network_error: RwLock::default(),
+        addresses_changed: Notify::new(),
         relist: Notify::new(),
         runtime,
         client,
@@ -154,11 +167,15 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Kubelet, StartError> {
     make_folders(&config)?;
+    let providers = Providers::read(
+        config.credential_provider_config.as_deref(),
+        config.credential_provider_bin_dir.as_deref(),
+    )?;
     let runtime = connect(&config.runtime_endpoint, &shutdown).await?;
-    let context = context(config, client, runtime, &shutdown);
-    let pool = Pool::new(Arc::clone(&context));
+    let context = context(config, client, runtime, providers, &shutdown);
     let health = Arc::new(Health::default());
-    let pressure = Arc::new(Pressure::default());
+    let pressure = Arc::new(Pressure::new(context.config.eviction_pressure_transition));
+    let pool = Pool::new(context);
     let complete = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
 
@@ -171,6 +188,7 @@ pub async fn start(
     tasks.spawn(super::logs::rotate::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::images::gc::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::csi::registration::run(Arc::clone(&pool), shutdown.clone()));
+    tasks.spawn(super::devices::server::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::static_pods::run(Arc::clone(&pool), shutdown.clone()));
     let reporter = Reporter::new(Arc::clone(&pool), health, pressure);
     tasks.spawn(be_a_node(reporter, Arc::clone(&pool), shutdown.clone()));

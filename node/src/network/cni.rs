@@ -24,8 +24,6 @@ pub struct CniConfig {
     pub pod_cidrs: Vec<IpNet>,
     /// Where host-local keeps addresses that are in use.
     pub state_dir: PathBuf,
-    /// The portmap plugin can work here.
-    pub port_mappings: bool,
 }
 
 impl CniConfig {
@@ -35,7 +33,8 @@ impl CniConfig {
             self.pod_cidrs.iter().map(|net| json!([{"subnet": net.trunc().to_string()}])).collect();
         let default = |net: &IpNet| json!({"dst": if net.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" }});
         let routes: Vec<Value> = self.pod_cidrs.iter().map(default).collect();
-        let mut plugins = vec![json!({
+        // Host ports are served by rules of our own (`host_ports`): the portmap plugin needs iptables.
+        let plugins = [json!({
             "type": "bridge",
             "bridge": self.bridge,
             "mtu": self.mtu,
@@ -46,9 +45,6 @@ impl CniConfig {
             "hairpinMode": true,
             "ipam": {"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": self.state_dir},
         })];
-        if self.port_mappings {
-            plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}));
-        }
         let list = json!({"cniVersion": CNI_VERSION, "name": NETWORK_NAME, "plugins": plugins});
         format!("{list:#}\n")
     }
@@ -102,7 +98,6 @@ mod tests {
             mtu: 1_450,
             pod_cidrs: ["10.1.2.0/24", "fd00:2::/64"].map(|net| net.parse().expect("a range")).into(),
             state_dir: "/state".into(),
-            port_mappings: true,
         };
         let parsed: Value = serde_json::from_str(&config.render()).expect("JSON");
         assert_eq!(
@@ -110,7 +105,7 @@ mod tests {
             json!([[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:2::/64"}]])
         );
         assert_eq!(parsed["plugins"][0]["ipam"]["routes"], json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
-        assert_eq!(parsed["plugins"].as_array().map(Vec::len), Some(2));
+        assert_eq!(parsed["plugins"].as_array().map(Vec::len), Some(1));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod cni;
 mod diff;
 pub mod feed;
+pub mod host_ports;
 mod kernel;
 pub mod masquerade;
 pub mod nft;
@@ -19,5 +20,6 @@ mod shell;
 mod sysctl;
 pub mod view;
 
+pub use kernel::OVERLAY;
 pub use options::{NEEDS, Options};
 pub use shell::run;

@@ -23,8 +23,6 @@ pub struct Options {
     pub feed: Option<Subscription>,
     /// Where the runtime looks for CNI configurations.
     pub cni_conf_dir: PathBuf,
-    /// Where the CNI plugins are; `None` searches the usual places.
-    pub cni_bin_dir: Option<PathBuf>,
     /// Where host-local keeps addresses that are in use. Must differ between nodes that share a file system.
     pub state_dir: PathBuf,
     /// Pod ranges of this node while the Node object names none.
@@ -47,7 +45,6 @@ impl Options {
             node_name: node_name.into(),
             feed: None,
             cni_conf_dir: PathBuf::from("/etc/cni/net.d"),
-            cni_bin_dir: None,
             state_dir: PathBuf::from("/var/lib/cni/networks"),
             pod_cidrs: Vec::new(),
             cluster_cidrs: Vec::new(),

@@ -29,7 +29,6 @@ use super::{
 const RESYNC_PERIOD: Duration = Duration::from_secs(15);
 /// Node objects change in bursts (every heartbeat of a new node); one look serves them all.
 const SETTLE: Duration = Duration::from_millis(200);
-const PLUGIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 
 /// Why a look at the network broke off. The next look tries again.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +154,6 @@ impl Network {
             mtu: plan::pod_mtu(&me, &interfaces),
             pod_cidrs: me.pod_cidrs.clone(),
             state_dir: self.options.state_dir.clone(),
-            port_mappings: port_mappings(self.options.cni_bin_dir.as_deref()),
         };
         // Last: from here on the runtime starts pods.
         if cni::write(&dir, &config.render()).map_err(failed)? {
@@ -228,13 +226,4 @@ impl Network {
         self.masquerade = None;
         Ok(self.options.nft.apply(&masquerade::removal()).await?)
     }
-}
-
-/// The portmap plugin writes its rules with iptables: without it every pod with a host port would fail to start.
-fn port_mappings(plugin_dir: Option<&Path>) -> bool {
-    let dirs = plugin_dir
-        .map_or_else(|| PLUGIN_DIRS.iter().map(PathBuf::from).collect(), |dir| vec![dir.to_owned()]);
-    let has_plugin = dirs.iter().any(|dir| dir.join("portmap").exists());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    has_plugin && std::env::split_paths(&path).any(|dir| dir.join("iptables").exists())
 }

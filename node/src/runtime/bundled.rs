@@ -10,15 +10,22 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::config::Paths;
 use crate::kubelet::cri::Runtime;
-use crate::kubelet::cri::client::timed;
+use crate::kubelet::cri::client::{socket_path, timed};
 use crate::kubelet::node::facts::go_arch;
 
 /// The sandbox's image.
 pub const PAUSE: &str = "registry.quarterdeck.local/pause:v1";
 /// The example image.
 pub const WEB: &str = "registry.quarterdeck.local/web:v1";
+
+/// Where only images of this program come from.
+const REGISTRY: &str = "registry.quarterdeck.local/";
+
+/// True for the name of an image that is built in here: nothing but this program could bring it back.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(REGISTRY)
+}
 
 const PAUSE_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 const WEB_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/web"));
@@ -103,19 +110,20 @@ pub fn archive(reference: &str, program: &str, binary: &[u8]) -> Vec<u8> {
     ])
 }
 
-/// Imports every bundled image that the runtime does not have as it is here.
-pub async fn import_all(paths: &Paths) -> Result<(), ImportError> {
-    let endpoint = paths.socket().display().to_string();
-    let runtime = Runtime::connect(&endpoint).await?;
+/// Imports every bundled image that the runtime at `endpoint` does not have as it is here. `dir` is a folder of the
+/// agent's own, where it notes what it has imported.
+pub async fn import_all(endpoint: &str, dir: &Path) -> Result<(), ImportError> {
+    let endpoint = socket_path(endpoint);
+    let runtime = Runtime::connect(endpoint).await?;
     for (image, program, binary) in [(PAUSE, "pause", PAUSE_PROGRAM), (WEB, "web", WEB_PROGRAM)] {
         let archive = archive(image, program, binary);
-        let mark = paths.root.join(format!("{program}.imported"));
+        let mark = dir.join(format!("{program}.imported"));
         let digest = hex::encode(Sha256::digest(&archive));
         let current = std::fs::read_to_string(&mark).is_ok_and(|d| d == digest);
         if current && is_there(&runtime, image).await {
             continue;
         }
-        import(&endpoint, paths, image, program, &archive).await?;
+        import(endpoint, dir, image, program, &archive).await?;
         let write = |source| ImportError::Write { path: mark.display().to_string(), source };
         std::fs::write(&mark, digest).map_err(write)?;
     }
@@ -130,13 +138,13 @@ async fn is_there(runtime: &Runtime, image: &str) -> bool {
 
 async fn import(
     endpoint: &str,
-    paths: &Paths,
+    dir: &Path,
     image: &'static str,
     program: &str,
     archive: &[u8],
 ) -> Result<(), ImportError> {
-    let file = paths.state.join(format!("{program}.tar"));
-    let written = write_archive(&file, archive);
+    let file = dir.join(format!("{program}.tar"));
+    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, archive));
     written.map_err(|source| ImportError::Write { path: file.display().to_string(), source })?;
     let run = Command::new("ctr")
         .args(["--address", endpoint, "--namespace", "k8s.io", "images", "import"])
@@ -148,15 +156,22 @@ async fn import(
     let output = output
         .map_err(|_| failed(format!("no end after {IMPORT_LIMIT:?}")))?
         .map_err(|e| failed(format!("ctr: {e}")))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
+    pin(endpoint, image).await;
+    Ok(())
 }
 
-fn write_archive(file: &Path, archive: &[u8]) -> io::Result<()> {
-    std::fs::write(file, archive)
+/// Tells the runtime that the image stays; those too old to know the label leave it to the agent's own rule.
+async fn pin(endpoint: &str, image: &str) {
+    let run = Command::new("ctr")
+        .args(["--address", endpoint, "--namespace", "k8s.io", "images", "label", image])
+        .arg("io.cri-containerd.pinned=pinned")
+        .output();
+    if let Ok(Err(error)) = tokio::time::timeout(IMPORT_LIMIT, run).await {
+        tracing::warn!(%error, image, "cannot pin an image");
+    }
 }
 
 #[cfg(test)]

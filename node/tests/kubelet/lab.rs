@@ -1,5 +1,6 @@
 //! One kubelet with its own containerd in its own folders, and clients of its server.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +126,8 @@ impl Lab {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
         if let Some(reason) = missing() {
-            println!("skipped: {reason}");
+            // libtest swallows what passing tests print to the macros.
+            let _ = writeln!(std::io::stderr(), "skipped: {reason}");
             assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: {reason}");
             return None;
         }
@@ -142,7 +144,7 @@ impl Lab {
         std::fs::create_dir_all(root.path().join("manifests")).expect("made");
         let shutdown = CancellationToken::new();
         let supervisor = Supervisor::start(root.path(), shutdown.clone()).await.expect("containerd");
-        bundled::import_all(&supervisor.paths()).await.expect("the images");
+        bundled::import_all(&supervisor.endpoint(), &supervisor.paths().root).await.expect("the images");
         let client = certified_client();
         std::fs::write(root.path().join("ca.crt"), &client.ca_pem).expect("written");
         let mut lab = Self {
@@ -159,7 +161,7 @@ impl Lab {
         Some(lab)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
@@ -181,6 +183,14 @@ impl Lab {
         self.agent = self.shutdown.child_token();
         let kubelet = start(config, unreachable_api(), self.agent.clone()).await.expect("a kubelet");
         self.kubelet = Some(kubelet);
+    }
+
+    pub async fn wait_for_file(&self, path: &Path, limit: Duration) {
+        let end = tokio::time::Instant::now() + limit;
+        while !path.exists() {
+            assert!(tokio::time::Instant::now() < end, "{} does not appear", path.display());
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     pub async fn restart_agent(&mut self) {

@@ -4,7 +4,9 @@
 //! Needs root, containerd, runc and the standard CNI plugins. Where they are missing the tests print
 //! `skipped: <reason>`; with `CI=true` that is a failure.
 
+mod devices;
 mod lab;
+mod storage;
 
 use std::time::Duration;
 

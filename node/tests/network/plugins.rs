@@ -16,7 +16,7 @@ fn plugins() -> Option<PathBuf> {
     let dirs = ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from);
     let found = dirs.into_iter().find(|dir| dir.join("bridge").exists() && dir.join("host-local").exists());
     if found.is_none() {
-        println!("skipped: the CNI plugins bridge and host-local are missing");
+        let _ = writeln!(std::io::stderr(), "skipped: the CNI plugins bridge and host-local are missing");
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CNI plugins must be installed in CI");
     }
     found
@@ -55,7 +55,6 @@ fn pods_get_addresses_of_both_families_and_give_them_back() {
         mtu: 1_450,
         pod_cidrs: ["10.79.1.0/24", "fd79:1::/64"].map(|net| net.parse().expect("a range")).into(),
         state_dir: state.path().into(),
-        port_mappings: false,
     };
     let list: Value = serde_json::from_str(&config.render()).expect("JSON");
     let node = Namespace::new("plug-n");

@@ -37,6 +37,11 @@ impl Objects {
         Self { client, config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 
+    /// The API, as this node.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// A ConfigMap; `None` if it does not exist. An error means the API gave no answer and nothing is known.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, kube::Error> {
         let key = (namespace.to_owned(), name.to_owned());

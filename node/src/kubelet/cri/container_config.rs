@@ -29,6 +29,8 @@ pub struct ContainerInputs<'a> {
     pub mounts: Vec<cri::Mount>,
     /// Devices from plugins and block volumes.
     pub devices: Vec<cri::Device>,
+    /// Annotations that device plugins want the runtime to see.
+    pub annotations: BTreeMap<String, String>,
     /// Devices by CDI name.
     pub cdi_devices: Vec<cri::CdiDevice>,
     /// The container whose processes an ephemeral one shares.
@@ -67,7 +69,10 @@ pub fn container_config(inputs: ContainerInputs<'_>) -> Result<cri::ContainerCon
         devices,
         cdi_devices: inputs.cdi_devices,
         labels: names::container_labels(pod, container),
-        annotations: names::container_annotations(pod, container, restart_count),
+        annotations: names::container_annotations(pod, container, restart_count)
+            .into_iter()
+            .chain(inputs.annotations)
+            .collect(),
         log_path: names::container_log_path(&container.name, restart_count),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
@@ -111,6 +116,7 @@ mod tests {
             env: &env,
             mounts: vec![],
             devices: vec![],
+            annotations: BTreeMap::new(),
             cdi_devices: vec![],
             target: None,
             machine: Machine { memory_bytes: 1, cfs_quota: true },

@@ -9,6 +9,8 @@ pub mod registration;
 
 pub mod publish;
 
+pub mod expand;
+
 pub mod vol_data;
 
 pub use registry::Plugins;

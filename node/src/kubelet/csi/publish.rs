@@ -255,11 +255,16 @@ impl Plugins {
     }
 }
 
-fn staging_path(layout: &Layout, driver: &str, volume_id: &str) -> PathBuf {
+pub(super) fn staging_path(layout: &Layout, driver: &str, volume_id: &str) -> PathBuf {
     layout.plugins().join("kubernetes.io/csi").join(driver).join(sha256_hex(volume_id)).join("globalmount")
 }
 
-fn capability(block: bool, fs_type: &str, flags: &[String], modes: &[String]) -> csi::VolumeCapability {
+pub(super) fn capability(
+    block: bool,
+    fs_type: &str,
+    flags: &[String],
+    modes: &[String],
+) -> csi::VolumeCapability {
     use csi::volume_capability::access_mode::Mode;
     use csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
     let has = |mode: &str| modes.iter().any(|m| m == mode);

@@ -26,7 +26,8 @@ impl Plugins {
         found.ok_or_else(|| format!("driver name {name} not found in the list of registered CSI drivers"))
     }
 
-    pub(super) fn insert(&self, driver: Driver) {
+    /// Takes a driver in; one of the same name is replaced.
+    pub fn insert(&self, driver: Driver) {
         self.drivers.write().insert(driver.name.clone(), driver);
     }
 

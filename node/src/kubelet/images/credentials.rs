@@ -29,6 +29,12 @@ fn entries(secret: &Secret) -> Vec<(String, Value)> {
     object.into_iter().collect()
 }
 
+/// True if a pattern (`*.example.com/team`) covers the image.
+pub fn fits(pattern: &str, image: &str) -> bool {
+    let (registry, path) = registry_and_path(image);
+    matches(pattern, &registry, &path)
+}
+
 /// A pattern is a host (with `*` for one label), maybe a port, maybe the beginning of a path.
 fn matches(pattern: &str, registry: &str, path: &str) -> bool {
     let pattern = pattern.trim_start_matches("https://").trim_start_matches("http://");

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use proto::cri;
 use tokio::sync::Semaphore;
 
+use super::providers::Providers;
 use super::{credentials, names};
 use crate::kubelet::cluster::events::Recorder;
+use crate::kubelet::config::Config;
 use crate::kubelet::cri::Runtime;
 use crate::kubelet::cri::client::timed;
 use crate::kubelet::cri::security::ImageUser;
@@ -39,29 +41,46 @@ pub enum ImageError {
     Refused(Waiting),
 }
 
+#[derive(Clone, Copy)]
+struct Age {
+    seen: Instant,
+    used: Option<Instant>,
+}
+
 /// The manager. Shared by every pod's worker.
 pub struct Images {
     runtime: Runtime,
     recorder: Recorder,
     pulls: Semaphore,
-    /// When each image was last used by a container, for garbage collection.
-    used: Mutex<HashMap<String, Instant>>,
+    providers: Providers,
+    /// When each image was first seen, and when it was last used by a container, for garbage collection.
+    ages: Mutex<HashMap<String, Age>>,
+    pub(super) age_min: Duration,
 }
 
 impl Images {
     /// A manager over the runtime.
-    pub fn new(runtime: Runtime, recorder: Recorder, serialize: bool) -> Arc<Self> {
-        let pulls = Semaphore::new(if serialize { 1 } else { PARALLEL_PULLS });
-        Arc::new(Self { runtime, recorder, pulls, used: Mutex::default() })
+    pub fn new(runtime: Runtime, recorder: Recorder, config: &Config, providers: Providers) -> Arc<Self> {
+        let pulls = Semaphore::new(if config.serialize_image_pulls { 1 } else { PARALLEL_PULLS });
+        let age_min = config.image_gc_min_age;
+        Arc::new(Self { runtime, recorder, pulls, providers, ages: Mutex::default(), age_min })
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
-    /// When an image was last used, if it was since the agent started.
-    pub fn last_used(&self, id: &str) -> Option<Instant> {
-        self.used.lock().get(id).copied()
+    /// Notes the images that are there, and forgets those that are not.
+    pub(super) fn note_seen<'a>(&self, ids: impl Iterator<Item = &'a str>, now: Instant) {
+        let mut ages = self.ages.lock();
+        let fresh = |id: &str| ages.get(id).copied().unwrap_or(Age { seen: now, used: None });
+        *ages = ids.map(|id| (id.to_owned(), fresh(id))).collect();
+    }
+
+    /// When an image was last used or first seen, and whether it was used since the agent started.
+    pub(super) fn idle_since(&self, id: &str) -> Option<(Instant, bool)> {
+        let age = *self.ages.lock().get(id)?;
+        Some((age.used.unwrap_or(age.seen), age.used.is_some()))
     }
 
     async fn look(&self, image: &str) -> Result<Option<cri::Image>, Waiting> {
@@ -160,6 +179,7 @@ impl Images {
     ) -> Result<(), String> {
         let mut tries: Vec<Option<cri::AuthConfig>> =
             credentials::for_image(image, secrets).into_iter().map(Some).collect();
+        tries.extend(self.providers.for_image(image).await.into_iter().map(Some));
         if tries.is_empty() {
             tries.push(None);
         }
@@ -181,7 +201,10 @@ impl Images {
     }
 
     fn pulled(&self, image: &cri::Image) -> Pulled {
-        self.used.lock().insert(image.id.clone(), Instant::now());
+        let now = Instant::now();
+        let mut ages = self.ages.lock();
+        ages.entry(image.id.clone()).or_insert(Age { seen: now, used: None }).used = Some(now);
+        drop(ages);
         Pulled {
             reference: image.id.clone(),
             user: ImageUser { uid: image.uid.as_ref().map(|u| u.value), username: image.username.clone() },

@@ -4,6 +4,8 @@ pub mod names;
 
 pub mod credentials;
 
+pub mod providers;
+
 pub mod manager;
 
 pub mod gc;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +53,23 @@ async fn rotate(pool: &Pool, id: &str, log: &Path) -> io::Result<()> {
         fs::rename(aside, log)?;
         return Err(io::Error::other(error));
     }
+    let log = log.to_owned();
+    tokio::task::spawn_blocking(move || compress_old(&log)).await.map_err(io::Error::other)?
+}
+
+/// Compresses what was rotated away, but for the newest, which the runtime may still hold open.
+fn compress_old(log: &Path) -> io::Result<()> {
+    let mut old = files(log);
+    old.pop();
+    old.pop();
+    for plain in old.into_iter().filter(|f| f.extension().is_none_or(|e| e != "gz")) {
+        let half = PathBuf::from(format!("{}.tmp", log.display()));
+        let mut gzip = GzEncoder::new(fs::File::create(&half)?, Compression::default());
+        io::copy(&mut fs::File::open(&plain)?, &mut gzip)?;
+        gzip.finish()?;
+        fs::rename(&half, format!("{}.gz", plain.display()))?;
+        fs::remove_file(plain)?;
+    }
     Ok(())
 }
 
@@ -80,7 +99,7 @@ pub fn files(log: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return vec![] };
     let mut rotated: Vec<PathBuf> = entries
         .flatten()
-        .filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)))
+        .filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix) && !n.ends_with(".tmp")))
         .map(|e| e.path())
         .collect();
     // Names end in their time: the order of names is the order of age.
@@ -102,7 +121,28 @@ pub fn remove_all(log: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    #[test]
+    fn all_but_the_newest_are_compressed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = dir.path().join("0.log");
+        for (name, text) in [("0.log", "d"), ("0.log.1", "a"), ("0.log.2", "b"), ("0.log.3", "c")] {
+            fs::write(dir.path().join(name), text).expect("written");
+        }
+        compress_old(&log).expect("compressed");
+        let names: Vec<String> = files(&log)
+            .into_iter()
+            .filter_map(|f| f.file_name().map(|n| n.to_string_lossy().into_owned()))
+            .collect();
+        assert_eq!(names, ["0.log.1.gz", "0.log.2.gz", "0.log.3", "0.log"]);
+        let file = fs::File::open(dir.path().join("0.log.2.gz")).expect("there");
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+        assert_eq!(text, "b");
+    }
 
     #[test]
     fn the_oldest_go_first() {
@@ -116,6 +156,7 @@ mod tests {
         let left: Vec<String> = files(&log).into_iter().filter_map(|f| fs::read_to_string(f).ok()).collect();
         assert_eq!(left, ["3", "4"]);
         assert_eq!(move_aside(&log, 3, Timestamp::UNIX_EPOCH).expect("looked"), None);
+        compress_old(&log).expect("compressed");
         remove_all(&log);
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0);
     }

@@ -18,7 +18,7 @@ use crate::kubelet::config::Config;
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
 use crate::kubelet::csi::vol_data;
 use crate::kubelet::eviction::Pressure;
-use crate::kubelet::quantity;
+use crate::kubelet::eviction::thresholds::amount;
 use crate::kubelet::worker::pleg::Health;
 use crate::kubelet::worker::{Context, Pool};
 
@@ -128,7 +128,7 @@ impl Reporter {
         problems.extend(self.health.problem(Timestamp::now()));
         let threshold = |signal: &str, of: u64| {
             let text = config.eviction_hard.iter().find(|(s, _)| s == signal).map(|(_, v)| v.as_str());
-            text.map_or(0, |text| threshold_bytes(text, of))
+            text.map_or(0, |text| amount(text, of))
         };
         let signals = self.pressure.current();
         {
@@ -145,7 +145,7 @@ impl Reporter {
                 + threshold("memory.available", facts.memory_bytes),
             cpu_reserved_milli: config.cpu_reserved_milli,
             disk_reserved_bytes: threshold("nodefs.available", facts.disk_bytes),
-            devices: vec![],
+            devices: self.context.devices.totals(),
             problems,
             memory_pressure: signals.memory,
             disk_pressure: signals.disk,
@@ -222,15 +222,6 @@ impl Reporter {
 
 fn is_ready(status: &NodeStatus) -> bool {
     status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
-/// A threshold in bytes: an amount or a share of `of`.
-pub fn threshold_bytes(text: &str, of: u64) -> u64 {
-    if let Some(percent) = text.strip_suffix('%').and_then(|p| p.parse::<f64>().ok()) {
-        return (of as f64 * percent / 100.0) as u64;
-    }
-    let amount = quantity::parse_nano(text).unwrap_or(0) / quantity::NANO;
-    u64::try_from(amount).unwrap_or(0)
 }
 
 /// True if the API still shows what is ours.

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::container_status::Waiting;
 use super::observed::{Observed, ProbeView};
+use super::resize::Verdict;
 use super::spec::Kind;
 use super::status::Failure;
 
@@ -124,7 +125,7 @@ pub struct Stop {
 }
 
 /// What a step looks at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The desired pod with the API's status.
     pub pod: &'a Pod,
@@ -140,6 +141,8 @@ pub struct Inputs<'a> {
     pub host_ips: &'a [String],
     /// The runtime's name, the scheme of container ids.
     pub runtime: &'a str,
+    /// Says whether there is room for the pod's changed resources.
+    pub judge: &'a dyn Fn(&Pod) -> Verdict,
     /// Now.
     pub now: Timestamp,
 }

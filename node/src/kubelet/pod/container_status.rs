@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Container, Observed, ProbeView, State};
-use super::resize::Given;
+use super::resize::{Given, Standing};
 use super::restart::should_start;
 use super::spec::{self, Kind};
 
@@ -62,6 +62,8 @@ pub struct StatusInputs<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// The resources running containers were given.
     pub given: &'a Given,
+    /// Where a change of resources stands.
+    pub resize: Option<&'a Standing>,
     /// The statuses reported before.
     pub old: &'a PodStatus,
     /// The runtime's name, the scheme of container ids.

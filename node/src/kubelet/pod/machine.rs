@@ -16,7 +16,7 @@ use super::container_status::{StatusInputs, Waiting};
 use super::observed::{Container, Observed, State};
 use super::phase::Phase;
 use super::plan::{Plan, Start, plan};
-use super::resize::{self, Given, Resize};
+use super::resize::{self, Given, Standing};
 use super::spec;
 use super::status::{Failure, finalize, pod_status, rejected_status};
 
@@ -52,8 +52,9 @@ pub struct Machine {
     start_errors: BTreeMap<String, StartError>,
     pub(super) waiting: BTreeMap<String, Waiting>,
     noticed: BTreeMap<String, Timestamp>,
-    given: Given,
-    resizing: Given,
+    pub(super) given: Given,
+    pub(super) resizing: Given,
+    pub(super) resize: Option<Standing>,
     step_backoff: StepBackoff,
     old: Option<PodStatus>,
 }
@@ -105,9 +106,7 @@ impl Machine {
                 self.torn_down = true;
                 self.volumes_ready = false;
             }
-            (Ticket::Resize(id), Outcome::Done) => {
-                self.given.extend(self.resizing.remove_entry(id));
-            }
+            (Ticket::Resize(id), outcome) => self.resized(id, outcome),
             (Ticket::Kill(id), _) => {
                 self.kill_grace.remove(id);
             }
@@ -162,6 +161,7 @@ impl Machine {
             probes: inputs.probes,
             waiting: &self.waiting,
             given: &self.given,
+            resize: self.resize.as_ref(),
             old: &old,
             runtime: inputs.runtime,
             ending,
@@ -200,7 +200,7 @@ impl Machine {
             let grace = kill.grace_secs.unwrap_or_else(|| spec::termination_grace_secs(inputs.pod));
             self.kill((&kill.id, &kill.name), grace, kill.message.clone(), inputs.now, output);
         }
-        self.resize(inputs, &plan, output);
+        self.step_resize(inputs, &plan, output);
         if plan.kill_pod && plan.create_sandbox.is_none() {
             // The phase turns terminal with the same observation; what still runs (sidecars, a failed
             // pod's rest) is stopped by the ending steps.
@@ -217,30 +217,6 @@ impl Machine {
         match plan.create_sandbox {
             Some(attempt) => self.renew_sandbox(inputs, attempt, output),
             None => self.start_next(inputs, &plan, output),
-        }
-    }
-
-    fn resize(&mut self, inputs: &Inputs<'_>, plan: &Plan, output: &mut Output) {
-        for change in resize::plan(&self.given, inputs.pod, inputs.observed) {
-            match change {
-                Resize::Restart { id, name } => {
-                    let grace = spec::termination_grace_secs(inputs.pod);
-                    let message = format!("Container {name} resize requires restart, will be restarted");
-                    self.kill((&id, &name), grace, message, inputs.now, output);
-                }
-                Resize::InPlace { id, .. } if plan.kill.iter().any(|k| k.id == id) => {}
-                Resize::InPlace { id, name } => {
-                    if self.in_flight.contains(&Ticket::Resize(id.clone()))
-                        || !self.step_may_retry(inputs.now, output)
-                    {
-                        continue;
-                    }
-                    if let Some((_, container)) = spec::find_container(inputs.pod, &name) {
-                        self.resizing.insert(id.clone(), container.resources.unwrap_or_default());
-                        output.actions.push(Action::ResizeContainer { id, name });
-                    }
-                }
-            }
         }
     }
 
@@ -453,6 +429,6 @@ impl StepBackoff {
     }
 }
 
-fn later(from: Timestamp, by: SignedDuration) -> Timestamp {
+pub(super) fn later(from: Timestamp, by: SignedDuration) -> Timestamp {
     from.saturating_add(by).unwrap_or(Timestamp::MAX)
 }

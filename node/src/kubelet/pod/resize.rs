@@ -11,6 +11,38 @@ use super::spec::{self, Kind};
 /// The resources each running container was given, by its id.
 pub type Given = BTreeMap<String, ResourceRequirements>;
 
+/// What this machine says to changed resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is room for them now.
+    #[default]
+    Feasible,
+    /// There will be room once others leave. The text is upstream's.
+    Deferred(String),
+    /// There never will be.
+    Infeasible(String),
+}
+
+/// Where a resize stands, as a condition of the pod shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// `PodResizePending`, with reason and message.
+    Pending(&'static str, String),
+    /// `PodResizeInProgress`, with the last error if there was one.
+    InProgress(Option<String>),
+}
+
+impl Verdict {
+    /// What keeps the resize from beginning.
+    pub fn pending(self) -> Option<Standing> {
+        match self {
+            Verdict::Feasible => None,
+            Verdict::Deferred(message) => Some(Standing::Pending("Deferred", message)),
+            Verdict::Infeasible(message) => Some(Standing::Pending("Infeasible", message)),
+        }
+    }
+}
+
 /// What a changed container needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resize {

@@ -1,13 +1,19 @@
 //! The pod's whole API status from what is known now and what was reported before.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{OWNED, any_regular_started, conditions};
 use super::container_status::{StatusInputs, Statuses, container_statuses, lost};
 use super::phase::{Phase, phase};
+use super::resize::Standing;
 use super::{qos, spec};
+
+/// The reason of pods that had to go because the machine needs what they use.
+pub const EVICTED: &str = "Evicted";
+/// The condition that tells why a pod was made to end.
+const DISRUPTION: &str = "DisruptionTarget";
 
 /// A failure that ends the pod whatever its containers say: reason and message of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub fn pod_status(
     let foreign = api.conditions.iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str()));
     let mut all: Vec<_> = foreign.cloned().collect();
     all.append(&mut conditions);
+    note_disruption(&mut all, failure, inputs.old, now);
+    all.extend(inputs.resize.map(|standing| resize_condition(inputs.pod, standing, inputs.old, now)));
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         conditions: Some(all),
@@ -58,6 +66,41 @@ pub fn pod_status(
     }
     set_addresses(&mut status, inputs, host_ips);
     status
+}
+
+/// An evicted pod says so in a condition too, which Jobs look at.
+fn note_disruption(all: &mut Vec<PodCondition>, failure: Option<&Failure>, old: &PodStatus, now: Timestamp) {
+    let Some(failure) = failure.filter(|f| f.reason == EVICTED) else { return };
+    let before = old.conditions.iter().flatten().find(|c| c.type_ == DISRUPTION).cloned();
+    all.retain(|c| c.type_ != DISRUPTION);
+    all.push(before.unwrap_or_else(|| PodCondition {
+        type_: DISRUPTION.to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(failure.message.clone()),
+        last_transition_time: Some(Time(now)),
+        ..Default::default()
+    }));
+}
+
+/// The condition that shows a change of resources which is not done.
+fn resize_condition(pod: &Pod, standing: &Standing, old: &PodStatus, now: Timestamp) -> PodCondition {
+    let (kind, reason, message) = match standing {
+        Standing::Pending(reason, message) => ("PodResizePending", Some(*reason), Some(message.clone())),
+        Standing::InProgress(error) => {
+            ("PodResizeInProgress", error.as_ref().map(|_| "Error"), error.clone())
+        }
+    };
+    let before = old.conditions.iter().flatten().find(|c| c.type_ == kind);
+    PodCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+        observed_generation: pod.metadata.generation,
+        last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+        last_probe_time: None,
+    }
 }
 
 /// The status of a pod this machine refuses: nothing of it ever ran.

@@ -3,6 +3,8 @@
 
 pub mod usage;
 
+pub mod local;
+
 pub mod rates;
 
 pub mod summary;

@@ -33,6 +33,14 @@ pub enum VolumeError {
         /// Why.
         text: String,
     },
+    /// A driver did not grow its volume.
+    #[error("MountVolume.NodeExpandVolume failed for volume \"{volume}\" : {text}")]
+    Expand {
+        /// The volume's name in the pod.
+        volume: String,
+        /// Why.
+        text: String,
+    },
     /// Something could not be unmounted or removed; trying again may help.
     #[error("cannot clean up {path}: {source}")]
     CleanUp {
@@ -130,6 +138,10 @@ impl Volumes {
             if prepared.volume.source.is_live() {
                 let done = setup.prepare(&prepared.volume).await;
                 done.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
+            }
+            let grown = self.csi.expand(&self.layout, pod, prepared).await;
+            if grown.map_err(|text| VolumeError::Expand { volume: name.clone(), text })? {
+                tracing::info!(pod = spec::display(pod), volume = name, "a volume has grown");
             }
         }
         Ok(())

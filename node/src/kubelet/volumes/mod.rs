@@ -23,6 +23,8 @@ pub mod source;
 
 pub mod tokens;
 
+mod trust;
+
 pub mod setup;
 
 pub mod container_mounts;

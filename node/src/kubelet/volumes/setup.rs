@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::payload::{self, File, Payload, PayloadError};
 use super::source::{Resolved, Source};
 use super::tokens::Tokens;
-use super::{atomic, fs_group, host_path, mounts};
+use super::{atomic, fs_group, host_path, mounts, trust};
 use crate::kubelet::cluster::objects::Objects;
 use crate::kubelet::fields::Allocatable;
 use crate::kubelet::pod::spec;
@@ -52,8 +52,13 @@ impl Setup<'_> {
         let dir = self.layout.volume(uid, volume.source.plugin(), &volume.dir_name);
         match &volume.source {
             Source::EmptyDir { medium, size_bytes } => self.empty_dir(&dir, medium, *size_bytes),
-            Source::HostPath { path, kind } => {
+            Source::HostPath { path, kind, open } => {
+                let fresh = !Path::new(path).exists();
                 host_path::prepare(Path::new(path), kind)?;
+                if *open && fresh {
+                    let path = Path::new(path);
+                    fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(io_text(path))?;
+                }
                 Ok(PathBuf::from(path))
             }
             Source::Local { path } => self.local(&dir, Path::new(path), volume),
@@ -205,8 +210,10 @@ impl Setup<'_> {
             let file = File { data: text.into_bytes(), mode, owner };
             return Ok([(token.path.clone(), file)].into());
         }
-        if one.cluster_trust_bundle.is_some() {
-            return Err("clusterTrustBundle projections are not served by this agent".into());
+        if let Some(bundle) = &one.cluster_trust_bundle {
+            let data = trust::read(self.objects.client(), bundle).await?.unwrap_or_default();
+            let mode = mode.unwrap_or(payload::DEFAULT_MODE).unsigned_abs();
+            return Ok([(bundle.path.clone(), File { data, mode, owner: None })].into());
         }
         Ok(Payload::new())
     }

@@ -11,6 +11,11 @@ use kube::{Api, Client};
 
 use crate::kubelet::pod::spec;
 
+/// Names the provisioner of a PV.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The cluster's own provisioner of folders on nodes.
+const LOCAL_PATH_PROVISIONER: &str = "quarterdeck.dev/local-path";
+
 /// One volume of a pod.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -18,6 +23,8 @@ pub struct Resolved {
     pub name: String,
     /// The folder's name on disk: the PV's where there is one.
     pub dir_name: String,
+    /// The claim it comes from.
+    pub claim: Option<String>,
     /// What it is.
     pub source: Source,
     /// The PV or claim demands read-only use.
@@ -46,6 +53,8 @@ pub enum Source {
         path: String,
         /// What must be there.
         kind: String,
+        /// A folder that is made may be written by everybody: it was provisioned for one claim.
+        open: bool,
     },
     /// A disk of the machine, through a PV.
     Local {
@@ -115,6 +124,7 @@ async fn resolve(client: &Client, pod: &Pod, volume: &Volume) -> Result<Resolved
     Ok(Resolved {
         name: volume.name.clone(),
         dir_name: volume.name.clone(),
+        claim: None,
         source: direct(volume),
         read_only: false,
         block: false,
@@ -133,7 +143,11 @@ fn direct(volume: &Volume) -> Source {
         };
     }
     if let Some(host) = &volume.host_path {
-        return Source::HostPath { path: host.path.clone(), kind: host.type_.clone().unwrap_or_default() };
+        return Source::HostPath {
+            path: host.path.clone(),
+            kind: host.type_.clone().unwrap_or_default(),
+            open: false,
+        };
     }
     let other = || {
         let value = serde_json::to_value(volume).unwrap_or_default();
@@ -179,13 +193,17 @@ async fn resolve_claim(
     if claimed_by.is_some() && claimed_by != claim.metadata.uid {
         return Err(format!("PV \"{pv_name}\" is claimed by another claim than {namespace}/{claim_name}"));
     }
-    Ok(resolve_pv(volume, &pv_name, &pv, read_only))
+    let mut resolved = resolve_pv(volume, &pv_name, &pv, read_only);
+    resolved.claim = Some(claim_name.to_owned());
+    Ok(resolved)
 }
 
 fn resolve_pv(volume: &Volume, pv_name: &str, pv: &PersistentVolume, read_only: bool) -> Resolved {
     let spec = pv.spec.clone().unwrap_or_default();
     let source = if let Some(host) = spec.host_path {
-        Source::HostPath { path: host.path, kind: host.type_.unwrap_or_default() }
+        let by = pv.metadata.annotations.as_ref().and_then(|a| a.get(PROVISIONED_BY));
+        let open = by.is_some_and(|by| by == LOCAL_PATH_PROVISIONER);
+        Source::HostPath { path: host.path, kind: host.type_.unwrap_or_default(), open }
     } else if let Some(local) = spec.local {
         Source::Local { path: local.path }
     } else if let Some(csi) = spec.csi {
@@ -196,6 +214,7 @@ fn resolve_pv(volume: &Volume, pv_name: &str, pv: &PersistentVolume, read_only: 
     Resolved {
         name: volume.name.clone(),
         dir_name: pv_name.to_owned(),
+        claim: None,
         source,
         read_only,
         block: spec.volume_mode.as_deref() == Some("Block"),

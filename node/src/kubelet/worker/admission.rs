@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::kubelet::fields::Allocatable;
 use crate::kubelet::pod::qos::SYSTEM_CRITICAL_PRIORITY;
+use crate::kubelet::pod::resize::Verdict;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 use crate::kubelet::quantity;
@@ -77,6 +78,20 @@ impl Admission<'_> {
             .or_else(|| self.out_of(pod, others))
     }
 
+    /// Whether there is room for a running pod's changed resources; `others` are the other active pods.
+    pub fn verdict<'p>(&self, pod: &Pod, others: impl Iterator<Item = &'p Pod> + Clone) -> Verdict {
+        for (resource, capacity) in self.allocatable.iter().filter(|(resource, _)| *resource != "pods") {
+            let unit = if resource == "cpu" { 1_000_000 } else { quantity::NANO };
+            let (wanted, capacity) = (requests(pod, resource) / unit, quantity::nano(capacity) / unit);
+            if wanted > capacity {
+                return Verdict::Infeasible(format!(
+                    "Node didn't have enough capacity: {resource}, requested: {wanted}, capacity: {capacity}"
+                ));
+            }
+        }
+        self.out_of(pod, others).map_or(Verdict::Feasible, |failure| Verdict::Deferred(failure.message))
+    }
+
     fn pressure(&self, pod: &Pod) -> Option<Failure> {
         let tolerates = spec::spec(pod)
             .tolerations
@@ -141,10 +156,9 @@ impl Admission<'_> {
         if count + 1 > capacity {
             return out("pods", 1, count, capacity);
         }
-        for (resource, unit) in
-            [("cpu", 1_000_000), ("memory", quantity::NANO), ("ephemeral-storage", quantity::NANO)]
-        {
-            let wanted = requests(pod, resource);
+        let units = |resource: &str| if resource == "cpu" { 1_000_000 } else { quantity::NANO };
+        for resource in self.allocatable.keys().filter(|resource| *resource != "pods") {
+            let (wanted, unit) = (requests(pod, resource), units(resource));
             let Some(capacity) = self.allocatable.get(resource).map(quantity::nano).filter(|_| wanted > 0)
             else {
                 continue;
@@ -209,6 +223,28 @@ mod tests {
         check(spec.clone(), "");
         spec["securityContext"] = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
         check(spec, "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+    }
+
+    #[test]
+    fn changed_resources_wait_for_room_or_never_get_it() {
+        let allocatable: Allocatable =
+            [("cpu".to_owned(), Quantity("2".into())), ("pods".to_owned(), Quantity("9".into()))].into();
+        let admission = Admission {
+            node: None,
+            allocatable: &allocatable,
+            unsafe_sysctls: &[],
+            memory_pressure: false,
+            disk_pressure: false,
+        };
+        let of =
+            |cpu: &str| pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}));
+        let other = of("1");
+        let verdict = |cpu: &str| admission.verdict(&of(cpu), [&other].into_iter());
+        assert_eq!(verdict("1"), Verdict::Feasible);
+        let text = "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000";
+        assert_eq!(verdict("1500m"), Verdict::Deferred(text.into()));
+        let text = "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000";
+        assert_eq!(verdict("3"), Verdict::Infeasible(text.into()));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::kubelet::cri::Runtime;
 use crate::kubelet::cri::resources::Machine;
 use crate::kubelet::cri::security::SecurityOptions;
 use crate::kubelet::csi::Plugins;
+use crate::kubelet::devices::manager::Manager as DeviceManager;
 use crate::kubelet::fields::Allocatable;
 use crate::kubelet::images::Images;
 use crate::kubelet::runtime_class::RuntimeClasses;
@@ -33,6 +34,8 @@ pub struct Context {
     pub volumes: Volumes,
     /// Storage drivers.
     pub csi: Arc<Plugins>,
+    /// Device plugins.
+    pub devices: Arc<DeviceManager>,
     /// ConfigMaps and Secrets.
     pub objects: Arc<Objects>,
     /// Services, for variables.
@@ -53,6 +56,8 @@ pub struct Context {
     pub allocatable: RwLock<Allocatable>,
     /// Why pods cannot get a network, if they cannot.
     pub network_error: RwLock<Option<String>>,
+    /// Fires when a pod got or lost its address.
+    pub addresses_changed: Notify,
     /// Asks the lister to look at once.
     pub relist: Notify,
 }
@@ -61,6 +66,11 @@ impl Context {
     /// The node's addresses as text, primary first.
     pub fn host_ips(&self) -> Vec<String> {
         self.config.node_ips.iter().map(ToString::to_string).collect()
+    }
+
+    /// True while anything of the pod is on this machine: its folder goes last.
+    pub fn is_known(&self, uid: &str) -> bool {
+        self.volumes.layout().pod(uid).exists()
     }
 
     /// The runtime's name, the scheme of container ids.

@@ -18,6 +18,7 @@ use crate::kubelet::pod::action::{Inputs, Notice, Outcome, Output, Stop, Ticket}
 use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::machine::Machine;
 use crate::kubelet::pod::observed::Observed;
+use crate::kubelet::pod::resize::Verdict;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 use crate::kubelet::probes::ProbeSet;
@@ -57,6 +58,8 @@ pub struct Channels {
     pub nudge: Arc<Notify>,
     /// What others may know.
     pub snapshot: watch::Sender<Snapshot>,
+    /// Says whether there is room for changed resources.
+    pub judge: Box<dyn Fn(&Pod) -> Verdict + Send + Sync>,
 }
 
 struct Worker {
@@ -143,6 +146,7 @@ impl Worker {
             rejected: desired.rejected.as_ref(),
             host_ips: &host_ips,
             runtime: self.context.runtime_name(),
+            judge: &*self.channels.judge,
             now: Timestamp::now(),
         });
         self.apply(&desired, output)
@@ -197,11 +201,15 @@ impl Worker {
             remove: finished && (deleting || spec::is_static(&desired.pod)),
         };
         self.reports.send_replace(report);
-        self.channels.snapshot.send_replace(Snapshot {
+        let before = self.channels.snapshot.send_replace(Snapshot {
             observed: Arc::clone(&self.observed),
             status: Arc::new(self.status.clone()),
             finished,
         });
+        let addresses = |observed: &Observed| observed.sandboxes.first().map(|s| (s.ready, s.ips.clone()));
+        if finished || addresses(&before.observed) != addresses(&self.observed) {
+            self.context.addresses_changed.notify_one();
+        }
     }
 
     fn finish(&mut self, done: Result<(Ticket, Outcome), tokio::task::JoinError>) {

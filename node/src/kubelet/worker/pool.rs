@@ -14,6 +14,7 @@ use super::context::Context;
 use super::pod_worker::{self, Channels, Desired, Snapshot};
 use crate::kubelet::pod::action::Stop;
 use crate::kubelet::pod::phase::Phase;
+use crate::kubelet::pod::resize::Verdict;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 
@@ -220,7 +221,10 @@ impl Pool {
         let (desired, desired_receiver) = watch::channel(desired);
         let (snapshot, snapshot_receiver) = watch::channel(Snapshot::default());
         let nudge = Arc::new(Notify::new());
-        let channels = Channels { desired: desired_receiver, nudge: Arc::clone(&nudge), snapshot };
+        let pool = Arc::downgrade(self);
+        let judge =
+            Box::new(move |pod: &Pod| pool.upgrade().map_or(Verdict::Feasible, |pool| pool.judge(pod)));
+        let channels = Channels { desired: desired_receiver, nudge: Arc::clone(&nudge), snapshot, judge };
         self.entries.write().insert(uid.clone(), Entry { desired, nudge, snapshot: snapshot_receiver });
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
         self.workers.spawn(async move {
@@ -244,6 +248,24 @@ impl Pool {
         if started || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        self.with_admission(pod, |admission, others| admission.refusal(pod, others.iter().map(|p| &**p)))
+    }
+
+    /// Whether there is room for the pod's changed resources.
+    fn judge(&self, pod: &Pod) -> Verdict {
+        self.with_admission(pod, |admission, others| admission.verdict(pod, others.iter().map(|p| &**p)))
+    }
+
+    /// Asks admission with the active pods beside this one.
+    fn with_admission<T>(&self, pod: &Pod, ask: impl FnOnce(&Admission<'_>, &[Arc<Pod>]) -> T) -> T {
+        let views = self.views();
+        let active = views.into_iter().filter(|v| {
+            let status = spec::status(&v.pod);
+            let reported = v.snapshot.status.phase.as_deref().or(status.phase.as_deref());
+            spec::uid(&v.pod) != spec::uid(pod)
+                && !reported.and_then(Phase::parse).is_some_and(Phase::is_terminal)
+        });
+        let others: Vec<Arc<Pod>> = active.map(|v| v.pod).collect();
         let node = self.node.read();
         let allocatable = self.context.allocatable.read();
         let admission = Admission {
@@ -253,13 +275,7 @@ impl Pool {
             memory_pressure: node.memory_pressure,
             disk_pressure: node.disk_pressure,
         };
-        let views = self.views();
-        let active = views.iter().filter(|v| {
-            let status = spec::status(&v.pod);
-            let reported = v.snapshot.status.phase.as_deref().or(status.phase.as_deref());
-            !reported.and_then(Phase::parse).is_some_and(Phase::is_terminal)
-        });
-        admission.refusal(pod, active.map(|v| &*v.pod))
+        ask(&admission, &others)
     }
 
     fn gone(&self, uid: &str) {

@@ -124,9 +124,14 @@ impl Start {
         image: &Pulled,
     ) -> Result<cri::ContainerConfig, String> {
         let sources = self.env_sources(container).await?;
-        let env = env::build(&self.pod, container, &sources).map_err(|e| e.to_string())?;
+        let mut env = env::build(&self.pod, container, &sources).map_err(|e| e.to_string())?;
+        let granted =
+            self.context.devices.allocate(&self.pod, container, |uid| self.context.is_known(uid)).await?;
+        for (name, value) in granted.env {
+            env.entry(name).or_insert(value);
+        }
         let volumes = self.context.volumes.of(spec::uid(&self.pod));
-        let (mounts, devices) = mounts(MountInputs {
+        let (mut mounts, mut devices) = mounts(MountInputs {
             layout: self.context.volumes.layout(),
             pod: &self.pod,
             status: &sources.status,
@@ -136,6 +141,8 @@ impl Start {
             volumes: &volumes,
             cluster_domain: &self.context.config.dns.domain,
         })?;
+        mounts.extend(granted.mounts);
+        devices.extend(granted.devices);
         let seccomp = self.context.volumes.layout().seccomp();
         container_config(ContainerInputs {
             pod: &self.pod,
@@ -146,7 +153,8 @@ impl Start {
             env: &env,
             mounts,
             devices,
-            cdi_devices: vec![],
+            annotations: granted.annotations,
+            cdi_devices: granted.cdi_devices,
             target: self.target.as_deref(),
             machine: self.context.machine,
             security: self.context.security(&seccomp),

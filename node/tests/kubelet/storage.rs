@@ -1,0 +1,225 @@
+//! The node side of storage drivers against a driver of our own behind a real socket: what it is asked, in which order
+//! and with what, and that everything is taken back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
+use node::kubelet::cluster::objects::Objects;
+use node::kubelet::csi::Plugins;
+use node::kubelet::csi::driver::Driver;
+use node::kubelet::volumes::container_mounts::Prepared;
+use node::kubelet::volumes::layout::Layout;
+use node::kubelet::volumes::source::{Resolved, Source};
+use parking_lot::Mutex;
+use proto::csi;
+use proto::csi::node_server::{Node, NodeServer};
+use proto::csi::node_service_capability::rpc::Type as Capability;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request as Call, Response as Answer, Status};
+
+/// What was asked of the driver, one line a call.
+type Calls = Arc<Mutex<Vec<String>>>;
+
+struct Fake(Calls);
+
+impl Fake {
+    fn note(&self, call: String) {
+        self.0.lock().push(call);
+    }
+}
+
+#[tonic::async_trait]
+impl Node for Fake {
+    async fn node_stage_volume(
+        &self,
+        call: Call<csi::NodeStageVolumeRequest>,
+    ) -> Result<Answer<csi::NodeStageVolumeResponse>, Status> {
+        let request = call.into_inner();
+        self.note(format!("stage {} secret={:?}", request.volume_id, request.secrets.get("key")));
+        Ok(Answer::new(csi::NodeStageVolumeResponse {}))
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        call: Call<csi::NodeUnstageVolumeRequest>,
+    ) -> Result<Answer<csi::NodeUnstageVolumeResponse>, Status> {
+        self.note(format!("unstage {}", call.into_inner().volume_id));
+        Ok(Answer::new(csi::NodeUnstageVolumeResponse {}))
+    }
+
+    async fn node_publish_volume(
+        &self,
+        call: Call<csi::NodePublishVolumeRequest>,
+    ) -> Result<Answer<csi::NodePublishVolumeResponse>, Status> {
+        let request = call.into_inner();
+        std::fs::create_dir_all(&request.target_path)?;
+        let staged = Path::new(&request.staging_target_path).is_dir();
+        let pod = request.volume_context.get("csi.storage.k8s.io/pod.name");
+        self.note(format!("publish {} staged={staged} pod={pod:?}", request.volume_id));
+        Ok(Answer::new(csi::NodePublishVolumeResponse {}))
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        call: Call<csi::NodeUnpublishVolumeRequest>,
+    ) -> Result<Answer<csi::NodeUnpublishVolumeResponse>, Status> {
+        self.note(format!("unpublish {}", call.into_inner().volume_id));
+        Ok(Answer::new(csi::NodeUnpublishVolumeResponse {}))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        _: Call<csi::NodeGetVolumeStatsRequest>,
+    ) -> Result<Answer<csi::NodeGetVolumeStatsResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn node_expand_volume(
+        &self,
+        call: Call<csi::NodeExpandVolumeRequest>,
+    ) -> Result<Answer<csi::NodeExpandVolumeResponse>, Status> {
+        let request = call.into_inner();
+        let bytes = request.capacity_range.map_or(0, |r| r.required_bytes);
+        self.note(format!("expand {} to {bytes}", request.volume_id));
+        Ok(Answer::new(csi::NodeExpandVolumeResponse { capacity_bytes: bytes }))
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Call<csi::NodeGetCapabilitiesRequest>,
+    ) -> Result<Answer<csi::NodeGetCapabilitiesResponse>, Status> {
+        let one = |capability: Capability| csi::NodeServiceCapability {
+            r#type: Some(csi::node_service_capability::Type::Rpc(csi::node_service_capability::Rpc {
+                r#type: capability as i32,
+            })),
+        };
+        let capabilities = vec![one(Capability::StageUnstageVolume), one(Capability::ExpandVolume)];
+        Ok(Answer::new(csi::NodeGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn node_get_info(
+        &self,
+        _: Call<csi::NodeGetInfoRequest>,
+    ) -> Result<Answer<csi::NodeGetInfoResponse>, Status> {
+        Ok(Answer::new(csi::NodeGetInfoResponse { node_id: "lab".into(), ..Default::default() }))
+    }
+}
+
+async fn driver(dir: &Path, calls: &Calls) -> Driver {
+    let socket = dir.join("csi.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("bound");
+    let server = tonic::transport::Server::builder().add_service(NodeServer::new(Fake(Arc::clone(calls))));
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    Driver::connect("fake.example.com", &socket.display().to_string()).await.expect("connected")
+}
+
+/// An API server that knows these paths, and keeps what is patched.
+fn api(objects: BTreeMap<&'static str, Value>, patches: Arc<Mutex<Vec<Value>>>) -> kube::Client {
+    let objects = Arc::new(objects);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (objects, patches) = (Arc::clone(&objects), Arc::clone(&patches));
+        async move {
+            let path = request.uri().path().trim_end_matches("/status").to_owned();
+            if request.method() == http::Method::PATCH {
+                let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                patches.lock().push(serde_json::from_slice(&body).unwrap_or_default());
+            }
+            let found = objects.get(path.as_str()).cloned();
+            let code = if found.is_some() { 200 } else { 404 };
+            let missing = json!({"kind": "Status", "code": 404, "reason": "NotFound", "status": "Failure", "message": path});
+            let body = Body::from(Bytes::from(found.unwrap_or(missing).to_string()));
+            Response::builder().status(code).body(body)
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+fn objects() -> BTreeMap<&'static str, Value> {
+    let claims = "/api/v1/namespaces/ns/persistentvolumeclaims/data";
+    BTreeMap::from([
+        (
+            "/apis/storage.k8s.io/v1/csidrivers/fake.example.com",
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "fake.example.com"},
+                "spec": {"attachRequired": false, "podInfoOnMount": true}}),
+        ),
+        (
+            "/api/v1/namespaces/ns/secrets/stage",
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "stage"}, "data": {"key": "djE="}}),
+        ),
+        (
+            claims,
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "ns"},
+                "status": {"capacity": {"storage": "1Gi"},
+                    "conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}),
+        ),
+        (
+            "/api/v1/persistentvolumes/pv-1",
+            json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv-1"},
+                "spec": {"capacity": {"storage": "2Gi"}}}),
+        ),
+    ])
+}
+
+fn volume() -> Resolved {
+    let source = json!({"driver": "fake.example.com", "volumeHandle": "vol-1",
+        "nodeStageSecretRef": {"name": "stage", "namespace": "ns"}});
+    Resolved {
+        name: "data".into(),
+        dir_name: "pv-1".into(),
+        claim: Some("data".into()),
+        source: Source::CsiPersistent(Box::new(serde_json::from_value(source).expect("a source"))),
+        read_only: false,
+        block: false,
+        mount_options: vec![],
+        access_modes: vec!["ReadWriteOnce".into()],
+    }
+}
+
+#[tokio::test]
+async fn volumes_are_staged_published_grown_and_taken_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (calls, patches) = (Calls::default(), Arc::default());
+    let client = api(objects(), Arc::clone(&patches));
+    let plugins = Plugins::new(client.clone(), "lab");
+    plugins.insert(driver(dir.path(), &calls).await);
+    let secrets = Objects::new(client);
+    let layout = Layout::new(dir.path());
+    let pod = |uid: &str| -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": uid, "namespace": "ns", "uid": uid}}))
+            .expect("a pod")
+    };
+    let (first, second, volume) = (pod("one"), pod("two"), volume());
+    let path = plugins.publish(&layout, &secrets, &first, &volume).await.expect("published");
+    assert!(path.is_dir());
+    let prepared = Prepared { volume: volume.clone(), path };
+    plugins.publish(&layout, &secrets, &second, &volume).await.expect("published");
+    assert!(plugins.expand(&layout, &first, &prepared).await.expect("grown"));
+    let status = patches.lock()[0]["status"].clone();
+    assert_eq!((&status["capacity"]["storage"], &status["conditions"]), (&json!("2Gi"), &json!([])));
+
+    plugins.unpublish_all(&layout, "one").await.expect("taken back");
+    plugins.unpublish_all(&layout, "two").await.expect("taken back");
+    let expected = [
+        "stage vol-1 secret=Some(\"v1\")",
+        "publish vol-1 staged=true pod=Some(\"one\")",
+        "stage vol-1 secret=Some(\"v1\")",
+        "publish vol-1 staged=true pod=Some(\"two\")",
+        "expand vol-1 to 2147483648",
+        "unpublish vol-1",
+        // The other pod still uses it: it is unstaged behind the last one.
+        "unpublish vol-1",
+        "unstage vol-1",
+    ];
+    assert_eq!(*calls.lock(), expected);
+    for uid in ["one", "two"] {
+        let left = std::fs::read_dir(layout.volumes(uid).join("kubernetes.io~csi")).expect("a folder");
+        assert_eq!(left.count(), 0);
+    }
+}

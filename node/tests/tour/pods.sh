@@ -1,0 +1,116 @@
+# Logs, exec, attach, cp, port-forward, debug, probes, hooks, environment, security contexts.
+
+pod shell <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'echo first; echo second >&2; exec httpd -f -p 8080 -h /tmp']
+    env:
+    - {name: ME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
+    - {name: GREETING, value: 'hello \$(ME)'}
+    resources: {requests: {cpu: 10m}, limits: {memory: 64Mi}}
+EOF
+check "a pod becomes ready" ready shell
+check "logs" says first $K logs shell
+check "logs of standard error, with time stamps" says "Z second" $K logs shell --timestamps
+check "the last line of logs" is second $K logs shell --tail=1
+check "exec" is hi $K exec shell -- echo hi
+check "exec with input" is typed $K exec -i shell -- cat <<<typed
+check "exec returns the exit code" is 7 sh -c "$K exec shell -- sh -c 'exit 7' >/dev/null 2>&1; echo \$?"
+check "variables from fields, resources and each other" is "hello shell 64" inside shell 'echo $GREETING $LIMIT'
+echo page > "$work/page"
+check "cp into a container" $K cp "$work/page" shell:/tmp/index.html
+check "cp out of a container" sh -c "$K cp shell:/tmp/index.html $work/back && cmp $work/page $work/back"
+$K port-forward pod/shell 26080:8080 >"$work/forward.log" 2>&1 &
+forward=$!
+check "port-forward" within 10 says page curl -s -m 3 http://127.0.0.1:26080/
+kill "$forward"
+$K run attached --image=$IMAGE --restart=Never -i --quiet --command -- cat <<<"through attach" >"$work/attach.out" 2>&1
+check "attach" says "through attach" cat "$work/attach.out"
+check "debug with an ephemeral container" says httpd sh -c \
+    "$K debug shell --image=$IMAGE --target=c -c dbg --attach=false -- ps >/dev/null && sleep 3 && $K logs shell -c dbg"
+check "debug of the node" says "$(uname -r)" sh -c \
+    "$K debug node/$NODE --image=$IMAGE --attach=false --profile=general -- chroot /host uname -r >$work/dbg && \
+     p=\$(grep -o 'node-debugger[^ ]*' $work/dbg | head -1) && sleep 4 && $K logs \$p"
+check "top" within 30 says shell $K top pod shell
+
+pod probes <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'touch /tmp/live; sleep 3; touch /tmp/started; exec httpd -f -p 80 -h /tmp']
+    startupProbe: {exec: {command: [cat, /tmp/started]}, periodSeconds: 1, failureThreshold: 30}
+    readinessProbe: {httpGet: {path: /started, port: 80}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [cat, /tmp/live]}, periodSeconds: 1, failureThreshold: 1}
+EOF
+check "start-up and readiness probes" ready probes
+inside probes 'rm /tmp/started'
+check "a failing readiness probe takes readiness away" $K wait --for=condition=Ready=false --timeout=20s pod/probes
+inside probes 'rm /tmp/live'
+check "a failing liveness probe restarts" within 30 is 1 field pod probes '{.status.containerStatuses[0].restartCount}'
+
+pod hooks <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'trap "exit 0" TERM; while :; do sleep 0.1; done']
+    lifecycle:
+      postStart: {exec: {command: [touch, /data/started]}}
+      preStop: {exec: {command: [touch, /data/stopped]}}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, hostPath: {path: $work/hooks, type: DirectoryOrCreate}}]
+EOF
+ready hooks >/dev/null
+check "postStart ran" test -e "$work/hooks/started"
+$K delete pod hooks >/dev/null
+check "preStop ran" test -e "$work/hooks/stopped"
+
+pod order <<EOF
+  restartPolicy: Never
+  initContainers:
+  - {name: side, image: $IMAGE, command: [sh, -c, 'while :; do sleep 1; done'], restartPolicy: Always}
+  - {name: first, image: $IMAGE, command: [sh, -c, 'echo 1 >> /d/order'], volumeMounts: [{name: d, mountPath: /d}]}
+  containers:
+  - {name: c, image: $IMAGE, command: [sh, -c, 'echo 2 >> /d/order; cat /d/order; echo bye > /dev/termination-log'],
+     volumeMounts: [{name: d, mountPath: /d}]}
+  volumes: [{name: d, emptyDir: {}}]
+EOF
+check "init containers and sidecars, and the pod ends" $K wait --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s pod/order
+check "in order" is $'1\n2' $K logs order -c c
+check "the last words" is bye field pod order '{.status.containerStatuses[0].state.terminated.message}'
+
+pod crash <<EOF
+  containers: [{name: c, image: $IMAGE, command: [sh, -c, 'exit 3']}]
+EOF
+check "back-off of a crash" within 30 is CrashLoopBackOff field pod crash '{.status.containerStatuses[0].state.waiting.reason}'
+check "the last exit code" is 3 field pod crash '{.status.containerStatuses[0].lastState.terminated.exitCode}'
+
+pod secure <<EOF
+  securityContext:
+    runAsUser: 1000
+    runAsGroup: 3000
+    fsGroup: 2000
+    sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: "20"}]
+  hostAliases: [{ip: 192.0.2.7, hostnames: [aliased]}]
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sleep, "3600"]
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
+      seccompProfile: {type: RuntimeDefault}
+    volumeMounts: [{name: d, mountPath: /d}]
+  volumes: [{name: d, emptyDir: {}}]
+EOF
+ready secure >/dev/null
+check "user, group and file system group" says "uid=1000 gid=3000 groups=2000" inside secure id
+check "a read-only root" fails inside secure 'touch /x'
+check "files belong to the group" is 2000 inside secure 'touch /d/x; stat -c %g /d/x'
+check "no capabilities" says "CapEff:	0000000000000000" inside secure 'cat /proc/self/status'
+check "no new privileges" says "NoNewPrivs:	1" inside secure 'cat /proc/self/status'
+check "a seccomp profile" says "Seccomp:	2" inside secure 'cat /proc/self/status'
+check "sysctls" is 20 inside secure 'cat /proc/sys/net/ipv4/ip_unprivileged_port_start'
+check "host aliases" says aliased inside secure 'cat /etc/hosts'

@@ -1,0 +1,74 @@
+# Volumes: emptyDir, configMap, secret, projected, downward API, hostPath, subPath, claims; live updates; limits.
+
+$K create configmap settings --from-literal=colour=red >/dev/null
+$K create secret generic keys --from-literal=key=s3cret >/dev/null
+pod volumes <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sleep, "3600"]
+    volumeMounts:
+    - {name: memory, mountPath: /memory}
+    - {name: settings, mountPath: /settings}
+    - {name: settings, mountPath: /one, subPath: colour}
+    - {name: all, mountPath: /all}
+    - {name: host, mountPath: /host}
+    - {name: keys, mountPath: /keys}
+  volumes:
+  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 16Mi}}
+  - {name: settings, configMap: {name: settings}}
+  - {name: keys, secret: {secretName: keys, defaultMode: 0400}}
+  - {name: host, hostPath: {path: $work/host, type: DirectoryOrCreate}}
+  - name: all
+    projected:
+      sources:
+      - {configMap: {name: settings, items: [{key: colour, path: c/colour}]}}
+      - {secret: {name: keys}}
+      - {downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+      - {serviceAccountToken: {path: token, audience: tour, expirationSeconds: 600}}
+EOF
+check "every volume is mounted" ready volumes
+check "a memory emptyDir with its size" says 16 inside volumes 'df -m /memory | tail -1'
+check "configMap files" is red inside volumes 'cat /settings/colour'
+check "a subPath of a file" is red inside volumes 'cat /one'
+check "secret files with their mode" is "s3cret 400" inside volumes 'cat /keys/key; echo " $(stat -Lc %a /keys/key)"'
+check "projected files" is "red s3cret" inside volumes 'echo $(cat /all/c/colour) $(cat /all/key)'
+check "labels as a file" says 'app="volumes"' inside volumes 'cat /all/labels'
+check "a bound token" is 2 inside volumes 'tr -cd . < /all/token | wc -c'
+check "a host path" sh -c "$K exec volumes -- touch /host/made && test -e $work/host/made"
+$K create configmap settings --from-literal=colour=blue --dry-run=client -o yaml | $K apply -f - >/dev/null 2>&1
+check "files follow their ConfigMap" within 100 is blue inside volumes 'cat /settings/colour'
+check "a subPath does not" is red inside volumes 'cat /one'
+
+$K apply -f - >/dev/null <<EOF
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: tour-local}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: tour
+  local: {path: $work/host}
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [$NODE]}]}]}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: local, namespace: tour}
+spec: {accessModes: [ReadWriteOnce], storageClassName: tour, volumeName: tour-local, resources: {requests: {storage: 1Gi}}}
+EOF
+pod claim <<EOF
+  containers: [{name: c, image: $IMAGE, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: local}}]
+EOF
+check "a claim on a local volume" ready claim
+check "has its files" says made inside claim 'ls /v'
+
+pod full <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'dd if=/dev/zero of=/v/f bs=1M count=8; sleep 3600']
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, emptyDir: {sizeLimit: 4Mi}}]
+EOF
+check "an emptyDir over its limit evicts" within 60 is Evicted field pod full '{.status.reason}'
