@@ -13,6 +13,7 @@ use crate::pods;
 use crate::runtime::{Action, Context, Controller, Key, Plan, ReconcileError, Store, Wiring};
 use crate::selector::map_matches;
 use crate::service_pods::{self, HEADLESS};
+use crate::trigger_time::{TriggerTimes, annotate};
 
 /// Addresses in one object at most (upstream's limit; larger services have slices only).
 const ADDRESSES_MAX: usize = 1000;
@@ -25,6 +26,7 @@ struct EndpointsLoop {
     pods: Store<Pod>,
     endpoints: Store<Endpoints>,
     workers: usize,
+    triggers: TriggerTimes,
 }
 
 /// Builds the loop; its keys are services.
@@ -37,7 +39,7 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
         service_pods::services_of(&all, change).into_iter().for_each(|key| queue.add_after(key, delay));
     });
     let workers = wiring.options().workers.endpoints;
-    Box::new(EndpointsLoop { services, pods, endpoints, workers })
+    Box::new(EndpointsLoop { services, pods, endpoints, workers, triggers: TriggerTimes::default() })
 }
 
 impl Controller for EndpointsLoop {
@@ -45,6 +47,7 @@ impl Controller for EndpointsLoop {
         let mut plan = Plan::nothing();
         let existing = self.endpoints.get(key);
         let Some(service) = self.services.get(key) else {
+            self.triggers.forget(key);
             // Only what this loop made goes with its service; leader election, for one, keeps Endpoints of its own.
             let ours = existing
                 .filter(|have| have.metadata.labels.as_ref().is_some_and(|l| l.contains_key(MANAGED_BY)));
@@ -64,10 +67,11 @@ impl Controller for EndpointsLoop {
         wanted.subsets = Some(subsets).filter(|subsets| !subsets.is_empty());
         wanted.metadata.labels = Some(labels(&service));
         set_truncated(&mut wanted, truncated);
-        match existing {
-            None => plan.act(Action::create(&wanted)),
-            Some(have) if *have != wanted => plan.act(Action::update(&wanted)),
-            Some(_) => {}
+        let trigger = self.triggers.observe(key, &service, &pods, existing.is_none());
+        if existing.as_ref().is_none_or(|have| **have != wanted) {
+            annotate(&mut wanted.metadata, trigger);
+            let is_new = existing.is_none();
+            plan.act(if is_new { Action::create(&wanted) } else { Action::update(&wanted) });
         }
         Ok(plan)
     }

@@ -119,9 +119,18 @@ pub struct Tuning {
     /// A young pod's readiness may still be its first.
     #[arg(long, value_parser = duration)]
     pub horizontal_pod_autoscaler_initial_readiness_delay: Option<Duration>,
-    /// Directory of the built-in local-path class.
+    /// Directory of the built-in local-path provisioner.
     #[arg(long)]
     pub local_path_root: Option<PathBuf>,
+    /// Name of a class to be made for the built-in local-path provisioner; empty: none.
+    #[arg(long)]
+    pub local_path_class: Option<String>,
+    /// Image of the pods that remove or empty volumes' directories.
+    #[arg(long)]
+    pub local_path_helper_image: Option<String>,
+    /// Volumes of unhealthy nodes stay attached until the node is declared out of service.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub disable_force_detach_on_timeout: Option<bool>,
     /// Numbers of workers.
     #[command(flatten)]
     pub workers: WorkerFlags,
@@ -221,7 +230,10 @@ impl Tuning {
         set(&mut options.legacy_token_cleanup, &self.legacy_service_account_token_clean_up_period);
         set(&mut options.quota_sync_period, &self.resource_quota_sync_period);
         set(&mut options.cluster_name, &self.cluster_name);
-        set(&mut options.local_path_root, &self.local_path_root);
+        set(&mut options.volumes.local_path_root, &self.local_path_root);
+        set(&mut options.volumes.local_path_class, &self.local_path_class);
+        set(&mut options.volumes.helper_image, &self.local_path_helper_image);
+        set(&mut options.volumes.disable_force_detach_on_timeout, &self.disable_force_detach_on_timeout);
         self.workers.apply(&mut options.workers);
         Ok(())
     }

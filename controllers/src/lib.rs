@@ -23,7 +23,9 @@
 //! # How it is tested
 //! `testing::check` for objects-in, writes-out cases; `testing::crash::check_crashes` for every controller.
 
+pub mod admission_policy_status;
 pub mod autoscaler;
+pub mod bootstrap;
 pub mod certificates;
 pub mod claim;
 pub mod cli;
@@ -57,6 +59,8 @@ pub mod root_ca;
 pub mod runtime;
 pub mod selector;
 pub mod serve;
+pub mod service_cidr;
+pub mod service_lb;
 pub mod service_pods;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
@@ -65,7 +69,9 @@ pub mod table;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod trigger_time;
 pub mod ttl_after_finished;
+pub mod volumes;
 
 use tokio_util::sync::CancellationToken;
 

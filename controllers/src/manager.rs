@@ -104,7 +104,7 @@ fn start(
     clock: &Arc<dyn Clock>,
     events: &Arc<dyn EventSink>,
 ) -> Result<Started, StartError> {
-    let queue = Queue::new(if row.alias.is_empty() { row.name } else { row.alias }, clock.clone());
+    let queue = Queue::new(row.queue, clock.clone());
     let mut wiring = Wiring::new(stores.clone(), queue.clone(), clock.clone(), options.clone());
     let controller = (row.build)(&mut wiring);
     let (needs, background) = wiring.into_parts();

@@ -107,6 +107,31 @@ pub struct NetworkOptions {
     pub node_mask_v6: u8,
 }
 
+/// Settings of volumes.
+#[derive(Debug, Clone)]
+pub struct VolumeOptions {
+    /// Directory below which the built-in local-path provisioner makes volumes, unless their class says otherwise.
+    pub local_path_root: PathBuf,
+    /// The class to be made for it at the start; empty: none.
+    pub local_path_class: String,
+    /// The image of pods that remove or empty directories: its program takes `remove DIR` and `scrub DIR`.
+    pub helper_image: String,
+    /// Volumes of unhealthy nodes stay attached until the node is declared out of service.
+    pub disable_force_detach_on_timeout: bool,
+}
+
+impl Default for VolumeOptions {
+    fn default() -> Self {
+        Self {
+            local_path_root: "/var/lib/quarterdeck/local-path".into(),
+            local_path_class: String::new(),
+            // The image the node's agent brings along, so that machines without a registry work.
+            helper_image: "registry.quarterdeck.local/pause:v1".into(),
+            disable_force_detach_on_timeout: false,
+        }
+    }
+}
+
 /// How many keys each of these controllers runs at a time.
 #[derive(Debug, Clone)]
 pub struct Workers {
@@ -198,8 +223,8 @@ pub struct Options {
     pub quota_sync_period: Duration,
     /// `--cluster-name`
     pub cluster_name: String,
-    /// Directory below which the built-in local-path class makes volumes.
-    pub local_path_root: PathBuf,
+    /// Volumes.
+    pub volumes: VolumeOptions,
 }
 
 impl Default for Options {
@@ -244,7 +269,7 @@ impl Default for Options {
             legacy_token_cleanup: secs(365 * 24 * 3600),
             quota_sync_period: secs(300),
             cluster_name: "kubernetes".into(),
-            local_path_root: "/var/lib/quarterdeck/local-path".into(),
+            volumes: VolumeOptions::default(),
         }
     }
 }

@@ -1,7 +1,11 @@
-//! The controllers there are: name, constructor, identity, and whether `*` includes it. Names, aliases and accounts
-//! are those of kube-controller-manager; `--controllers` selects from this table.
+//! The controllers there are: name, constructor, identity, and whether `*` includes it. `--controllers` selects from
+//! this table.
 
 use crate::runtime::Build;
+
+mod rows;
+
+pub use rows::{ELSEWHERE, TABLE};
 
 /// One row.
 pub struct Row {
@@ -9,8 +13,13 @@ pub struct Row {
     pub name: &'static str,
     /// Upstream's older name of it, accepted too; empty when there is none.
     pub alias: &'static str,
-    /// Its service account in kube-system, to which the default cluster roles grant what it needs.
+    /// Its service account in kube-system, to which the default cluster roles grant what it needs; empty when it has
+    /// none.
     pub account: &'static str,
+    /// Its queue in the metrics.
+    pub queue: &'static str,
+    /// Who reports its events; empty when that is its name.
+    pub reporter: &'static str,
     /// Makes it.
     pub build: Build,
     /// Whether `*` includes it.
@@ -20,115 +29,9 @@ pub struct Row {
 impl Row {
     /// Who reports its events, in upstream's words.
     pub fn component(&self) -> &'static str {
-        match self.alias {
-            "replicationcontroller" => "replication-controller",
-            "horizontal-pod-autoscaler" => "horizontal-pod-autoscaler",
-            "endpointslice" => "endpoint-slice-controller",
-            "endpointslicemirroring" => "endpoint-slice-mirroring-controller",
-            "endpoints" => "endpoint-controller",
-            "nodelifecycle" | "nodeipam" => "node-controller",
-            "disruption" => "controllermanager",
-            _ => self.name,
-        }
+        if self.reporter.is_empty() { self.name } else { self.reporter }
     }
 }
-
-const fn row(name: &'static str, alias: &'static str, account: &'static str, build: Build) -> Row {
-    Row { name, alias, account, build, by_default: true }
-}
-
-/// All controllers. The order is the order of starting: what others need comes first.
-pub const TABLE: &[Row] = &[
-    row(
-        "serviceaccount-controller",
-        "serviceaccount",
-        "service-account-controller",
-        crate::serviceaccount::build,
-    ),
-    row(
-        "root-ca-certificate-publisher-controller",
-        "root-ca-cert-publisher",
-        "root-ca-cert-publisher",
-        crate::root_ca::build,
-    ),
-    row("namespace-controller", "namespace", "namespace-controller", crate::namespace::build),
-    row(
-        "garbage-collector-controller",
-        "garbagecollector",
-        "generic-garbage-collector",
-        crate::garbage::build,
-    ),
-    row("replicaset-controller", "replicaset", "replicaset-controller", crate::replicaset::build),
-    row(
-        "replicationcontroller-controller",
-        "replicationcontroller",
-        "replication-controller",
-        crate::replicaset::build_replication_controller,
-    ),
-    row("deployment-controller", "deployment", "deployment-controller", crate::deployment::build),
-    row("endpointslice-controller", "endpointslice", "endpointslice-controller", crate::endpointslice::build),
-    row("endpoints-controller", "endpoints", "endpoint-controller", crate::endpoints::build),
-    row(
-        "endpointslice-mirroring-controller",
-        "endpointslicemirroring",
-        "endpointslicemirroring-controller",
-        crate::endpointslice_mirroring::build,
-    ),
-    row(
-        "certificatesigningrequest-signing-controller",
-        "csrsigning",
-        "certificate-controller",
-        crate::certificates::signing::build,
-    ),
-    row(
-        "certificatesigningrequest-approving-controller",
-        "csrapproving",
-        "certificate-controller",
-        crate::certificates::approving::build,
-    ),
-    row(
-        "certificatesigningrequest-cleaner-controller",
-        "csrcleaner",
-        "certificate-controller",
-        crate::certificates::cleaning::build,
-    ),
-    row("job-controller", "job", "job-controller", crate::job::build),
-    row("cronjob-controller", "cronjob", "cronjob-controller", crate::cronjob::build),
-    row("daemonset-controller", "daemonset", "daemon-set-controller", crate::daemonset::build),
-    row("statefulset-controller", "statefulset", "statefulset-controller", crate::statefulset::build),
-    row("pod-garbage-collector-controller", "podgc", "pod-garbage-collector", crate::pod_gc::build),
-    row("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_token::build),
-    row(
-        "legacy-serviceaccount-token-cleaner-controller",
-        "legacy-service-account-token-cleaner",
-        "legacy-service-account-token-cleaner",
-        crate::legacy_token_cleaner::build,
-    ),
-    row("node-ipam-controller", "nodeipam", "node-controller", crate::node_ipam::build),
-    row("node-lifecycle-controller", "nodelifecycle", "node-controller", crate::node_lifecycle::build),
-    row("taint-eviction-controller", "", "node-controller", crate::taint_eviction::build),
-    row("ttl-controller", "ttl", "ttl-controller", crate::node_ttl::build),
-    row("resourcequota-controller", "resourcequota", "resourcequota-controller", crate::resourcequota::build),
-    row(
-        "horizontal-pod-autoscaler-controller",
-        "horizontal-pod-autoscaler",
-        "horizontal-pod-autoscaler",
-        crate::autoscaler::build,
-    ),
-    row("disruption-controller", "disruption", "disruption-controller", crate::disruption::build),
-    row(
-        "ttl-after-finished-controller",
-        "ttl-after-finished",
-        "ttl-after-finished-controller",
-        crate::ttl_after_finished::build,
-    ),
-    row(
-        "clusterrole-aggregation-controller",
-        "clusterrole-aggregation",
-        "clusterrole-aggregation-controller",
-        crate::clusterrole_aggregation::build,
-    ),
-];
 
 /// A name in `--controllers` that is in no row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,7 +44,7 @@ pub fn select(names: &[String]) -> Result<Vec<&'static Row>, UnknownController> 
     let is = |row: &Row, name: &str| row.name == name || (!row.alias.is_empty() && row.alias == name);
     for name in names.iter().filter(|name| *name != "*") {
         let bare = name.strip_prefix('-').unwrap_or(name);
-        if !TABLE.iter().any(|row| is(row, bare)) {
+        if !TABLE.iter().any(|row| is(row, bare)) && !ELSEWHERE.contains(&bare) {
             return Err(UnknownController(bare.to_string()));
         }
     }
@@ -168,6 +71,17 @@ mod tests {
     }
 
     #[test]
+    fn queues_and_accounts_are_told_apart() {
+        let mut queues: Vec<_> = TABLE.iter().map(|row| row.queue).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        assert_eq!(queues.len(), TABLE.len(), "each loop has a queue of its own in the metrics");
+        let nameless: Vec<_> =
+            TABLE.iter().filter(|row| row.account.is_empty()).map(|row| row.name).collect();
+        assert_eq!(nameless, ["serviceaccount-token-controller", "local-path-provisioner-controller"]);
+    }
+
+    #[test]
     fn selection() {
         let names = |list: &[&str]| {
             let list: Vec<String> = list.iter().map(|name| name.to_string()).collect();
@@ -176,6 +90,7 @@ mod tests {
         assert_eq!(names(&["deployment"]), Ok(vec!["deployment"]));
         assert!(!names(&["*", "-deployment-controller"]).is_ok_and(|all| all.contains(&"deployment")));
         assert_eq!(names(&["*"]).map(|all| all.len()), Ok(TABLE.iter().filter(|row| row.by_default).count()));
+        assert_eq!(names(&["-route", "tokencleaner"]), Ok(vec!["tokencleaner"]), "off unless named");
         assert_eq!(names(&["nosuch"]), Err(UnknownController("nosuch".into())));
     }
 }

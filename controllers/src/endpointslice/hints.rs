@@ -13,8 +13,11 @@ enum Nearness {
     Node,
 }
 
-fn nearness(service: &Service) -> Nearness {
-    match service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref()) {
+fn nearness(service: Option<&Service>) -> Nearness {
+    match service
+        .and_then(|service| service.spec.as_ref())
+        .and_then(|spec| spec.traffic_distribution.as_deref())
+    {
         Some("PreferClose" | "PreferSameZone") => Nearness::Zone,
         Some("PreferSameNode") => Nearness::Node,
         _ => Nearness::Any,
@@ -38,8 +41,9 @@ fn is_current(slice: &EndpointSlice, nearness: Nearness) -> bool {
     slice.endpoints.iter().flatten().all(|endpoint| endpoint.hints == hints_for(endpoint, nearness))
 }
 
-/// Sets the hints of everything that is written, and adds slices that need nothing but other hints.
-pub fn assign(service: &Service, writes: &mut Writes) {
+/// Sets the hints of everything that is written, and adds slices that need nothing but other hints. Without a service
+/// there are no hints.
+pub fn assign(service: Option<&Service>, writes: &mut Writes) {
     let nearness = nearness(service);
     let (current, outdated) = writes.unchanged.drain(..).partition(|slice| is_current(slice, nearness));
     writes.unchanged = current;

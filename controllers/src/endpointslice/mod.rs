@@ -1,19 +1,21 @@
 //! EndpointSlices of services with a selector: one set of slices per address family and set of ports.
 //!
 //! In reading order: [`desired`] (which endpoints there should be), [`placement`] (into which slices they go, with
-//! few writes), [`hints`] (who should use them).
+//! few writes), [`hints`] and [`topology`] (who should use them).
 
 pub mod desired;
 pub mod hints;
 pub mod placement;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use self::placement::{Parent, Writes};
 use crate::meta::{is_terminating, label, name, namespace};
@@ -23,6 +25,7 @@ use crate::runtime::{
 };
 use crate::selector::map_matches;
 use crate::service_pods;
+use crate::trigger_time::{TriggerTimes, annotate};
 
 /// Label: the service of a slice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -55,6 +58,13 @@ struct EndpointSlices {
     slices: Store<EndpointSlice>,
     per_slice: usize,
     workers: usize,
+    triggers: TriggerTimes,
+}
+
+/// What of a node decides the zones' shares.
+fn zone_facts(node: &Node) -> (Option<&str>, bool, Option<&Quantity>) {
+    let cpu = node.status.as_ref().and_then(|status| status.allocatable.as_ref()?.get("cpu"));
+    (label(node, desired::ZONE), crate::nodes::is_ready(node), cpu)
 }
 
 /// Builds the loop; its keys are services.
@@ -73,16 +83,28 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
     let pods = wiring.on::<Pod>(move |change, queue| {
         service_pods::services_of(&all, change).into_iter().for_each(|key| queue.add_after(key, delay));
     });
-    let nodes = wiring.store::<Node>();
+    let all = services.clone();
+    let nodes = wiring.on::<Node>(move |change, queue| {
+        let [before, after] =
+            [&change.old, &change.new].map(|node| node.as_ref().map(|node| zone_facts(node)));
+        if before != after {
+            let by_zone = all.all().into_iter().filter(|service| topology::is_wanted(service));
+            by_zone.for_each(|service| queue.add(Key::of(service.as_ref())));
+        }
+    });
     let per_slice = wiring.options().slices.endpoints_per_slice;
     let workers = wiring.options().workers.endpointslice;
-    Box::new(EndpointSlices { services, pods, nodes, slices, per_slice, workers })
+    let triggers = TriggerTimes::default();
+    Box::new(EndpointSlices { services, pods, nodes, slices, per_slice, workers, triggers })
 }
 
 impl Controller for EndpointSlices {
     fn reconcile(&self, key: &Key, context: &Context) -> Result<Plan, ReconcileError> {
         let mut plan = Plan::nothing();
-        let Some(service) = self.services.get(key) else { return Ok(plan) };
+        let Some(service) = self.services.get(key) else {
+            self.triggers.forget(key);
+            return Ok(plan);
+        };
         let Some(selector) = service_pods::selector(&service) else { return Ok(plan) };
         let mut pods = self.pods.in_namespace(&key.namespace);
         pods.retain(|pod| map_matches(Some(selector), pod.metadata.labels.as_ref()));
@@ -96,13 +118,16 @@ impl Controller for EndpointSlices {
             deletions.push(Action::delete(slice.as_ref()));
         }
         let (mut missing, parent) = (None, Parent::service(&service));
+        let trigger = self.triggers.observe(key, &service, &pods, existing.is_empty());
         for family in families {
             let of_family: Vec<_> =
                 existing.iter().filter(|slice| slice.address_type == family).cloned().collect();
             let wanted = desired::desired(&service, &pods, &self.nodes, family);
             missing = missing.or(wanted.missing_node);
             let mut writes = placement::place(&parent, family, of_family, wanted.groups, self.per_slice);
-            hints::assign(&service, &mut writes);
+            self.hint(&service, &existing, family, &mut writes, &mut plan);
+            let written = writes.create.iter_mut().chain(&mut writes.update);
+            written.for_each(|slice| annotate(&mut slice.metadata, trigger));
             self.write(&service, writes, &mut plan);
         }
         plan.act_all(Pace::Parallel, deletions);
@@ -125,6 +150,36 @@ impl Controller for EndpointSlices {
 }
 
 impl EndpointSlices {
+    /// Sets the hints, by topology where the service asks for that, and tells when these come or cannot be.
+    fn hint(
+        &self,
+        service: &Service,
+        existing: &[Arc<EndpointSlice>],
+        family: &str,
+        writes: &mut Writes,
+        plan: &mut Plan,
+    ) {
+        let had_hints = existing.iter().any(|slice| {
+            slice.address_type == family && slice.endpoints.iter().flatten().any(|one| one.hints.is_some())
+        });
+        if !topology::is_wanted(service) {
+            return hints::assign(Some(service), writes);
+        }
+        let shares = topology::shares(&self.nodes.all());
+        match topology::assign(shares.as_ref(), writes) {
+            Ok(()) if had_hints => {}
+            Ok(()) => {
+                let text = format!("Topology Aware Hints has been enabled, addressType: {family}");
+                plan.note(Note::normal(service, "TopologyAwareHintsEnabled", text));
+            }
+            Err(why) => {
+                hints::assign(None, writes);
+                let text = format!("{why}, addressType: {family}");
+                plan.note(Note::warning(service, "TopologyAwareHintsDisabled", text));
+            }
+        }
+    }
+
     fn write(&self, service: &Service, writes: Writes, plan: &mut Plan) {
         let mut actions: Vec<Action> = Vec::new();
         // A service on its way out gets no new slices: they would race with the garbage collector.

@@ -72,5 +72,10 @@ fn scrub(value: &Value) -> String {
     let text = uids.replace_all(&text, "<uid>");
     // When an autoscaler last scaled is told after the fact, and may be lost with the process that knew it.
     let text = text.replace("\"lastScaleTime\":\"<time>\",", "").replace(",\"lastScaleTime\":\"<time>\"", "");
+    // What triggered a write is remembered by the process alone.
+    let trigger = format!("\"{}\":\"<time>\"", crate::trigger_time::ANNOTATION);
+    let text = text.replace(&format!("{trigger},"), "").replace(&format!(",{trigger}"), "");
+    let text =
+        text.replace(&format!("\"annotations\":{{{trigger}}},"), "").replace("\"annotations\":{},", "");
     generations.replace_all(&text, "\"observedGeneration\":0").into_owned()
 }

@@ -50,7 +50,7 @@ kinds! {
     core::PersistentVolumeClaim, apps::Deployment, apps::ReplicaSet, apps::StatefulSet, apps::DaemonSet,
     apps::ControllerRevision, batch::Job, batch::CronJob, autoscaling::HorizontalPodAutoscaler,
     certificates::CertificateSigningRequest, coordination::Lease, discovery::EndpointSlice,
-    policy::PodDisruptionBudget, rbac::ClusterRole, storage::StorageClass, storage::VolumeAttachment,
+    policy::PodDisruptionBudget, rbac::ClusterRole, storage::StorageClass, storage::VolumeAttachment, storage::VolumeAttributesClass,
     storage::CSINode, storage::CSIDriver, networking::ServiceCIDR, networking::IPAddress, networking::Ingress,
     admission::ValidatingAdmissionPolicy,
 }
