@@ -72,6 +72,18 @@ pub struct Args {
     /// As --explain-pod, for a pod in a YAML or JSON file.
     #[arg(long, value_name = "FILE")]
     pub explain_file: Option<String>,
+    /// Requests a second to the API server; without this, as many as it takes.
+    #[arg(long)]
+    pub kube_api_qps: Option<f32>,
+    /// Requests that may come at once where `--kube-api-qps` is given.
+    #[arg(long)]
+    pub kube_api_burst: Option<u32>,
+    /// How long a pod that fits nowhere waits until it is tried again whatever happened.
+    #[arg(long)]
+    pub pod_max_in_unschedulable_pods_duration: Option<String>,
+    /// Paths that anyone may read.
+    #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
+    pub authorization_always_allow_paths: Vec<String>,
     #[command(flatten)]
     pub accepted: Accepted,
 }
@@ -88,8 +100,6 @@ pub struct Accepted {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub authentication_tolerate_lookup_failure: Option<bool>,
     #[arg(long, hide = true)]
-    pub authorization_always_allow_paths: Option<String>,
-    #[arg(long, hide = true)]
     pub client_ca_file: Option<String>,
     #[arg(long, hide = true)]
     pub requestheader_client_ca_file: Option<String>,
@@ -104,17 +114,11 @@ pub struct Accepted {
     #[arg(long, hide = true)]
     pub feature_gates: Option<String>,
     #[arg(long, hide = true)]
-    pub kube_api_qps: Option<f32>,
-    #[arg(long, hide = true)]
-    pub kube_api_burst: Option<i32>,
-    #[arg(long, hide = true)]
     pub kube_api_content_type: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub profiling: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub contention_profiling: Option<bool>,
-    #[arg(long, hide = true)]
-    pub pod_max_in_unschedulable_pods_duration: Option<String>,
     #[arg(long, hide = true)]
     pub logging_format: Option<String>,
     /// Verbosity; the log's filter is set by the environment.
@@ -173,6 +177,9 @@ impl Args {
                 field.clone_from(text);
             }
         }
+        if let Some(text) = &self.pod_max_in_unschedulable_pods_duration {
+            settings.backoff.parked_ms = i64::try_from(machinery::time::duration::parse(text)?.as_millis())?;
+        }
         Ok(settings)
     }
 
@@ -190,7 +197,9 @@ impl Args {
         }
         // Watches are open for minutes; the server ends them.
         config.read_timeout = None;
-        Ok(kube::Client::try_from(config)?)
+        // Upstream's burst where only a rate is given.
+        let burst = self.kube_api_burst.unwrap_or(100);
+        Ok(machinery::client::from_config(config, self.kube_api_qps.unwrap_or(0.0), burst)?)
     }
 }
 
@@ -217,6 +226,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
         identity: identity(),
         address: (args.secure_port != 0).then(|| SocketAddr::new(args.bind_address, args.secure_port)),
         tls_files,
+        open_paths: args.authorization_always_allow_paths.clone(),
         seed: rand::random(),
     };
     Ok(service::run(client, settings, options, shutdown).await?)
@@ -249,6 +259,7 @@ async fn explain(args: &Args, client: kube::Client, settings: Settings) -> Resul
                 uid: Arc::default(),
                 namespace: namespace.into(),
                 name: name.into(),
+                generation: 0,
             };
             let pod = crate::shell::api::Api::new(client).pod(&reference).await?;
             pod.ok_or_else(|| format!("pod {namespace}/{name} not found"))?

@@ -15,8 +15,7 @@
 //! # Where it differs from kube-scheduler 1.36
 //! - All nodes are examined unless `percentageOfNodesToScore` is set to a number between 1 and 99.
 //! - Requests to the API are not limited in rate.
-//! - ResourceClaims are not allocated: a pod that has some is refused, openly. In-tree volumes are not translated to
-//!   CSI. Features that upstream has switched off by default (gang scheduling, `Lt`/`Gt` tolerations, capacity
+//! - ResourceClaims are not allocated: a pod that has some is refused, openly. Features that upstream has switched off by default (gang scheduling, `Lt`/`Gt` tolerations, capacity
 //!   scoring) are absent.
 //! - Extenders that keep no nodes of their own are sent the node list as the API has it at that moment.
 

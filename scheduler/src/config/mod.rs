@@ -83,6 +83,7 @@ impl Settings {
         let backoff = Backoff {
             initial_ms: file.pod_initial_backoff_seconds * 1000,
             max_ms: file.pod_max_backoff_seconds * 1000,
+            ..Backoff::default()
         };
         Ok(Settings { profiles, backoff, file })
     }

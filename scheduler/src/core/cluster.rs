@@ -47,6 +47,7 @@ pub struct Pod {
     pub class: u32,
     pub node: u32,
     pub start_ms: TimeMs,
+    pub generation: i64,
     pub terminating: bool,
     /// Terminating because the scheduler preempted it.
     pub preempted: bool,
@@ -159,6 +160,7 @@ impl Cluster {
             class,
             node,
             start_ms: input.start_ms,
+            generation: input.generation,
             terminating: input.terminating,
             preempted: input.preempted,
             assumed,
@@ -196,11 +198,12 @@ impl Cluster {
     }
 
     /// Marks an assumed pod as confirmed by the API.
-    pub fn confirm(&mut self, uid: Uid) {
+    pub fn confirm(&mut self, uid: Uid, generation: i64) {
         if let Some(slot) = self.by_uid.get(&uid)
             && let Some(pod) = self.pods[*slot as usize].as_mut()
         {
             pod.assumed = false;
+            pod.generation = generation;
         }
     }
 

@@ -27,6 +27,8 @@ pub struct PodRef {
     pub uid: Arc<str>,
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+    /// The generation that was looked at; zero where it does not matter.
+    pub generation: i64,
 }
 
 /// What the shell is to do.

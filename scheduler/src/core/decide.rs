@@ -58,7 +58,9 @@ pub fn excluded(template: &Template, request: &Request<'_>, cluster: &Cluster) -
     for node in cluster.nominated_nodes() {
         let counts =
             |n: &super::cluster::Nomination| n.uid != request.uid && n.spec.priority >= request.spec.priority;
-        if cluster.nominated_on(node).iter().any(counts)
+        // A node that does not fit as it is needs no second look with its nominated pods.
+        if template.groups.group_of(node) != super::groups::NONE
+            && cluster.nominated_on(node).iter().any(counts)
             && refusal_with_nominated(&who, node, cluster, None).is_some()
         {
             out.insert(node);
@@ -159,7 +161,7 @@ pub fn diagnose(template: &Template, request: &Request<'_>, cluster: &Cluster) -
     diagnosis.by_node.reserve(cluster.nodes.count());
     let who = preemptor(template, request);
     let refuse = |diagnosis: &mut Diagnosis, node: u32| {
-        if let Some(refusal) = refusal_with_nominated(&who, node, cluster, None) {
+        if let Some(refusal) = known_refusal(&who, node, cluster) {
             diagnosis.refuse(node, refusal);
         }
     };
@@ -177,6 +179,19 @@ pub fn diagnose(template: &Template, request: &Request<'_>, cluster: &Cluster) -
         _ => cluster.nodes.iter().for_each(|node| refuse(&mut diagnosis, node)),
     }
     diagnosis
+}
+
+/// The verdict on a node, remembered where only the node itself can change it.
+fn known_refusal(who: &Preemptor<'_>, node: u32, cluster: &Cluster) -> Option<Refusal> {
+    if !who.remembers(node, cluster) {
+        return refusal_with_nominated(who, node, cluster, None);
+    }
+    if let Some(known) = who.template.memos.borrow().refusal(node) {
+        return known.clone();
+    }
+    let refusal = refusal_with_nominated(who, node, cluster, None);
+    who.template.memos.borrow_mut().keep_refusal(node, refusal.clone());
+    refusal
 }
 
 /// The diagnosis of a pod that PreFilter refused as such.

@@ -216,7 +216,9 @@ fn pod_hint(
                     .any(|p| spec.local.host_ports.iter().any(|w| w.conflicts(p)))
         }),
         Plugin::VolumeRestrictions => old.is_some_and(|o| volumes_clash(spec, &o.spec)),
-        Plugin::NodeVolumeLimits => old.is_some_and(|o| o.placed && !o.spec.claims.is_empty()),
+        Plugin::NodeVolumeLimits => {
+            old.is_some_and(|o| o.placed && !(o.spec.claims.is_empty() && o.spec.migrated.is_empty()))
+        }
         Plugin::PodTopologySpread => spread_pod_hint(uid, spec, event, old, new, profile, cluster),
         Plugin::InterPodAffinity => own_update || affinity_pod_hint(spec, old, new, cluster),
         _ => true,

@@ -92,7 +92,7 @@ impl Scheduler {
             && preempted == input.preempted
             && start_ms == input.start_ms;
         if same {
-            self.cluster.confirm(uid);
+            self.cluster.confirm(uid, input.generation);
         } else {
             self.cluster.add_pod(&input, spec.clone(), &input.node_name, false);
         }

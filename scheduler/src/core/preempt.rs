@@ -34,6 +34,13 @@ pub struct Preemptor<'a> {
     pub volumes: Option<&'a dyn VolumeFilter>,
 }
 
+impl Preemptor<'_> {
+    /// Whether what holds for this pod on the node holds until the node changes.
+    pub fn remembers(&self, node: u32, cluster: &Cluster) -> bool {
+        self.template.is_local() && self.volumes.is_none() && cluster.nominated_on(node).is_empty()
+    }
+}
+
 /// A node and the pods that must leave it, most important first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -124,7 +131,7 @@ fn dry_run(
     let offset = dice.below(potential.len());
     for i in 0..potential.len() {
         let node = potential[(offset + i) % potential.len()];
-        match victims_on(who, node, budgets, cluster) {
+        match known_victims(who, node, budgets, cluster) {
             Err(refusal) => refusals.refuse(node, refusal),
             Ok(candidate) if candidate.violations == 0 => clean.push(candidate),
             Ok(candidate) => violating.push(candidate),
@@ -135,6 +142,25 @@ fn dry_run(
     }
     clean.append(&mut violating);
     (clean, refusals)
+}
+
+/// As [`victims_on`], remembered where only the node itself can change the answer.
+fn known_victims(
+    who: &Preemptor<'_>,
+    node: u32,
+    budgets: &[Budget],
+    cluster: &Cluster,
+) -> Result<Candidate, Refusal> {
+    if !budgets.is_empty() || !who.remembers(node, cluster) {
+        return victims_on(who, node, budgets, cluster);
+    }
+    let priority = who.spec.priority;
+    if let Some(known) = who.template.memos.borrow().victims(node, priority) {
+        return known.clone();
+    }
+    let victims = victims_on(who, node, budgets, cluster);
+    who.template.memos.borrow_mut().keep_victims(node, priority, victims.clone());
+    victims
 }
 
 /// The least set of pods that must leave a node, or why no set would do.

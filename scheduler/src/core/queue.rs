@@ -17,7 +17,7 @@ use super::spec::{PodInput, PodSpec, ScheduledCondition, TimeMs};
 
 /// Back-off ends at whole windows, so that pods of one window are ordered by priority.
 const BACKOFF_WINDOW_MS: TimeMs = 1000;
-/// Parked pods are tried again after this long whatever happened.
+/// Parked pods are tried again after this long whatever happened, unless told otherwise.
 pub const MAX_PARKED_MS: TimeMs = 5 * 60 * 1000;
 
 /// Where a pod is.
@@ -63,11 +63,13 @@ type ParkKey = (usize, PluginSet, Option<Plugin>);
 pub struct Backoff {
     pub initial_ms: TimeMs,
     pub max_ms: TimeMs,
+    /// Parked pods are tried again after this long (`--pod-max-in-unschedulable-pods-duration`).
+    pub parked_ms: TimeMs,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff { initial_ms: 1000, max_ms: 10_000 }
+        Backoff { initial_ms: 1000, max_ms: 10_000, parked_ms: MAX_PARKED_MS }
     }
 }
 
@@ -255,7 +257,7 @@ impl Queue {
 
     /// Retries parked pods that no event has woken for five minutes.
     pub fn flush_parked(&mut self, now: TimeMs) {
-        let stale = |p: &&QueuedPod| p.place == Place::Parked && now - p.timestamp > MAX_PARKED_MS;
+        let stale = |p: &&QueuedPod| p.place == Place::Parked && now - p.timestamp > self.limits.parked_ms;
         let stale: Vec<Uid> =
             self.pods.values().filter(stale).filter(|p| p.gating.is_none()).map(|p| p.uid).collect();
         for uid in stale {

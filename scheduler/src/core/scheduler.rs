@@ -461,12 +461,22 @@ impl Scheduler {
 
 /// A waiting pod by name.
 pub fn pod_ref(input: &PodInput, spec: &PodSpec) -> PodRef {
-    PodRef { uid: input.uid.clone(), namespace: spec.class.namespace.clone(), name: input.name.clone() }
+    PodRef {
+        uid: input.uid.clone(),
+        namespace: spec.class.namespace.clone(),
+        name: input.name.clone(),
+        generation: input.generation,
+    }
 }
 
 /// A pod on a node by name. Its UID text is rebuilt from the number.
 fn assigned_ref(pod: &super::cluster::Pod) -> PodRef {
     let n = format!("{:032x}", pod.uid.0);
     let uid = format!("{}-{}-{}-{}-{}", &n[..8], &n[8..12], &n[12..16], &n[16..20], &n[20..]);
-    PodRef { uid: uid.into(), namespace: pod.spec.class.namespace.clone(), name: pod.name.clone() }
+    PodRef {
+        uid: uid.into(),
+        namespace: pod.spec.class.namespace.clone(),
+        name: pod.name.clone(),
+        generation: pod.generation,
+    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::labels::{Labels, NodeSelector, NodeSelectorTerm, Requirement, Selector, Taint, Toleration};
+use super::migration::Migrated;
 
 /// Milliseconds since the Unix epoch. The core never reads a clock; it is told the time.
 pub type TimeMs = i64;
@@ -202,6 +203,8 @@ pub struct PodSpec {
     pub claims: Vec<ClaimRef>,
     /// Drivers of inline CSI volumes (an event of their CSIDriver may help the pod).
     pub inline_csi_drivers: Vec<Arc<str>>,
+    /// Inline volumes of in-tree kinds that CSI drivers have taken over.
+    pub migrated: Vec<Migrated>,
     pub scheduler_name: Arc<str>,
     pub priority: i32,
     /// `preemptionPolicy: Never`.
@@ -228,6 +231,8 @@ pub struct PodInput {
     pub preempted: bool,
     /// `metadata.resourceVersion`.
     pub version: u64,
+    /// `metadata.generation`, which conditions say they are about.
+    pub generation: i64,
     /// The PodScheduled condition as it stands, to avoid writing the same one again.
     pub condition: Option<Arc<ScheduledCondition>>,
 }

@@ -11,6 +11,7 @@ use super::cluster::{Cluster, Uid};
 use super::events::Event;
 use super::hints::{Occurrence, Payload};
 use super::labels::{Labels, NodeSelector, Selector};
+use super::migration::Migrated;
 use super::profile::{Plugin, Profile};
 use super::spec::PodSpec;
 use super::status::Refusal;
@@ -45,6 +46,8 @@ pub struct Volume {
     pub terminating: bool,
     /// CSI driver and volume handle.
     pub csi: Option<(Arc<str>, Box<str>)>,
+    /// What a CSI driver makes of an in-tree source.
+    pub migrated: Option<Migrated>,
     pub version: u64,
 }
 
@@ -91,6 +94,7 @@ pub struct CsiNode {
     pub name: Arc<str>,
     /// Drivers with the number of volumes they can attach, where limited.
     pub limits: Vec<(Arc<str>, Option<i32>)>,
+    /// In-tree plugins the node has handed over to CSI drivers, comma separated.
     pub migrated: Box<str>,
 }
 
@@ -246,7 +250,7 @@ impl Storage {
         untracked.then_some(Occurrence { event: Event::CsiDriverUpdate, payload })
     }
 
-    /// The volume part of a cycle: nothing for pods without claims, a refusal where no node can help.
+    /// The volume part of a cycle: nothing for pods without volumes that matter, a refusal where no node can help.
     pub fn begin(
         &self,
         uid: Uid,
@@ -254,7 +258,7 @@ impl Storage {
         profile: &Profile,
         cluster: &Cluster,
     ) -> Result<Option<VolumeCycle>, Refusal> {
-        if spec.claims.is_empty() {
+        if spec.claims.is_empty() && spec.migrated.is_empty() {
             return Ok(None);
         }
         VolumeCycle::begin(uid, spec, profile, self, cluster).map(Some)

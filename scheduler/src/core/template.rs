@@ -4,6 +4,7 @@
 //! the change log of the nodes, so that a decision costs what has changed since the last one.
 //! Invariant: after `sync`, sums and groups equal what a fresh build would give.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use smallvec::SmallVec;
 use super::cluster::Cluster;
 use super::groups::{GroupKey, Groups};
 use super::labels::{count_intolerable_preferences, has_untolerated_taint};
+use super::memo::NodeMemos;
 use super::profile::{HOSTNAME_LABEL, Plugin, Profile};
 use super::score::LocalScorer;
 use super::series::{Kind, SeriesSet};
@@ -75,6 +77,8 @@ pub struct Template {
     images_matter: bool,
     /// Names that `metadata.name` requirements narrow the search to.
     pub named_nodes: Option<Vec<Box<str>>>,
+    /// Verdicts on single nodes; behind a cell, because what asks for them only reads the template.
+    pub memos: RefCell<NodeMemos>,
     /// Position of the change log and message of the last failure; equal position means equal message.
     pub last_failure: Option<(u64, Arc<super::status::Diagnosis>)>,
 }
@@ -112,6 +116,7 @@ impl Template {
             image_generation: cluster.nodes.image_generation,
             images_matter: scorer.images_matter(&cluster.nodes),
             last_failure: None,
+            memos: RefCell::default(),
             identity,
             series,
             scorer,
@@ -156,6 +161,11 @@ impl Template {
         !self.images_matter && !self.scorer.images_matter(&cluster.nodes)
     }
 
+    /// Whether a verdict on a node depends on that node alone.
+    pub fn is_local(&self) -> bool {
+        self.series.all.is_empty()
+    }
+
     /// Position of the change log this template stands at.
     pub fn position(&self) -> u64 {
         self.synced
@@ -163,6 +173,7 @@ impl Template {
 
     fn refresh(&mut self, node: u32, profile: &Profile, cluster: &Cluster) {
         self.grow(node);
+        self.memos.get_mut().forget(node);
         let generation = u64::from(cluster.nodes.nodes[node as usize].object_generation) + 1;
         let values = self.values_on(node, profile, cluster);
         if self.statics[node as usize].generation == generation {

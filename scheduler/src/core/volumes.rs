@@ -1,14 +1,15 @@
 //! The volume plugins: VolumeRestrictions, NodeVolumeLimits, VolumeBinding and VolumeZone for pods with claims.
 //!
-//! Owns their rules, texts and the plan of what to bind or provision on the chosen node. In-tree volumes that were
-//! migrated to CSI are not translated: a volume counts under the source it is written with.
+//! Owns their rules, texts and the plan of what to bind or provision on the chosen node. How many volumes a
+//! node can attach is in `volume_limits`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::cluster::{Cluster, Uid};
 use super::filter::{Overlay, VolumeFilter};
-use super::labels::Labels;
+use super::labels::{Labels, NodeSelector};
+use super::migration::Migrated;
 use super::profile::{Plugin, Profile};
 use super::spec::{ClaimRef, PodSpec};
 use super::status::{self, Reason, Refusal};
@@ -47,8 +48,10 @@ struct ZoneRule {
 #[derive(Clone, Debug)]
 pub struct VolumeCycle {
     uid: Uid,
-    namespace: Arc<str>,
-    claims: Vec<ClaimRef>,
+    pub(super) namespace: Arc<str>,
+    pub(super) claims: Vec<ClaimRef>,
+    /// Inline volumes that CSI drivers have taken over.
+    pub(super) inline: Vec<Migrated>,
     bound: Vec<ClaimKey>,
     delayed: Vec<ClaimKey>,
     zones: Vec<ZoneRule>,
@@ -59,9 +62,9 @@ pub struct VolumeCycle {
 
 /// A cycle together with the tables it reads.
 pub struct OnStorage<'a> {
-    cycle: &'a VolumeCycle,
-    storage: &'a Storage,
-    cluster: &'a Cluster,
+    pub(super) cycle: &'a VolumeCycle,
+    pub(super) storage: &'a Storage,
+    pub(super) cluster: &'a Cluster,
 }
 
 impl VolumeCycle {
@@ -77,6 +80,7 @@ impl VolumeCycle {
             uid,
             namespace: spec.class.namespace.clone(),
             claims: spec.claims.clone(),
+            inline: spec.migrated.clone(),
             bound: Vec::new(),
             delayed: Vec::new(),
             zones: Vec::new(),
@@ -300,7 +304,7 @@ impl OnStorage<'_> {
                     reasons.push(status::VOLUME_GONE);
                     break;
                 }
-                Some(volume) if !admits(volume, &have.labels) => {
+                Some(volume) if !self.is_reachable(volume, node) => {
                     reasons.push(status::VOLUME_NODE);
                     break;
                 }
@@ -316,6 +320,17 @@ impl OnStorage<'_> {
         Some(refusal)
     }
 
+    /// Whether a bound volume can be used on the node; where the node has handed the volume's plugin over to a CSI
+    /// driver, the driver's topology counts.
+    fn is_reachable(&self, volume: &Volume, node: u32) -> bool {
+        let have = &self.cluster.nodes.nodes[node as usize];
+        let annotation = self.storage.csi_nodes.get(&have.name).map_or("", |n| &n.migrated);
+        match volume.migrated.as_ref().filter(|m| m.plugin.is_migrated_on(annotation)) {
+            Some(migrated) => fits(migrated.nodes.as_ref(), &have.labels),
+            None => admits(volume, &have.labels),
+        }
+    }
+
     fn refuse_zone(&self, node: u32) -> Option<Refusal> {
         let labels = &self.cluster.nodes.nodes[node as usize].labels;
         if self.cycle.zones.is_empty() || !TOPOLOGY_LABELS.iter().any(|(key, _)| labels.get(key).is_some()) {
@@ -327,62 +342,6 @@ impl OnStorage<'_> {
         };
         (!self.cycle.zones.iter().all(fits))
             .then(|| Refusal::unresolvable(Plugin::VolumeZone, status::VOLUME_ZONE))
-    }
-
-    fn refuse_count(&self, node: u32, overlay: Option<&Overlay>) -> Option<Refusal> {
-        let have = &self.cluster.nodes.nodes[node as usize];
-        let csi = self.storage.csi_nodes.get(&have.name);
-        let mut new = HashMap::new();
-        for claim in &self.cycle.claims {
-            let Some(found) = self.storage.claim(&self.cycle.namespace, &claim.name) else {
-                let (namespace, name) = (&self.cycle.namespace, &claim.name);
-                return Some(Refusal::unresolvable_text(
-                    Plugin::NodeVolumeLimits,
-                    format!("looking up PVC {namespace}/{name}: persistentvolumeclaim {name:?} not found"),
-                ));
-            };
-            new.extend(self.csi_volume(found));
-        }
-        let limits: Vec<(&Arc<str>, i32)> =
-            csi?.limits.iter().filter_map(|(driver, count)| Some((driver, (*count)?))).collect();
-        if new.is_empty() || limits.is_empty() {
-            return None;
-        }
-        let removed = overlay.map_or(&[][..], Overlay::removed);
-        let mut attached: HashMap<String, Arc<str>> = HashMap::new();
-        for pod in have.pods.iter().filter(|p| !removed.contains(p)).filter_map(|p| self.cluster.pod(*p)) {
-            let namespace = &pod.spec.class.namespace;
-            let claims = pod.spec.claims.iter().filter_map(|c| self.storage.claim(namespace, &c.name));
-            attached.extend(claims.filter_map(|c| self.csi_volume(c)));
-        }
-        for attachment in self.storage.attachments.values().filter(|a| a.node == have.name) {
-            let volume = attachment.volume.as_ref().and_then(|v| self.storage.volumes.get(v));
-            if let Some((_, handle)) = volume.and_then(|v| v.csi.as_ref()) {
-                let key = format!("{}/{handle}", attachment.attacher);
-                attached.entry(key).or_insert_with(|| attachment.attacher.clone());
-            }
-        }
-        new.retain(|volume, _| !attached.contains_key(volume));
-        let exceeds = limits.iter().any(|(driver, limit)| {
-            let count = |all: &HashMap<String, Arc<str>>| all.values().filter(|d| d == driver).count() as i32;
-            count(&new) > 0 && count(&attached) + count(&new) > *limit
-        });
-        exceeds.then(|| Refusal::unschedulable(Plugin::NodeVolumeLimits, status::VOLUME_COUNT))
-    }
-
-    /// Unique name and driver of a claim's CSI volume; a claim without volume counts under its class's driver.
-    fn csi_volume(&self, claim: &Claim) -> Option<(String, Arc<str>)> {
-        match self.storage.volumes.get(&*claim.volume) {
-            Some(volume) => {
-                let (driver, handle) = volume.csi.as_ref()?;
-                Some((format!("{driver}/{handle}"), driver.clone()))
-            }
-            None => {
-                let driver = self.storage.classes.get(&claim.class)?.provisioner.clone();
-                (!driver.is_empty())
-                    .then(|| (format!("{driver}/unbound-{}/{}", claim.namespace, claim.name), driver))
-            }
-        }
     }
 }
 
@@ -399,7 +358,11 @@ fn zone_rules(labels: &Labels) -> impl Iterator<Item = ZoneRule> + '_ {
 }
 
 fn admits(volume: &Volume, labels: &Labels) -> bool {
-    volume.nodes.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches("", labels)))
+    fits(volume.nodes.as_ref(), labels)
+}
+
+fn fits(nodes: Option<&NodeSelector>, labels: &Labels) -> bool {
+    nodes.is_none_or(|terms| terms.iter().any(|t| t.matches("", labels)))
 }
 
 fn is_reserved_for(volume: &Volume, claim: &Claim) -> bool {

@@ -117,11 +117,8 @@ impl Api {
     ) -> Result<(), ApiError> {
         let mut status = serde_json::Map::new();
         if let Some((reason, message)) = condition {
-            let condition = json!([{
-                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-                "lastProbeTime": null, "lastTransitionTime": now,
-            }]);
-            status.insert("conditions".to_owned(), condition);
+            let condition = condition_of(pod, "PodScheduled", "False", (reason, message), now);
+            status.insert("conditions".to_owned(), json!([condition]));
         }
         if let Nominate::Set(node) = nominate {
             let value = if node.is_empty() { Value::Null } else { json!(node) };
@@ -133,10 +130,9 @@ impl Api {
 
     /// Marks a victim and deletes it.
     pub async fn evict(&self, victim: &PodRef, message: &str, now: &str) -> Result<(), ApiError> {
-        let condition = json!({"status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": super::convert::PREEMPTED, "message": message,
-            "lastProbeTime": null, "lastTransitionTime": now,
-        }]}});
+        let why = (super::convert::PREEMPTED, message);
+        let condition = condition_of(victim, "DisruptionTarget", "True", why, now);
+        let condition = json!({"status": {"conditions": [condition]}});
         let path = format!("{}/status", pod_path(victim));
         let marked = self.patch(path, "application/strategic-merge-patch+json", condition).await;
         let deleted = match marked {
@@ -239,6 +235,18 @@ pub fn note(message: &str) -> String {
     format!("{}{SUFFIX}", &message[..end])
 }
 
+/// A condition about the generation of the pod that was looked at.
+fn condition_of(pod: &PodRef, kind: &str, status: &str, (reason, message): (&str, &str), now: &str) -> Value {
+    let mut condition = json!({
+        "type": kind, "status": status, "reason": reason, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    if pod.generation > 0 {
+        condition["observedGeneration"] = pod.generation.into();
+    }
+    condition
+}
+
 fn pod_path(pod: &PodRef) -> String {
     format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name)
 }
@@ -250,6 +258,18 @@ fn claim_path(namespace: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_say_which_generation_they_are_about() {
+        let pod =
+            |generation| PodRef { uid: "u".into(), namespace: "n".into(), name: "p".into(), generation };
+        let observed = |generation| {
+            condition_of(&pod(generation), "PodScheduled", "False", ("Unschedulable", "no"), "now")
+                .get("observedGeneration")
+                .cloned()
+        };
+        assert_eq!((observed(0), observed(3)), (None, Some(json!(3))));
+    }
 
     #[test]
     fn notes_are_cut_at_a_character() {

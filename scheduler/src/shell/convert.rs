@@ -42,6 +42,7 @@ pub fn pod(pod: &wire::Pod) -> Option<PodInput> {
         terminating: meta.deletion_timestamp.is_some(),
         preempted,
         version: version(meta),
+        generation: meta.generation,
         condition: condition.map(|c| {
             Arc::new(ScheduledCondition {
                 reason: c.reason.as_str().into(),
@@ -83,6 +84,7 @@ fn pod_spec(pod: &wire::Pod) -> PodSpec {
             .filter_map(|v| v.csi.as_ref())
             .map(|csi| csi.driver.as_str().into())
             .collect(),
+        migrated: spec.volumes.iter().filter_map(super::translate::inline).collect(),
         scheduler_name: if spec.scheduler_name.is_empty() {
             "default-scheduler"
         } else {

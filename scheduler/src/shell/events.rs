@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn repetitions_become_a_series() {
         let entry = |note: &str| Entry {
-            pod: PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into() },
+            pod: PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into(), generation: 0 },
             controller: "default-scheduler".to_owned(),
             kind: "Warning",
             reason: "FailedScheduling",

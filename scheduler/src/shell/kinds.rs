@@ -254,6 +254,7 @@ fn volume(volume: &wire::PersistentVolume) -> Volume {
         available: volume.status.phase == "Available",
         terminating: volume.metadata.deletion_timestamp.is_some(),
         csi: spec.csi.as_ref().map(|c| (c.driver.as_str().into(), text(&c.volume_handle))),
+        migrated: super::translate::persistent(volume),
         version: convert::version(&volume.metadata),
     }
 }

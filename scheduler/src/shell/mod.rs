@@ -13,4 +13,5 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod tls;
+pub mod translate;
 pub mod wire;

@@ -24,6 +24,8 @@ pub struct State {
     pub ready: Arc<AtomicBool>,
     /// Who may read metrics is asked here.
     pub client: kube::Client,
+    /// Paths that anyone may read; a `*` at the end stands for whatever follows.
+    pub open_paths: Arc<[String]>,
 }
 
 /// Serves until the shutdown.
@@ -83,8 +85,15 @@ async fn answer(request: Request<Incoming>, state: State) -> Result<Answer, std:
     })
 }
 
+fn is_open(path: &str, open: &[String]) -> bool {
+    open.iter().any(|p| p.strip_suffix('*').map_or(p == path, |prefix| path.starts_with(prefix)))
+}
+
 /// Whether the bearer of the request's token may read the path.
 async fn allowed(request: &Request<Incoming>, state: &State) -> Result<(), StatusCode> {
+    if is_open(request.uri().path(), &state.open_paths) {
+        return Ok(());
+    }
     let header = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     let Some(token) = header.and_then(|h| h.strip_prefix("Bearer ")) else {
         return Err(StatusCode::UNAUTHORIZED);
@@ -114,4 +123,17 @@ async fn post(client: &kube::Client, path: &str, body: Value) -> Result<Value, S
         .body(body.to_string().into_bytes())
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     client.request(request).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_open;
+
+    #[test]
+    fn open_paths_are_exact_or_end_in_a_star() {
+        let open = ["/metrics".to_owned(), "/debug/*".to_owned()];
+        for (path, expected) in [("/metrics", true), ("/metrics/resources", false), ("/debug/x", true)] {
+            assert_eq!(is_open(path, &open), expected, "{path}");
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub struct Options {
     pub address: Option<SocketAddr>,
     /// Certificate and key files of the server; a certificate is made if absent.
     pub tls_files: Option<(String, String)>,
+    /// Paths that anyone may read (`--authorization-always-allow-paths`).
+    pub open_paths: Vec<String>,
     /// Decides ties; the same seed and the same events give the same decisions.
     pub seed: u64,
 }
@@ -81,7 +83,8 @@ pub async fn run(
     if let Some(address) = options.address {
         let files = options.tls_files.as_ref().map(|(c, k)| (c.as_str(), k.as_str()));
         let tls = tls::server_config(files)?;
-        let state = State { metrics: metrics.clone(), ready: ready.clone(), client: client.clone() };
+        let (metrics, ready, client) = (metrics.clone(), ready.clone(), client.clone());
+        let state = State { metrics, ready, client, open_paths: options.open_paths.into() };
         let stop = shutdown.clone();
         tasks.spawn(async move {
             if let Err(error) = server::serve(address, tls, state, stop).await {

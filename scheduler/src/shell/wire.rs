@@ -60,6 +60,7 @@ wire!(Meta {
     namespace: String,
     uid: String,
     resource_version: String,
+    generation: i64,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<String>,
     labels: Map,
@@ -119,6 +120,15 @@ wire!(AwsDisk {
 });
 wire!(Iscsi { iqn: String, read_only: bool });
 wire!(Rbd { monitors: Vec<String>, pool: String, image: String, read_only: bool });
+wire!(AzureDisk {
+    #[serde(rename = "diskURI")]
+    uri: String,
+    kind: String,
+});
+wire!(VolumeId {
+    #[serde(rename = "volumeID")]
+    volume_id: String,
+});
 wire!(Csi { driver: String, volume_handle: String });
 wire!(ImageSource { reference: String });
 wire!(Empty {});
@@ -130,6 +140,9 @@ wire!(Volume {
     aws_elastic_block_store: Option<AwsDisk>,
     iscsi: Option<Iscsi>,
     rbd: Option<Rbd>,
+    azure_disk: Option<AzureDisk>,
+    cinder: Option<VolumeId>,
+    portworx_volume: Option<VolumeId>,
     csi: Option<Csi>,
     image: Option<ImageSource>,
 });
@@ -210,6 +223,11 @@ wire!(VolumeSpec {
     volume_attributes_class_name: String,
     node_affinity: Option<VolumeNodeAffinity>,
     csi: Option<Csi>,
+    gce_persistent_disk: Option<GceDisk>,
+    aws_elastic_block_store: Option<AwsDisk>,
+    azure_disk: Option<AzureDisk>,
+    cinder: Option<VolumeId>,
+    portworx_volume: Option<VolumeId>,
 });
 wire!(Phase { phase: String });
 wire!(PersistentVolume { metadata: Meta, spec: VolumeSpec, status: Phase });

@@ -206,3 +206,40 @@ fn drivers_limit_the_volumes_of_a_node() {
         assert_eq!(said == "0/1 nodes are available: 1 node(s) exceed max volume count", refused, "{said}");
     }
 }
+
+/// A CSI driver's limits count in-tree volumes that it took over, inline and claimed, wherever there is a CSINode.
+#[test]
+fn migrated_volumes_count_under_their_csi_driver() {
+    let inline = |name: &str| json!({"spec": {"volumes": [{"name": "v", "cinder": {"volumeID": name}}]}});
+    let limits = |count: i32| {
+        json!({"metadata": {"name": "a"},
+               "spec": {"drivers": [{"name": "cinder.csi.openstack.org", "allocatable": {"count": count}}]}})
+    };
+    for (limit, volume, expected) in [(1, "1", true), (1, "2", false), (2, "2", true)] {
+        let mut bed = Bed::new();
+        bed.node("a/z1", json!({}));
+        bed.give::<wire::CsiNode>(limits(limit));
+        bed.pod("first", inline("1"));
+        assert!(matches!(bed.step(), Outcome::Bound(_)));
+        bed.pod("second", inline(volume));
+        assert_eq!(matches!(bed.step(), Outcome::Bound(_)), expected, "limit {limit}, volume {volume}");
+    }
+}
+
+/// A bound in-tree volume is looked for under the driver's topology label on nodes that have handed the plugin over.
+#[test]
+fn migrated_volumes_follow_the_drivers_topology() {
+    for (annotation, expected) in [("kubernetes.io/gce-pd", true), ("", false)] {
+        let mut bed = bed(class(NO_PROVISIONER, LATE), |bed| {
+            let zone = json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["far"]});
+            let nodes = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [zone]}]}});
+            let disk = json!({"spec": {"gcePersistentDisk": {"pdName": "d"}, "nodeAffinity": nodes}});
+            bed.give::<wire::PersistentVolume>(volume("pv", disk));
+            bed.give::<wire::PersistentVolumeClaim>(claim("c", bound_to("pv")));
+            bed.node("c/z1", json!({"metadata": {"labels": {"topology.gke.io/zone": "far"}}}));
+            let key = "storage.alpha.kubernetes.io/migrated-plugins";
+            bed.give::<wire::CsiNode>(json!({"metadata": {"name": "c", "annotations": {key: annotation}}}));
+        });
+        assert_eq!(matches!(bed.step(), Outcome::Bound(_)), expected, "{annotation:?}");
+    }
+}

@@ -12,6 +12,7 @@ use reference::{PLUGINS, World};
 use scheduler::core::cluster::Uid;
 use scheduler::core::evaluate::Dice;
 use scheduler::core::intake::Intake;
+use scheduler::core::preempt::{Preemptor, refusal_with_nominated, victims_on};
 use scheduler::core::profile::Profile;
 use scheduler::core::queue::Backoff;
 use scheduler::core::scheduler::{Command, Scheduler};
@@ -19,6 +20,8 @@ use scheduler::core::spec::PodInput;
 
 /// Questions asked of one cluster before a new one is made.
 const QUESTIONS: usize = 40;
+/// Above what random pods have, so that a probe finds victims.
+const PROBE_PRIORITY: i32 = 1_000_000;
 
 struct Run {
     source: Source,
@@ -131,7 +134,33 @@ impl Run {
                 }
             }
         }
+        self.probe_preemption(pod, seed);
         self.schedule(pod, &verdicts, seed);
+    }
+
+    /// An important pod of the same template looks for room and goes away again; nothing is evicted. What the template
+    /// remembers of nodes, from now and from earlier questions, must be what it would find out anew.
+    fn probe_preemption(&mut self, pod: &PodInput, seed: u64) {
+        let mut probe = self.new_pod();
+        probe.spec = scheduler::core::spec::PodSpec { priority: PROBE_PRIORITY, ..pod.spec.clone() };
+        self.core.apply(Intake::Pod(Box::new(probe.clone())), 0);
+        self.core.schedule_one(0).expect("the probe waits");
+        let uid = Uid::new(&probe.uid);
+        self.core.apply(Intake::PodDeleted { uid }, 0);
+        let core = &mut self.core;
+        let (spec, profile) = (core.cluster.intern(probe.spec), &core.profiles[0]);
+        let template = core.templates.get(&spec, 0, profile, &mut core.cluster);
+        let who = Preemptor { uid, spec: &spec, template, profile, volumes: None };
+        let memos = template.memos.borrow();
+        for node in core.cluster.nodes.iter() {
+            if let Some(known) = memos.victims(node, PROBE_PRIORITY) {
+                assert_eq!(known, &victims_on(&who, node, &[], &core.cluster), "seed {seed}, {}", pod.name);
+            }
+            if let Some(known) = memos.refusal(node) {
+                let fresh = refusal_with_nominated(&who, node, &core.cluster, None);
+                assert_eq!(known, &fresh, "seed {seed}, {}", pod.name);
+            }
+        }
     }
 
     /// Schedules the pod for real: it must land on a best node, or be reported with the reference's reasons.

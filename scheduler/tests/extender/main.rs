@@ -138,7 +138,7 @@ async fn errors_stop_the_attempt_unless_they_are_ignorable() {
 async fn a_binder_binds() {
     let (url, calls) = serve().await;
     let extenders = extenders(&url, "  bindVerb: bind\n");
-    let pod = PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into() };
+    let pod = PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into(), generation: 0 };
     extenders.binder().expect("a binder").bind(&pod, "b").await.expect("bound");
     let expected = json!({"PodName": "p", "PodNamespace": "ns", "PodUID": "u", "Node": "b"});
     assert_eq!(calls.lock().expect("not poisoned")[0], ("/bind".to_owned(), expected));
