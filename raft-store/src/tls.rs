@@ -247,6 +247,11 @@ impl ClientTls {
         Ok(Some(Self { config: Arc::new(Reloading::load(files, TlsFiles::client_config)?) }))
     }
 
+    /// For a client that is no member: the authority's file is all that is needed.
+    pub fn for_client(files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(Self { config: Arc::new(Reloading::load(files, TlsFiles::client_config)?) })
+    }
+
     /// A channel that connects when it is first used, with the certificates of that time.
     pub fn connect_lazy(&self, endpoint: Endpoint) -> Channel {
         let config = self.config.clone();

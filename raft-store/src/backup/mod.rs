@@ -16,14 +16,21 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use proto::etcdserverpb::{SnapshotRequest, SnapshotResponse, maintenance_client::MaintenanceClient};
+use proto::etcdserverpb::{
+    AuthenticateRequest, SnapshotRequest, SnapshotResponse, auth_client::AuthClient,
+    maintenance_client::MaintenanceClient,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     error::Error,
     member::{Member, SERVER_VERSION},
+    tls::{ClientTls, TlsFiles},
 };
 
 /// Bytes of a piece on the wire.
@@ -123,15 +130,68 @@ fn write_and_stream(
     Ok(())
 }
 
-/// Saves the state of a running member into a file; returns its size.
+/// A member to save from, and how to reach it.
+#[derive(Clone, Debug, Default)]
+pub struct SaveOptions {
+    /// URL of the member.
+    pub endpoint: String,
+    /// Authority the member's certificate must come from; none for plain text.
+    pub cacert: Option<PathBuf>,
+    /// Certificate to show.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// `name:password`, where users are required.
+    pub user: Option<String>,
+}
+
+impl SaveOptions {
+    fn channel(&self) -> Result<Channel, Error> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(tonic::Code::Unavailable, format!("{}: {error}", self.endpoint))
+        };
+        let endpoint = |url: String| Endpoint::from_shared(url).map_err(|error| failed(&error));
+        if !self.endpoint.starts_with("https://") {
+            return Ok(endpoint(self.endpoint.clone())?.connect_lazy());
+        }
+        if self.cacert.is_none() {
+            return Err(failed(&"an https endpoint needs --cacert"));
+        }
+        let files = TlsFiles {
+            cert_file: self.cert.clone(),
+            key_file: self.key.clone(),
+            trusted_ca_file: self.cacert.clone(),
+            ..TlsFiles::default()
+        };
+        let tls = ClientTls::for_client(&files).map_err(|error| failed(&error))?;
+        // TLS is done by the connector underneath.
+        Ok(tls.connect_lazy(endpoint(self.endpoint.replacen("https://", "http://", 1))?))
+    }
+
+    async fn token(&self, channel: &Channel) -> Result<Option<String>, Error> {
+        let Some(user) = &self.user else { return Ok(None) };
+        let (name, password) = user
+            .split_once(':')
+            .ok_or_else(|| Error::new(tonic::Code::InvalidArgument, "--user is name:password".to_owned()))?;
+        let request = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
+        let answer = AuthClient::new(channel.clone()).authenticate(request).await?;
+        Ok(Some(answer.into_inner().token))
+    }
+}
+
+/// Saves the state of a running member into a file; returns its size. The file appears under its name only when it
+/// is complete and its checksum is right.
 ///
 /// # Errors
 /// The member's, or the disk's as text.
-pub async fn save(endpoint: &str, file: &Path) -> Result<u64, Error> {
-    let failed =
-        |error: &dyn std::fmt::Display| Error::new(tonic::Code::Unavailable, format!("{endpoint}: {error}"));
-    let mut client = MaintenanceClient::connect(endpoint.to_owned()).await.map_err(|error| failed(&error))?;
-    let mut pieces = client.snapshot(SnapshotRequest {}).await?.into_inner();
+pub async fn save(options: &SaveOptions, file: &Path) -> Result<u64, Error> {
+    let channel = options.channel()?;
+    let mut request = tonic::Request::new(SnapshotRequest {});
+    if let Some(token) = options.token(&channel).await? {
+        let token = token.parse().map_err(Error::internal)?;
+        request.metadata_mut().insert("token", token);
+    }
+    let mut pieces = MaintenanceClient::new(channel).snapshot(request).await?.into_inner();
     let draft = file.with_extension("part");
     let mut out = fs::File::create(&draft).map_err(Error::internal)?;
     let mut size = 0;
@@ -140,6 +200,7 @@ pub async fn save(endpoint: &str, file: &Path) -> Result<u64, Error> {
         size += piece.blob.len() as u64;
     }
     out.sync_all().map_err(Error::internal)?;
+    restore::check_file(&draft).map_err(Error::internal)?;
     fs::rename(&draft, file).map_err(Error::internal)?;
     Ok(size)
 }

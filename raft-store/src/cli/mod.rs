@@ -50,6 +50,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), CliError
         }
         None => {}
     }
+    // A member's memory is many small things that come and go: huge pages would hold twice as much of it resident.
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     let member = start(args).await?;
     tracing::info!(member = format!("{:x}", member.id()), "ready to serve client requests");
     tokio::select! {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::CliError;
-use crate::backup::{self, RestoreOptions};
+use crate::backup::{self, RestoreOptions, SaveOptions};
 
 /// Work on snapshot files.
 #[derive(Clone, Debug, Subcommand)]
@@ -15,8 +15,20 @@ pub enum SnapshotCommand {
         /// The file.
         file: PathBuf,
         /// URL of the member.
-        #[arg(long, default_value = "http://127.0.0.1:2379")]
+        #[arg(long, alias = "endpoints", env = "ETCDCTL_ENDPOINTS", default_value = "http://127.0.0.1:2379")]
         endpoint: String,
+        /// Authority of the member's certificate.
+        #[arg(long, env = "ETCDCTL_CACERT")]
+        cacert: Option<PathBuf>,
+        /// Certificate to show to the member.
+        #[arg(long, env = "ETCDCTL_CERT")]
+        cert: Option<PathBuf>,
+        /// Its key.
+        #[arg(long, env = "ETCDCTL_KEY")]
+        key: Option<PathBuf>,
+        /// name:password, where users are required.
+        #[arg(long, env = "ETCDCTL_USER", hide_env_values = true)]
+        user: Option<String>,
     },
     /// Makes a data directory from a snapshot file, of this store or of etcd.
     Restore {
@@ -48,8 +60,9 @@ pub enum SnapshotCommand {
 /// Carries out a command.
 pub async fn run(command: &SnapshotCommand) -> Result<(), CliError> {
     match command.clone() {
-        SnapshotCommand::Save { file, endpoint } => {
-            let bytes = backup::save(&endpoint, &file).await?;
+        SnapshotCommand::Save { file, endpoint, cacert, cert, key, user } => {
+            let options = SaveOptions { endpoint, cacert, cert, key, user };
+            let bytes = backup::save(&options, &file).await?;
             println!("Snapshot saved at {} ({bytes} bytes)", file.display());
         }
         SnapshotCommand::Restore {

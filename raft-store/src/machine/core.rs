@@ -15,9 +15,12 @@ use crate::{
     error::Error,
     lease::{LeaseTable, Millis},
     metrics::STORE,
-    mvcc::{pending::Pending, source::Source},
+    mvcc::{
+        pending::{Parts, Pending},
+        source::Source,
+    },
     raft::types::{Entry, LogId, StoredMembership},
-    storage::{Column, StateDb, View},
+    storage::{Column, KeyCounts, StateDb, View},
     watch::{Hub, WatchEvent},
 };
 
@@ -38,6 +41,8 @@ pub struct Shared {
     pub downgrade: ArcSwap<String>,
     /// Tokens learned from the log.
     pub tokens: TokenProvider,
+    /// The compact revision, for whoever removes what lies behind it; tells also when the whole state was replaced.
+    pub compacted: tokio::sync::watch::Sender<i64>,
     /// The applied log index, for those who wait for it.
     pub applied: tokio::sync::watch::Sender<u64>,
     /// Where this process's monotonic clock starts.
@@ -68,12 +73,13 @@ impl Machine {
     /// Loads the state of a database.
     pub fn load(db: Arc<StateDb>, tokens: TokenProvider) -> Result<Self, Error> {
         let records = Records::load(&db)?;
-        let view = view_of(&db, &records);
+        let view = view_of(&db, &records)?;
         let auth = AuthState::from_record(records.auth.clone());
         let alarms = Alarms::from_record(&records.alarms);
         let shared = Shared {
             leases: RwLock::new(load_leases(&view)?),
             applied: tokio::sync::watch::Sender::new(view.applied_index),
+            compacted: tokio::sync::watch::Sender::new(view.compact_revision),
             view: Arc::new(ArcSwap::new(view)),
             auth: ArcSwap::from_pointee(auth.clone()),
             alarms: ArcSwap::from_pointee(alarms.clone()),
@@ -119,6 +125,7 @@ impl Machine {
         let mut pending = Pending::new(self.shared.view.load_full());
         for entry in entries {
             let log_id = entry.log_id();
+            let _span = tracing::debug_span!("apply", index = log_id.index()).entered();
             let mut answers = Vec::new();
             match entry.payload {
                 EntryPayload::Blank => {}
@@ -161,10 +168,13 @@ impl Machine {
             pending.put_applied(applied)?;
         }
         pending.put_revision(revision);
-        let (batch, changes) = pending.into_parts();
+        let Parts { batch, changes, mut counts } = pending.into_parts();
         self.db.commit(batch)?;
+        if counts.has_large() {
+            Arc::make_mut(&mut counts).cut_large(&self.db)?;
+        }
         let applied_index = self.applied.map_or(0, |log_id| log_id.index());
-        let view = View::freeze(&self.db, revision, compact_revision, applied_index);
+        let view = View::freeze(&self.db, counts, revision, compact_revision, applied_index);
         self.shared.view.store(view.clone());
         if self.auth_changed {
             self.auth_changed = false;
@@ -176,6 +186,10 @@ impl Machine {
             hub.publish(events.collect(), revision);
         }
         self.shared.applied.send_replace(applied_index);
+        // Most commits compact nothing, and must not wake anybody for it.
+        self.shared
+            .compacted
+            .send_if_modified(|known| std::mem::replace(known, compact_revision) != compact_revision);
         Ok(Pending::new(view))
     }
 
@@ -193,7 +207,7 @@ impl Machine {
     /// Replaces the whole state by that of another database, which a snapshot brought.
     pub fn replace(&mut self, db: Arc<StateDb>) -> Result<(), Error> {
         let records = Records::load(&db)?;
-        let view = view_of(&db, &records);
+        let view = view_of(&db, &records)?;
         let mut leases = load_leases(&view)?;
         leases.become_follower();
         *self.shared.leases.write() = leases;
@@ -210,13 +224,15 @@ impl Machine {
             hub.replaced();
         }
         self.shared.applied.send_replace(view.applied_index);
+        self.shared.compacted.send_replace(view.compact_revision);
         Ok(())
     }
 }
 
-fn view_of(db: &Arc<StateDb>, records: &Records) -> Arc<View> {
+fn view_of(db: &Arc<StateDb>, records: &Records) -> Result<Arc<View>, Error> {
     let applied = records.applied.map_or(0, |log_id| log_id.index());
-    View::freeze(db, records.revision, records.compact_revision, applied)
+    let counts = Arc::new(KeyCounts::load(db)?);
+    Ok(View::freeze(db, counts, records.revision, records.compact_revision, applied))
 }
 
 fn load_leases(view: &View) -> Result<LeaseTable, Error> {

@@ -5,13 +5,12 @@ use std::{
     time::Duration,
 };
 
-use openraft::async_runtime::WatchReceiver;
 use proto::{
     etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, alarm_request::AlarmAction},
     raftpb::{HashAtRequest, HelloRequest, LeaseExpire, command::Op},
 };
 
-use super::{Caller, Member};
+use super::{Caller, Member, standing::Standpoint, start::VERIFIED_AT_START_BYTES};
 use crate::{
     blocking,
     config::AutoCompaction,
@@ -34,6 +33,12 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// Samples of the revision over the retention time of periodic compaction.
 const PERIODIC_SAMPLES: u32 = 10;
+/// Times a member that was told of its removal asks the others, who may not have heard of it yet.
+const DOUBTS: u32 = 10;
+/// Pause between two of them.
+const DOUBT_PAUSE: Duration = Duration::from_millis(100);
+/// Election timeouts after which a member asks although it hears of a leader.
+const TICKS_A_QUESTION: u32 = 30;
 /// How often learners are looked at.
 const PROMOTION_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a full member looks whether its space has returned, and gauges are set.
@@ -45,13 +50,13 @@ pub fn spawn_all(member: &Arc<Member>) {
         let stop = member.stop.clone();
         member.tasks.spawn(stop.run_until_cancelled_owned(task));
     };
-    spawn(boxed(member.clone().follow_standing()));
     spawn(boxed(keep_leases(member.clone())));
     spawn(boxed(clean(member.clone())));
     spawn(boxed(publish(member.clone())));
     spawn(boxed(promote(member.clone())));
     spawn(boxed(keep_house(member.clone())));
     spawn(boxed(notice_removal(member.clone())));
+    spawn(boxed(verify_files(member.clone())));
     match member.config.auto_compaction {
         AutoCompaction::Off => {}
         AutoCompaction::Periodic(retention) => spawn(boxed(compact_by_time(member.clone(), retention))),
@@ -71,17 +76,15 @@ fn boxed(task: impl Future<Output = ()> + Send + 'static) -> Task {
 /// Takes over the leases when this member becomes the leader, gives them up when it is no more, and proposes
 /// the revocation of those whose time is over.
 async fn keep_leases(member: Arc<Member>) {
-    let mut metrics = member.raft.metrics();
+    let mut standing = member.standing.subscribe();
     let grace = u64::try_from(member.config.election_timeout.as_millis()).unwrap_or(0);
     let mut primary_in = None;
     loop {
-        let (leads, term) = {
-            let metrics = metrics.borrow_watched();
-            (metrics.current_leader == Some(member.id), metrics.current_term)
-        };
+        let Standpoint { leader, term, .. } = *standing.borrow_and_update();
+        let leads = leader == Some(member.id);
         if leads && primary_in != Some(term) {
             // Leases granted by the leader before must be in the table first.
-            if let Ok(index) = member.confirm_leadership().await
+            if let Ok(index) = member.leader_read_index().await
                 && member.wait_applied(index).await.is_ok()
             {
                 member.shared.leases.write().become_primary(member.shared.now_millis(), grace);
@@ -104,7 +107,7 @@ async fn keep_leases(member: Arc<Member>) {
         });
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            changed = metrics.changed() => if changed.is_err() { return },
+            changed = standing.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -130,7 +133,7 @@ async fn expire(member: &Arc<Member>) {
 
 /// Removes compacted history from the disk, a little at a time.
 async fn clean(member: Arc<Member>) {
-    let mut applied = member.shared.applied.subscribe();
+    let mut compacted = member.shared.compacted.subscribe();
     let mut of: Option<Arc<StateDb>> = None;
     let mut done = *member.cleaned.borrow();
     loop {
@@ -143,7 +146,7 @@ async fn clean(member: Arc<Member>) {
         if done >= view.compact_revision {
             member.cleaned.send_replace(done);
             drop(view);
-            if applied.changed().await.is_err() {
+            if compacted.changed().await.is_err() {
                 return;
             }
             continue;
@@ -177,6 +180,18 @@ async fn publish(member: Arc<Member>) {
     }
 }
 
+/// Looks at every checksum of a state that was too large to verify before it was served.
+async fn verify_files(member: Arc<Member>) {
+    let db = member.view().db().clone();
+    if db.size_bytes() <= VERIFIED_AT_START_BYTES {
+        return;
+    }
+    if let Ok(Err(error)) = blocking::run(move || db.verify()).await {
+        tracing::error!(%error, "this member stops before it serves what is damaged");
+        member.damaged.cancel();
+    }
+}
+
 /// As the leader, makes voters of learners that wait for it; as a learner that was told to, asks for it.
 async fn promote(member: Arc<Member>) {
     let mut ticks = tokio::time::interval(PROMOTION_INTERVAL);
@@ -195,15 +210,23 @@ async fn promote(member: Arc<Member>) {
     }
 }
 
-/// A member that hears from no leader asks the others whether it still is one of them: who is removed while
-/// away is not told by the log. Most of them must agree, since one alone may be behind.
+/// A member that hears from no leader, or is told to look, asks the others whether it still is one of them: who is
+/// removed is not told by the log. Most of them must agree, since one alone may be behind.
 async fn notice_removal(member: Arc<Member>) {
-    let patience = member.config.election_timeout * 5;
+    let mut doubts = 0_u32;
+    let mut ticks = 0_u32;
     loop {
-        tokio::time::sleep(patience).await;
-        if member.leader().is_some() {
+        let pause = if doubts > 0 { DOUBT_PAUSE } else { member.config.election_timeout };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = member.doubted.notified() => doubts = DOUBTS,
+        }
+        // One that was away when it was removed may remember a leader that speaks to it no more.
+        ticks = (ticks + 1) % TICKS_A_QUESTION;
+        if member.is_leader() || doubts == 0 && ticks != 0 && member.leader().is_some() {
             continue;
         }
+        doubts = doubts.saturating_sub(1);
         let others: Vec<_> = member.nodes().into_iter().filter(|(id, ..)| *id != member.id).collect();
         let mut strangers = 0;
         for (_, node, _) in &others {

@@ -13,7 +13,7 @@ use proto::{
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
         MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
     },
-    raftpb::{AdminRequest, AdminResponse, admin_request::Op},
+    raftpb::{AdminRequest, AdminResponse, HelloRequest, admin_request::Op},
 };
 
 use super::{
@@ -153,8 +153,11 @@ impl Member {
     async fn remove_here(&self, id: MemberId) -> Result<(), Error> {
         let members = self.members();
         membership::check_remove(&members, id, self.config.strict_reconfig_check)?;
+        let gone = self.node(id);
         if members.get(&id).is_some_and(|member| member.is_learner) {
-            return self.change(Change::RemoveNodes([id].into()), false).await;
+            self.change(Change::RemoveNodes([id].into()), false).await?;
+            self.tell_removed(id, gone);
+            return Ok(());
         }
         if id == self.id
             && let Some((next, _)) = members.iter().find(|(other, member)| {
@@ -168,7 +171,23 @@ impl Member {
             self.peers.peer(&node.peer_urls)?.admin(AdminRequest { op }).await?;
             return Ok(());
         }
-        self.change(Change::RemoveVoters([id].into()), false).await
+        self.change(Change::RemoveVoters([id].into()), false).await?;
+        self.tell_removed(id, gone);
+        Ok(())
+    }
+
+    /// Greets a removed member in its own name, which makes it ask the others whether it still belongs to them. One
+    /// that is away asks by itself when it comes back.
+    fn tell_removed(&self, id: MemberId, node: Option<MemberNode>) {
+        let Some(node) = node.filter(|_| id != self.id) else { return };
+        let Ok(mut client) = self.peers.peer(&node.peer_urls) else { return };
+        let mut request = tonic::Request::new(HelloRequest { cluster_id: self.cluster_id, from: id });
+        request.set_timeout(self.config.election_timeout);
+        tokio::spawn(async move {
+            if let Err(status) = client.hello(request).await {
+                tracing::debug!(%status, member = format!("{id:x}"), "a removed member was not there to be told");
+            }
+        });
     }
 
     /// Turns learners that wait to become voters into voters as they catch up.

@@ -2,24 +2,22 @@
 
 use std::{
     fs::File,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::AtomicBool},
 };
 
-use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant, async_runtime::WatchReceiver};
 use parking_lot::Mutex;
 use proto::etcdserverpb::{AlarmType, ResponseHeader};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{propose::Proposer, read::ReadGate};
+use super::{consensus_thread::ConsensusThread, propose::Proposals, read::Reads, standing::Standing};
 use crate::{
     config::Config,
     error::Error,
     machine::Shared,
     raft::{
+        heard::Heard,
         peers::Peers,
         types::{MemberId, MemberNode, Raft},
     },
@@ -36,16 +34,29 @@ pub struct Member {
     pub(crate) shared: Arc<Shared>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) peers: Peers,
-    pub(crate) proposer: Proposer,
-    pub(crate) reads: ReadGate,
+    /// This handle, for work that outlives the request that starts it.
+    pub(crate) this: Weak<Member>,
+    pub(crate) proposals: Proposals,
+    /// Reads that ask whoever leads.
+    pub(crate) reads: Reads,
+    /// Reads, of this member and its followers, that wait for the leader to prove that it leads.
+    pub(crate) leader_reads: Reads,
     /// The state has reached its quota, or the disk its reserve.
     pub(crate) is_full: AtomicBool,
-    pub(crate) seen_term: AtomicU64,
-    pub(crate) seen_voting: AtomicBool,
+    /// Where the member stands in its cluster.
+    pub(crate) standing: Standing,
     /// Cancelled when the others say that this member is none of theirs any more.
     pub(crate) removed: CancellationToken,
+    /// Somebody said that it may have been.
+    pub(crate) doubted: Notify,
+    /// Cancelled when a damaged file was found.
+    pub(crate) damaged: CancellationToken,
+    /// When a leader was last heard of.
+    pub(crate) heard: Arc<Heard>,
     /// History has been cleaned up to here.
     pub(crate) cleaned: watch::Sender<i64>,
+    /// Stopped last, when nothing of consensus runs any more.
+    pub(crate) consensus: Mutex<Option<ConsensusThread>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Open files; waited for when the member stops, so that its directory is free afterwards.
@@ -54,6 +65,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// A handle that keeps the member alive.
+    pub(crate) fn handle(&self) -> Result<Arc<Self>, Error> {
+        self.this.upgrade().ok_or(Error::STOPPED)
+    }
+
     /// This member's id.
     pub fn id(&self) -> MemberId {
         self.id
@@ -74,9 +90,20 @@ impl Member {
         self.shared.view.load_full()
     }
 
-    /// The leader, as far as this member knows.
+    /// The leader, as far as this member knows. A leader nobody hears of, or that hears of no majority, is none: the
+    /// consensus core remembers it until another is elected.
     pub fn leader(&self) -> Option<MemberId> {
-        self.raft.metrics().borrow_watched().current_leader
+        let patience = self.config.election_timeout * 2;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        let alive = if leader == self.id {
+            let alone = metrics.membership_config.voter_ids().eq([self.id]);
+            alone || metrics.last_quorum_acked.is_none_or(|acked| acked.elapsed() < patience)
+        } else {
+            self.heard.elapsed() < patience
+        };
+        alive.then_some(leader)
     }
 
     /// Whether this member leads.
@@ -86,19 +113,7 @@ impl Member {
 
     /// The current term, as it stood a moment ago: it only goes into headers.
     pub fn term(&self) -> u64 {
-        self.seen_term.load(Ordering::Relaxed)
-    }
-
-    /// Keeps what every request looks at where looking is cheap. Runs until the consensus core ends.
-    pub(crate) async fn follow_standing(self: Arc<Self>) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            self.seen_term.store(metrics.borrow_watched().current_term, Ordering::Relaxed);
-            self.seen_voting.store(self.votes_now(), Ordering::Relaxed);
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
+        self.standing.term()
     }
 
     /// Every member with its place in the membership; `true` for learners.
@@ -134,6 +149,9 @@ impl Member {
 
     /// Waits until the log has been applied up to `index` here.
     pub(crate) async fn wait_applied(&self, index: u64) -> Result<(), Error> {
+        if *self.shared.applied.borrow() >= index {
+            return Ok(());
+        }
         let mut applied = self.shared.applied.subscribe();
         let waiting = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout(self.config.request_timeout(), waiting).await {
@@ -145,14 +163,13 @@ impl Member {
 
     /// Returns once the member cannot go on, and says why: its disk failed, or it was removed.
     pub async fn failed(&self) -> &'static str {
-        let mut metrics = self.raft.metrics();
-        while metrics.borrow_watched().running_state.is_ok() {
-            tokio::select! {
-                () = self.removed.cancelled() => return "the member was removed from the cluster",
-                changed = metrics.changed() => if changed.is_err() { break },
-            }
+        let mut standing = self.standing.subscribe();
+        tokio::select! {
+            () = self.removed.cancelled() => "the member was removed from the cluster",
+            () = self.damaged.cancelled() => "the member's files are damaged; see the log above",
+            // An error says that the member itself is gone.
+            _ = standing.wait_for(|standing| !standing.runs) => "the member's disk or log failed; see the log above",
         }
-        "the member's disk or log failed; see the log above"
     }
 
     /// Whether the others have taken this member out of the cluster.
@@ -169,14 +186,7 @@ impl Member {
 impl Member {
     /// Whether this member votes, as it stood a moment ago.
     pub(crate) fn votes(&self) -> bool {
-        self.seen_voting.load(Ordering::Relaxed)
-    }
-
-    fn votes_now(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.voter_ids();
-        voters.any(|id| id == self.id) || metrics.membership_config.get_node(&self.id).is_none()
+        self.standing.votes()
     }
 
     /// Whether the consensus core still works.

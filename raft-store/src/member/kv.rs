@@ -17,7 +17,7 @@ use crate::{
     blocking,
     error::Error,
     metrics::STORE,
-    mvcc::{check, range, txn},
+    mvcc::{check, pieces::Pieces, range, txn},
     storage::View,
 };
 
@@ -55,21 +55,21 @@ impl Member {
     }
 
     /// Answers a range as encoded bytes.
-    pub async fn range_wire_as(&self, caller: &Caller, request: RangeRequest) -> Result<Vec<u8>, Error> {
-        if !range::is_plain(self.view().as_ref(), &request) || request.key.is_empty() {
-            return Ok(self.range_as(caller, request).await?.encode_to_vec());
+    pub(crate) async fn range_wire_as(
+        &self,
+        caller: &Caller,
+        request: RangeRequest,
+    ) -> Result<Pieces, Error> {
+        if !range::is_plain(&request) || request.key.is_empty() {
+            let response = self.range_as(caller, request).await?;
+            let mut pieces = Pieces::default();
+            pieces.append(response.encoded_len(), |wire| response.encode_raw(wire));
+            return Ok(pieces);
         }
         check::range(&request)?;
         self.prepare_range(caller, &request).await?;
         let view = self.view();
         let Some(header) = self.header(view.revision) else { return Err(Error::STOPPED) };
-        if !range::is_plain(view.as_ref(), &request) {
-            // It asked for what was the newest revision a moment ago.
-            return Ok(self
-                .range_as(caller, RangeRequest { serializable: true, ..request })
-                .await?
-                .encode_to_vec());
-        }
         if is_small(&request) {
             return range::plain_wire(view.as_ref(), &request, &header);
         }

@@ -95,7 +95,7 @@ impl Member {
     /// As the leader. A majority must confirm that it still is one: otherwise another might already have
     /// let the lease run out.
     pub(crate) async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
-        let index = self.confirm_leadership().await?;
+        let index = self.leader_read_index().await?;
         self.wait_applied(index).await?;
         let now = self.shared.now_millis();
         let mut leases = self.shared.leases.write();

@@ -9,7 +9,9 @@ mod auth;
 mod background;
 mod caller;
 mod cluster;
+mod consensus_thread;
 mod embedded;
+mod gather;
 mod handle;
 pub mod identity;
 mod kv;
@@ -20,6 +22,7 @@ mod membership;
 mod peer_service;
 mod propose;
 mod read;
+mod standing;
 mod start;
 
 pub use caller::Caller;

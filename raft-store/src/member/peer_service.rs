@@ -26,7 +26,11 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn hello(&self, _request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+        if request.into_inner().from == self.member.id {
+            // Nobody greets in our name but a leader that has just removed us.
+            self.member.doubted.notify_one();
+        }
         Ok(Response::new(HelloResponse {
             cluster_id: self.member.cluster_id,
             member_id: self.member.id,
@@ -47,7 +51,7 @@ impl Peer for PeerService {
         if !self.member.is_leader() {
             return Err(Error::NOT_LEADER.into());
         }
-        let index = self.member.confirm_leadership().await?;
+        let index = self.member.leader_read_index().await?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
 

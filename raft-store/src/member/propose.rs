@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use openraft::{
-    async_runtime::WatchReceiver,
-    errors::{ClientWriteError, RaftError},
-};
+use openraft::errors::{ClientWriteError, RaftError};
 use prost::Message;
 use proto::raftpb::{Answer, Batch, Command, ProposeRequest, ProposeResult};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{sync::oneshot, time::Instant};
 
-use super::Member;
+use super::{
+    Member,
+    gather::{Gather, Joined},
+};
 use crate::{error::Error, metrics::SERVER, raft::types::Proposal};
 
 /// Commands that may wait for their entry; beyond it clients are told to come back.
@@ -23,49 +23,46 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Entries on the way at once: enough to keep the disk and the network busy, few enough that commands
 /// gather while they wait.
 const IN_FLIGHT_MAX: usize = 4;
+/// A proposal slower than this is reported.
+const SLOW_PROPOSAL: Duration = Duration::from_millis(500);
 /// Pause before asking again who leads.
 const LEADER_POLL: Duration = Duration::from_millis(20);
 
-type Reply = oneshot::Sender<Result<Answer, Error>>;
+/// An answer, and the index of the log entry that carried its command.
+type Reply = oneshot::Sender<Result<(Answer, u64), Error>>;
 
 /// One command and who waits for its answer.
 pub struct Waiting {
     command: Command,
     reply: Reply,
+    since: Instant,
 }
 
-/// Takes commands. Clones feed the same queue.
-#[derive(Clone)]
-pub struct Proposer {
-    queue: mpsc::Sender<Waiting>,
-}
+/// Where commands gather.
+pub struct Proposals(Gather<Waiting>);
 
-/// The other end of a proposer's queue.
-pub struct ProposerQueue {
-    queue: mpsc::Receiver<Waiting>,
-}
-
-impl Proposer {
-    /// A queue and its two ends.
-    pub fn new() -> (Self, ProposerQueue) {
-        let (sender, queue) = mpsc::channel(WAITING_MAX);
-        (Self { queue: sender }, ProposerQueue { queue })
+impl Default for Proposals {
+    fn default() -> Self {
+        Self(Gather::new(WAITING_MAX, IN_FLIGHT_MAX))
     }
+}
 
-    /// Proposes a command and waits until it is applied here.
-    pub async fn propose(&self, command: Command) -> Result<Answer, Error> {
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { command, reply };
-        self.queue.try_send(waiting).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::REQUEST_TOO_MANY_REQUESTS,
-            mpsc::error::TrySendError::Closed(_) => Error::STOPPED,
+impl Proposals {
+    fn take(&self) -> Option<(Vec<Command>, Vec<Reply>, Instant)> {
+        let (mut commands, mut bytes) = (0, 0);
+        let batch = self.0.take(|waiting| {
+            commands += 1;
+            bytes += waiting.command.encoded_len();
+            commands <= BATCH_COMMANDS_MAX && bytes <= BATCH_BYTES_MAX
         })?;
-        SERVER.pending.inc();
-        let result = answer.await.unwrap_or(Err(Error::STOPPED));
-        SERVER.pending.dec();
-        result
+        let since = batch.first()?.since;
+        let (commands, replies) = batch.into_iter().map(|waiting| (waiting.command, waiting.reply)).unzip();
+        Some((commands, replies, since))
     }
 }
+
+/// The results of one entry's commands, and its index.
+type Applied = (Vec<Result<Answer, Error>>, u64);
 
 /// Why an attempt to propose failed.
 enum Failure {
@@ -75,40 +72,12 @@ enum Failure {
     Final(Error),
 }
 
-impl ProposerQueue {
-    /// Gathers commands into entries until the member stops.
-    pub async fn run(mut self, member: Arc<Member>) {
-        let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        while let Some(first) = self.queue.recv().await {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (commands, replies) = self.gather(first);
-            let member = member.clone();
-            tokio::spawn(async move {
-                let results = member.propose_batch(commands, Some(slot)).await;
-                answer(results, replies);
-            });
-        }
-    }
-
-    fn gather(&mut self, first: Waiting) -> (Vec<Command>, Vec<Reply>) {
-        let mut bytes = first.command.encoded_len();
-        let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
-        while commands.len() < BATCH_COMMANDS_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(next) = self.queue.try_recv() else { break };
-            bytes += next.command.encoded_len();
-            commands.push(next.command);
-            replies.push(next.reply);
-        }
-        (commands, replies)
-    }
-}
-
-fn answer(results: Result<Vec<Result<Answer, Error>>, Error>, replies: Vec<Reply>) {
+fn answer(results: Result<Applied, Error>, replies: Vec<Reply>) {
     match results {
-        Ok(results) => {
+        Ok((results, index)) => {
             for (result, reply) in results.into_iter().zip(replies) {
                 // A client that has gone away does not hear its answer.
-                let _ = reply.send(result);
+                let _ = reply.send(result.map(|answer| (answer, index)));
             }
         }
         Err(error) => {
@@ -123,32 +92,55 @@ fn answer(results: Result<Vec<Result<Answer, Error>>, Error>, replies: Vec<Reply
 impl Member {
     /// Proposes a command and waits until it is applied here.
     pub(crate) async fn propose(&self, command: Command) -> Result<Answer, Error> {
-        self.proposer.propose(command).await
+        if self.stop.is_cancelled() {
+            return Err(Error::STOPPED);
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.proposals.0.join(Waiting { command, reply, since: Instant::now() }) {
+            Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Waits => {}
+            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_proposals())),
+        }
+        SERVER.pending.inc();
+        let result = answer.await.unwrap_or(Err(Error::STOPPED));
+        SERVER.pending.dec();
+        let (answer, index) = result?;
+        tracing::Span::current().record("index", index);
+        Ok(answer)
+    }
+
+    /// Proposes all that wait, again and again, until nobody does.
+    async fn run_proposals(self: Arc<Self>) {
+        while let Some((commands, replies, since)) = self.proposals.take() {
+            let begun = Instant::now();
+            let results = self.propose_batch(commands).await;
+            if since.elapsed() > SLOW_PROPOSAL {
+                // Slow syncs and applies name themselves; what is left is the way to the leader and a majority.
+                tracing::warn!(
+                    waited_millis = (begun - since).as_millis() as u64,
+                    took_millis = begun.elapsed().as_millis() as u64,
+                    commands = replies.len(),
+                    here = self.is_leader(),
+                    index = results.as_ref().map_or(0, |(_, index)| *index),
+                    "slow proposal"
+                );
+            }
+            answer(results, replies);
+        }
     }
 
     /// Proposes commands as one entry, here or at the leader; the answers come once they are applied here.
-    async fn propose_batch(
-        &self,
-        commands: Vec<Command>,
-        slot: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Result<Vec<Result<Answer, Error>>, Error> {
+    async fn propose_batch(&self, commands: Vec<Command>) -> Result<Applied, Error> {
         let batch = Batch { commands };
-        let wire = Bytes::from(batch.encode_to_vec());
-        let mut batch = Some(batch);
+        let mut wire = None;
         let deadline = tokio::time::Instant::now() + self.config.request_timeout();
-        let _slot = slot;
         loop {
             let attempt = match self.leader() {
                 Some(leader) if leader == self.id => {
-                    self.write(wire.clone()).await.map(|(results, _)| results)
+                    let wire = wire.get_or_insert_with(|| Bytes::from(batch.encode_to_vec()));
+                    self.write(wire.clone()).await
                 }
-                Some(leader) => {
-                    let commands = match batch.take() {
-                        Some(batch) => batch.commands,
-                        None => Batch::decode(wire.clone()).map_err(Error::internal)?.commands,
-                    };
-                    self.forward(leader, commands).await
-                }
+                Some(leader) => self.forward(leader, batch.commands.clone()).await,
                 None => Err(Failure::Retry),
             };
             match attempt {
@@ -166,7 +158,7 @@ impl Member {
     }
 
     /// Writes an entry as the leader; also gives its log index.
-    async fn write(&self, wire: Bytes) -> Result<(Vec<Result<Answer, Error>>, u64), Failure> {
+    async fn write(&self, wire: Bytes) -> Result<Applied, Failure> {
         let writing = self.raft.client_write(Proposal { wire });
         // The entry is in the log by then, so its fate is unknown.
         let written = tokio::time::timeout(self.config.request_timeout(), writing)
@@ -187,11 +179,7 @@ impl Member {
     }
 
     /// Has the leader write an entry, and waits until it is applied here too.
-    async fn forward(
-        &self,
-        leader: u64,
-        commands: Vec<Command>,
-    ) -> Result<Vec<Result<Answer, Error>>, Failure> {
+    async fn forward(&self, leader: u64, commands: Vec<Command>) -> Result<Applied, Failure> {
         let node = self.node(leader).ok_or(Failure::Retry)?;
         let mut client = self.peers.peer(&node.peer_urls).map_err(Failure::Final)?;
         let mut request = tonic::Request::new(ProposeRequest { commands });
@@ -207,7 +195,7 @@ impl Member {
         })?;
         let response = response.into_inner();
         self.wait_applied(response.index).await.map_err(Failure::Final)?;
-        Ok(response.results.into_iter().map(unpack).collect())
+        Ok((response.results.into_iter().map(unpack).collect(), response.index))
     }
 
     /// Writes an entry for another member. `NOT_LEADER` says that nothing was written.
@@ -228,14 +216,13 @@ impl Member {
 
     /// Waits until some leader is known.
     pub(crate) async fn wait_leader(&self) -> Result<u64, Error> {
-        let mut metrics = self.raft.metrics();
+        if let Some(leader) = self.leader() {
+            return Ok(leader);
+        }
+        let mut standing = self.standing.subscribe();
         let waiting = async {
-            loop {
-                if let Some(leader) = metrics.borrow_watched().current_leader {
-                    return Ok(leader);
-                }
-                metrics.changed().await.map_err(|_| Error::STOPPED)?;
-            }
+            let found = standing.wait_for(|standing| standing.leader.is_some()).await;
+            found.ok().and_then(|standing| standing.leader).ok_or(Error::STOPPED)
         };
         tokio::time::timeout(self.config.request_timeout(), waiting).await.unwrap_or(Err(Error::NO_LEADER))
     }

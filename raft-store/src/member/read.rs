@@ -7,12 +7,12 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
 };
 use proto::raftpb::ReadIndexRequest;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
-use super::Member;
+use super::{
+    Member,
+    gather::{Gather, Joined},
+};
 use crate::{error::Error, metrics::SERVER};
 
 /// Reads that may wait for a round.
@@ -26,49 +26,19 @@ const SLOW_ROUND: Duration = Duration::from_millis(100);
 
 type Reply = oneshot::Sender<Result<u64, Error>>;
 
-/// Where reads wait.
-#[derive(Clone)]
-pub struct ReadGate {
-    queue: mpsc::Sender<Reply>,
-}
+/// Where reads gather until a round of asking takes them along.
+pub struct Reads(Gather<Reply>);
 
-/// The other end of a gate's queue.
-pub struct ReadQueue {
-    queue: mpsc::Receiver<Reply>,
-}
-
-impl ReadGate {
-    /// A queue and its two ends.
-    pub fn new() -> (Self, ReadQueue) {
-        let (sender, queue) = mpsc::channel(WAITING_MAX);
-        (Self { queue: sender }, ReadQueue { queue })
+impl Default for Reads {
+    fn default() -> Self {
+        Self(Gather::new(WAITING_MAX, ROUNDS_MAX))
     }
 }
 
-impl ReadQueue {
-    /// Runs rounds until the member stops.
-    pub async fn run(mut self, member: Arc<Member>) {
-        let rounds = Arc::new(tokio::sync::Semaphore::new(ROUNDS_MAX));
-        while let Some(first) = self.queue.recv().await {
-            let Ok(round) = rounds.clone().acquire_owned().await else { return };
-            let mut waiting = vec![first];
-            while let Ok(next) = self.queue.try_recv() {
-                waiting.push(next);
-            }
-            let member = member.clone();
-            tokio::spawn(async move {
-                let started = Instant::now();
-                let index = member.read_index().await;
-                if started.elapsed() > SLOW_ROUND {
-                    SERVER.slow_reads.inc();
-                }
-                for reply in waiting {
-                    // A client that has gone away does not wait any more.
-                    let _ = reply.send(index.clone());
-                }
-                drop(round);
-            });
-        }
+fn answer(waiting: Vec<Reply>, index: &Result<u64, Error>) {
+    for reply in waiting {
+        // A client that has gone away does not wait any more.
+        let _ = reply.send(index.clone());
     }
 }
 
@@ -79,10 +49,49 @@ impl Member {
         if crate::planted::Bug::StaleReads.is_planted() {
             return Ok(());
         }
+        if self.standing.leader() == Some(self.id)
+            && let Ok(index) = self.leader_read_index().await
+        {
+            return self.wait_applied(index).await;
+        }
         let (reply, index) = oneshot::channel();
-        self.reads.queue.try_send(reply).map_err(|_| Error::REQUEST_TOO_MANY_REQUESTS)?;
+        match self.reads.0.join(reply) {
+            Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Waits => {}
+            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_reads())),
+        }
         let index = index.await.unwrap_or(Err(Error::STOPPED))?;
         self.wait_applied(index).await
+    }
+
+    /// Asks for all that wait, again and again, until nobody does.
+    async fn run_reads(self: Arc<Self>) {
+        while let Some(waiting) = self.reads.0.take(|_| true) {
+            let started = Instant::now();
+            let index = self.read_index().await;
+            if started.elapsed() > SLOW_ROUND {
+                SERVER.slow_reads.inc();
+            }
+            answer(waiting, &index);
+        }
+    }
+
+    /// As the leader: the index a read must wait for, proved in a round shared with this member's other reads and
+    /// with those of its followers.
+    pub(crate) async fn leader_read_index(&self) -> Result<u64, Error> {
+        let (reply, index) = oneshot::channel();
+        match self.leader_reads.0.join(reply) {
+            Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Waits => {}
+            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_leader_reads())),
+        }
+        index.await.unwrap_or(Err(Error::STOPPED))
+    }
+
+    async fn run_leader_reads(self: Arc<Self>) {
+        while let Some(waiting) = self.leader_reads.0.take(|_| true) {
+            answer(waiting, &self.confirm_leadership().await);
+        }
     }
 
     /// The index a linearizable read must wait for, from whoever leads.
@@ -90,7 +99,7 @@ impl Member {
         let deadline = Instant::now() + self.config.request_timeout();
         loop {
             let attempt = match self.leader() {
-                Some(leader) if leader == self.id => self.confirm_leadership().await,
+                Some(leader) if leader == self.id => self.leader_read_index().await,
                 Some(leader) => self.ask_leader(leader).await,
                 None => Err(Error::NO_LEADER),
             };
@@ -107,7 +116,7 @@ impl Member {
     }
 
     /// As the leader: proves that a majority still follows, and gives the index to wait for.
-    pub(crate) async fn confirm_leadership(&self) -> Result<u64, Error> {
+    async fn confirm_leadership(&self) -> Result<u64, Error> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read_log_id, _)) => Ok(read_log_id.index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Error::NOT_LEADER),

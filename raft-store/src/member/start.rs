@@ -4,24 +4,25 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use openraft::{RaftLogReader, storage::RaftLogStorage};
 use parking_lot::Mutex;
 use proto::raftpb::{HelloRequest, peer_server::PeerServer, raft_server::RaftServer};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Member, PeerService, background,
+    consensus_thread::ConsensusThread,
     identity::{self, Identity},
     layout::Layout,
-    propose::Proposer,
-    read::ReadGate,
+    propose::Proposals,
+    read::Reads,
+    standing::Standing,
 };
 use crate::{
     auth::TokenProvider,
@@ -31,6 +32,7 @@ use crate::{
     machine::{Machine, Records},
     metrics::SERVER,
     raft::{
+        heard::Heard,
         log_store::LogStore,
         network::Network,
         peers::{PEER_MESSAGE_BYTES_MAX, Peers},
@@ -48,6 +50,8 @@ use crate::{
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two rounds of asking.
 const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// A state up to this size is verified before it is served; a larger one meanwhile, since a start must be short.
+pub const VERIFIED_AT_START_BYTES: u64 = 256 << 20;
 /// How long stopping waits for requests that are under way.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -101,7 +105,8 @@ impl Member {
         }
         let tls = ClientTls::load(&config.peer_tls)?;
         let identity = establish_identity(&config, &layout, tls.clone()).await?;
-        let peers = Peers::new(identity.cluster_id, tls, &config);
+        let consensus = ConsensusThread::start()?;
+        let peers = Peers::new(identity.cluster_id, tls, &config).driven_by(consensus.handle().clone());
         let parts = open(&config, &layout).await?;
         let stop = CancellationToken::new();
         let mut machine = parts.machine;
@@ -117,52 +122,60 @@ impl Member {
             parts.log,
             state_machine,
         );
-        let raft = raft.await.map_err(|error| StartError::Consensus(error.to_string()))?;
-        let (proposer, proposals) = Proposer::new();
-        let (reads, read_queue) = ReadGate::new();
-        let member = Arc::new(Self {
+        let raft = consensus.run(raft).await.map_err(|error| StartError::Consensus(error.to_string()))?;
+        let raft = raft.map_err(|error| StartError::Consensus(error.to_string()))?;
+        let heard = Arc::new(Heard::default());
+        let member = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             cluster_id: identity.cluster_id,
             id: identity.member_id,
             raft,
             shared,
             hub,
             peers,
-            proposer,
-            reads,
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            leader_reads: Reads::default(),
             is_full: AtomicBool::new(false),
             removed: CancellationToken::new(),
-            seen_term: AtomicU64::new(0),
-            seen_voting: AtomicBool::new(true),
+            doubted: Notify::new(),
+            damaged: CancellationToken::new(),
+            heard: heard.clone(),
+            standing: Standing::default(),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
+            consensus: Mutex::new(Some(consensus)),
             stop,
             tasks: TaskTracker::new(),
             files: parts.files,
             lock: Mutex::new(Some(lock)),
             config,
         });
-        let stop = member.stop.clone();
-        member.tasks.spawn(stop.clone().run_until_cancelled_owned(proposals.run(member.clone())));
-        member.tasks.spawn(stop.run_until_cancelled_owned(read_queue.run(member.clone())));
-        member.serve_peers(&layout).await?;
+        let (serving, copies) = (member.clone(), layout.copies().to_path_buf());
+        let handle = member.consensus.lock().as_ref().map(|consensus| consensus.handle().clone());
+        if let Some(handle) = handle {
+            let served = handle.spawn(async move { serving.serve_peers(copies).await }).await;
+            served.map_err(|error| StartError::Consensus(error.to_string()))??;
+        }
         member.found_cluster().await?;
+        member.follow_standing();
         background::spawn_all(&member);
         server::serve_clients(&member).await?;
         SERVER.identify(super::maintenance::SERVER_VERSION, member.id);
         Ok(member)
     }
 
-    async fn serve_peers(self: &Arc<Self>, layout: &Layout) -> Result<(), StartError> {
+    async fn serve_peers(self: Arc<Self>, copies: PathBuf) -> Result<(), StartError> {
         if self.config.listen_peer_urls.is_empty() {
             return Ok(());
         }
-        let raft = RaftService::new(self.raft.clone(), layout.copies().to_path_buf());
+        let raft = RaftService::new(self.raft.clone(), copies, self.heard.clone());
         let raft = RaftServer::new(raft)
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let peer = PeerServer::new(PeerService::new(self.clone()))
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
-        server::serve_peers(self, raft, peer).await
+        server::serve_peers(&self, raft, peer).await
     }
 
     /// A founder's first start: every founder writes the same first membership.
@@ -202,6 +215,7 @@ impl Member {
             tracing::warn!(%error, "the consensus core did not stop cleanly");
         }
         self.close_files().await;
+        self.consensus.lock().take();
     }
 
     /// Makes the state durable, lets go of the files even if this handle lives on, and frees the directory.
@@ -214,7 +228,7 @@ impl Member {
             tracing::warn!(%error, "could not flush the state");
         }
         match StateDb::closed() {
-            Ok(closed) => self.shared.view.store(View::freeze(&closed, 1, 0, 0)),
+            Ok(closed) => self.shared.view.store(View::freeze(&closed, Arc::default(), 1, 0, 0)),
             Err(error) => tracing::warn!(%error, "the files stay open until the last handle has gone"),
         }
         drop(db);
@@ -236,6 +250,10 @@ struct Opened {
 
 async fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
     let db = StateDb::open(&layout.state()?)?;
+    if db.size_bytes() <= VERIFIED_AT_START_BYTES {
+        let verified = db.clone();
+        blocking::run(move || verified.verify()).await.map_err(io::Error::other)??;
+    }
     let cleaned = Records::load(&db)?.cleaned_revision;
     let tokens = TokenProvider::new(&config.auth_token).map_err(StartError::Config)?;
     let mut machine = Machine::load(db, tokens)?;
@@ -350,6 +368,8 @@ fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
         purge_batch_size: 512,
         install_snapshot_timeout: 3_600_000,
         enable_pre_vote: Some(true),
+        // Followers write an entry while the leader still does, not after it.
+        broadcast_submitted_on_append: Some(true),
         ..openraft::Config::default()
     };
     consensus.validate().map_err(|error| StartError::Config(error.to_string()))

@@ -1,13 +1,14 @@
 //! Reading the past: a key as of a revision, and events in revision order.
 
-use std::ops::ControlFlow;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use bytes::Bytes;
 use prost::Message;
 use proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::{
-    keys::{KeyRange, Position, after_versions, split_version_row, version_prefix, version_row},
+    keys::{End, KeyRange, Position, after_versions, split_version_row, version_prefix, version_row},
+    overlay::{Laid, Overlaid, Rows},
     source::{Row, Source, Visitor},
 };
 use crate::{
@@ -81,6 +82,23 @@ pub fn decode_event(row: &[u8]) -> Result<Event, Error> {
     Event::decode(Bytes::copy_from_slice(row)).map_err(|_| corrupt("event", row))
 }
 
+/// Key of an `Events` row and whether it is a deletion, without decoding the value.
+pub fn event_key(row: &[u8]) -> Option<(&[u8], bool)> {
+    const TYPE: u8 = 1 << 3;
+    const KV: u8 = 2 << 3 | 2;
+    const KEY: u8 = 1 << 3 | 2;
+    let (deleted, rest) = match row {
+        [TYPE, kind, rest @ ..] => (*kind == EventType::Delete as u8, rest),
+        rest => (false, rest),
+    };
+    let mut kv = rest.strip_prefix(&[KV])?;
+    prost::encoding::decode_varint(&mut kv).ok()?;
+    // A key is never empty, and it is the first field.
+    let mut key = kv.strip_prefix(&[KEY])?;
+    let length = usize::try_from(prost::encoding::decode_varint(&mut key).ok()?).ok()?;
+    Some((key.get(..length)?, deleted))
+}
+
 /// Called with each event's position and row; may stop the walk.
 pub type VisitEvent<'v> = dyn FnMut(Position, &[u8]) -> Result<ControlFlow<()>, Error> + 'v;
 
@@ -104,17 +122,57 @@ pub fn is_delete(event: &Event) -> bool {
     event.r#type == EventType::Delete as i32
 }
 
-/// The store as of a past revision. Two seeks a key, however long its history.
-pub struct Past<'a> {
-    view: &'a View,
-    at: i64,
+/// Changes back to which the past is read as the present with those changes undone, however few keys are wanted.
+const NEAR_CHANGES_MIN: i64 = 1_000;
+
+/// The store as of a revision between the compacted and the newest one, for reading a range.
+///
+/// Where fewer changes lie in between than keys in the range, the newest rows are read and what has changed since
+/// is looked up: a list read page by page at one revision costs what its pages hold. Otherwise every key's history
+/// is asked.
+pub fn past<'a>(view: &'a View, revision: i64, range: &KeyRange) -> Result<Box<dyn Source + 'a>, Error> {
+    if range.end != End::Point {
+        let changes_max = view.count(range)?.max(NEAR_CHANGES_MIN);
+        if view.revision - revision <= changes_max
+            && let Some(rows) = undone(view, revision, range, changes_max)?
+        {
+            let (revision, compact_revision) = (view.revision, view.compact_revision);
+            return Ok(Box::new(Overlaid { view, rows, revision, compact_revision }));
+        }
+    }
+    Ok(Box::new(Past { view, at: revision }))
 }
 
-impl<'a> Past<'a> {
-    /// `revision` must lie between the compacted and the newest revision.
-    pub fn new(view: &'a View, revision: i64) -> Self {
-        Self { view, at: revision }
+/// The keys of a range that changed after `revision`, as they stood then; nothing when there were more than
+/// `changes_max` changes of any keys.
+fn undone(view: &View, revision: i64, range: &KeyRange, changes_max: i64) -> Result<Option<Rows>, Error> {
+    let mut changed: HashMap<Bytes, bool> = HashMap::new();
+    let mut changes = 0;
+    events_between(view, revision + 1, view.revision, &mut |_, row| {
+        changes += 1;
+        let (key, deleted) = event_key(row).ok_or_else(|| corrupt("event", row))?;
+        if range.contains(key) {
+            changed.insert(Bytes::copy_from_slice(key), !deleted);
+        }
+        Ok(if changes > changes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if changes > changes_max {
+        return Ok(None);
     }
+    let mut rows = Rows::new();
+    for (key, in_view) in changed {
+        let kv = key_at(view, &key, revision)?;
+        rows.insert(key, Laid { kv, in_view });
+    }
+    Ok(Some(rows))
+}
+
+/// The store as of a past revision. Two seeks a key, however long its history.
+pub(super) struct Past<'a> {
+    /// What its rows and history are read from.
+    pub view: &'a View,
+    /// The revision.
+    pub at: i64,
 }
 
 impl Source for Past<'_> {
@@ -156,7 +214,16 @@ impl Source for Past<'_> {
         cursor.finish()
     }
 
-    fn at(&self, revision: i64) -> Result<Box<dyn Source + '_>, Error> {
-        Ok(Box::new(Past::new(self.view, revision)))
+    fn count(&self, range: &KeyRange) -> Result<i64, Error> {
+        let mut count = 0;
+        self.scan(range, &mut |_| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(count)
+    }
+
+    fn at(&self, revision: i64, range: &KeyRange) -> Result<Box<dyn Source + '_>, Error> {
+        past(self.view, revision, range)
     }
 }

@@ -11,7 +11,9 @@ pub mod history;
 pub mod keys;
 #[cfg(test)]
 mod model_test;
+pub mod overlay;
 pub mod pending;
+pub mod pieces;
 pub mod range;
 pub mod source;
 pub mod txn;

@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use prost::Message;
 use proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
+        TxnRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
     },
@@ -13,7 +15,10 @@ use proto::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{compact, hash, pending::Pending, range, source::Source, txn};
+use super::{
+    compact, hash, history::Past, keys::KeyRange, pending::Pending, pieces::HEAD_BYTES, range,
+    source::Source, txn,
+};
 use crate::{
     error::Error,
     storage::{StateDb, View},
@@ -49,7 +54,7 @@ impl Model {
 
     fn delete(state: &mut BTreeMap<Bytes, KeyValue>, key: &Bytes, end: &Bytes) -> usize {
         let before = state.len();
-        state.retain(|known, _| !super::keys::KeyRange::new(key, end).contains(known));
+        state.retain(|known, _| !KeyRange::new(key, end).contains(known));
         before - state.len()
     }
 
@@ -61,7 +66,7 @@ impl Model {
         if request.revision > 0 && (at as usize) < self.compacted {
             return Err(Error::COMPACTED);
         }
-        let range = super::keys::KeyRange::new(&request.key, &request.range_end);
+        let range = KeyRange::new(&request.key, &request.range_end);
         Ok(self.states[at as usize].values().filter(|kv| range.contains(&kv.key)).cloned().collect())
     }
 }
@@ -74,9 +79,9 @@ struct Real {
 impl Real {
     fn commit(&mut self, pending: Pending) {
         let (revision, compacted) = (pending.finished_revision(), pending.compact_revision());
-        let (batch, _) = pending.into_parts();
-        self.db.commit(batch).unwrap();
-        self.view = View::freeze(&self.db, revision, compacted, 0);
+        let parts = pending.into_parts();
+        self.db.commit(parts.batch).unwrap();
+        self.view = View::freeze(&self.db, parts.counts, revision, compacted, 0);
     }
 }
 
@@ -169,19 +174,44 @@ fn transaction(
     true
 }
 
-fn compare(rng: &mut StdRng, source: &dyn Source, model: &Model) {
+type Expected = Result<Vec<KeyValue>, Error>;
+
+fn compare(rng: &mut StdRng, source: &dyn Source, model: &Model) -> (RangeRequest, Expected) {
     let revision = if rng.random_bool(0.5) { 0 } else { rng.random_range(1..=model.revision() + 1) };
     let limit = rng.random_range(0..4);
     let request = RangeRequest { key: key(rng), range_end: end(rng), revision, limit, ..Default::default() };
     let expected = model.range(&request);
-    match (range::range(source, &request), expected) {
+    match (range::range(source, &request), &expected) {
         (Ok(found), Ok(expected)) => {
             assert_eq!(found.count as usize, expected.len(), "{request:?}");
             let wanted = if limit == 0 { expected.len() } else { expected.len().min(limit as usize) };
             assert_eq!(found.kvs, expected[..wanted], "{request:?}");
             assert_eq!(found.more, wanted < expected.len(), "{request:?}");
         }
-        (found, expected) => assert_eq!(found.err(), expected.err(), "{request:?}"),
+        (found, expected) => assert_eq!(found.err().as_ref(), expected.as_ref().err(), "{request:?}"),
+    }
+    (request, expected)
+}
+
+/// The same range as copied rows, and read from each key's history, must say the same.
+fn compare_other_ways(view: &View, request: &RangeRequest, expected: Expected) {
+    let header = ResponseHeader { revision: view.revision, ..Default::default() };
+    let wire = range::plain_wire(view, request, &header);
+    let Ok(expected) = expected else { return assert_eq!(wire.err(), expected.err()) };
+    let wire: Vec<Bytes> = wire.unwrap().framed([0; HEAD_BYTES]).collect();
+    let found = RangeResponse::decode(&wire.concat()[HEAD_BYTES..]).unwrap();
+    assert_eq!(found, range::range(view, request).unwrap(), "{request:?}");
+    if request.revision > 0 && request.revision < view.revision {
+        let past = Past { view, at: request.revision };
+        let keys = KeyRange::new(&request.key, &request.range_end);
+        let mut rows = Vec::new();
+        past.scan(&keys, &mut |row| {
+            rows.push(row.decode()?);
+            Ok(std::ops::ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(rows, expected, "{request:?}");
+        assert_eq!(past.count(&keys).unwrap() as usize, rows.len(), "{request:?}");
     }
 }
 
@@ -191,14 +221,14 @@ fn random_histories_agree_with_the_model() {
         let mut rng = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
         let db = StateDb::open(&dir.path().join("state")).unwrap();
-        let mut real = Real { view: View::freeze(&db, 1, 0, 0), db };
+        let mut real = Real { view: View::freeze(&db, Arc::default(), 1, 0, 0), db };
         let mut model = Model { states: vec![BTreeMap::new(), BTreeMap::new()], compacted: 0 };
         let mut cleaned = 0;
         for _ in 0..60 {
             let mut pending = Pending::new(real.view.clone());
             for _ in 0..rng.random_range(1..6) {
                 change(&mut rng, &mut pending, &mut model);
-                compare(&mut rng, &pending, &model);
+                drop(compare(&mut rng, &pending, &model));
             }
             if rng.random_bool(0.2) && model.revision() > model.compacted as i64 {
                 let at = rng.random_range(model.compacted as i64 + 1..=model.revision());
@@ -207,7 +237,8 @@ fn random_histories_agree_with_the_model() {
             }
             real.commit(pending);
             for _ in 0..8 {
-                compare(&mut rng, real.view.as_ref(), &model);
+                let (request, expected) = compare(&mut rng, real.view.as_ref(), &model);
+                compare_other_ways(&real.view, &request, expected);
             }
             let before = hash::hash_at(&real.view, real.view.revision).unwrap();
             let (batch, progress) =
@@ -215,7 +246,8 @@ fn random_histories_agree_with_the_model() {
                     .unwrap();
             cleaned = progress.done;
             real.db.commit(batch).unwrap();
-            real.view = View::freeze(&real.db, real.view.revision, real.view.compact_revision, 0);
+            let counts = real.view.counts().clone();
+            real.view = View::freeze(&real.db, counts, real.view.revision, real.view.compact_revision, 0);
             let after = hash::hash_at(&real.view, real.view.revision).unwrap();
             assert_eq!(before, after, "cleaning up changes nothing that can be read (seed {seed})");
         }

@@ -11,13 +11,14 @@ use proto::mvccpb::{Event, KeyValue, event::EventType};
 use rocksdb::WriteBatch;
 
 use super::{
-    history::{Past, Version},
+    history::Version,
     keys::{End, KeyRange, Position, lease_key_row, version_row},
-    source::{Row, Source, Visitor},
+    overlay::{self, Laid, Overlaid, Rows},
+    source::{Source, Visitor},
 };
 use crate::{
     error::Error,
-    storage::{Column, View},
+    storage::{Column, KeyCounts, View},
 };
 
 /// One change as watchers will see it.
@@ -27,13 +28,25 @@ pub struct Change {
     pub event: Event,
 }
 
+/// What a commit consists of.
+pub struct Parts {
+    /// The rows to write.
+    pub batch: WriteBatch,
+    /// The changes, for the watchers.
+    pub changes: Vec<Change>,
+    /// The key counts that go with the rows.
+    pub counts: Arc<KeyCounts>,
+}
+
 /// A view plus uncommitted changes.
 pub struct Pending {
     view: Arc<View>,
     batch: WriteBatch,
-    latest: BTreeMap<Bytes, Option<KeyValue>>,
+    latest: Rows,
     lease_keys: BTreeMap<(i64, Bytes), bool>,
     changes: Vec<Change>,
+    /// Copied from the view when the first key comes or goes.
+    counts: Option<KeyCounts>,
     revision: i64,
     compact_revision: i64,
     sub: u32,
@@ -46,9 +59,10 @@ impl Pending {
         Self {
             view,
             batch: WriteBatch::default(),
-            latest: BTreeMap::new(),
+            latest: Rows::new(),
             lease_keys: BTreeMap::new(),
             changes: Vec::new(),
+            counts: None,
             revision,
             compact_revision,
             sub: 0,
@@ -91,10 +105,29 @@ impl Pending {
         self.revision
     }
 
-    /// Hands over what is to be committed, and the changes for the watchers.
-    pub fn into_parts(self) -> (WriteBatch, Vec<Change>) {
+    /// Hands over what is to be committed.
+    pub fn into_parts(self) -> Parts {
         assert_eq!(self.sub, 0, "a transaction is never committed half");
-        (self.batch, self.changes)
+        let counts = self.counts.map_or_else(|| self.view.counts().clone(), Arc::new);
+        Parts { batch: self.batch, changes: self.changes, counts }
+    }
+
+    /// Lays a key over the view; `before` is what was there until now.
+    fn lay(&mut self, key: Bytes, before: bool, kv: Option<KeyValue>) {
+        let exists = kv.is_some();
+        match self.latest.get_mut(&key) {
+            Some(laid) => laid.kv = kv,
+            None => {
+                self.latest.insert(key.clone(), Laid { kv, in_view: before });
+            }
+        }
+        if before != exists {
+            let counts = self.counts.get_or_insert_with(|| self.view.counts().as_ref().clone());
+            match exists {
+                true => counts.created(self.view.db(), &mut self.batch, &key),
+                false => counts.deleted(self.view.db(), &mut self.batch, &key),
+            }
+        }
     }
 
     fn next_position(&mut self) -> Position {
@@ -121,7 +154,7 @@ impl Pending {
         self.batch.put_cf(db.family(Column::Events), position.encode(), put_event_row(&row));
         self.write_version(&kv.key, position, false);
         self.move_lease(&kv.key, before.as_ref().map_or(0, |kv| kv.lease), lease);
-        self.latest.insert(kv.key.clone(), Some(kv.clone()));
+        self.lay(kv.key.clone(), before.is_some(), Some(kv.clone()));
         let event = Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv: before };
         self.changes.push(Change { event });
     }
@@ -150,7 +183,7 @@ impl Pending {
         self.batch.put_cf(db.family(Column::Events), position.encode(), event.encode_to_vec());
         self.write_version(&before.key, position, true);
         self.move_lease(&before.key, before.lease, 0);
-        self.latest.insert(before.key.clone(), None);
+        self.lay(before.key.clone(), true, None);
         event.prev_kv = Some(before);
         self.changes.push(Change { event });
     }
@@ -229,72 +262,32 @@ impl Source for Pending {
     }
 
     fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, Error> {
-        match self.latest.get(key) {
-            Some(found) => Ok(found.clone()),
-            None => Source::get(self.view.as_ref(), key),
-        }
+        overlay::get(&self.view, &self.latest, key)
     }
 
     fn scan(&self, range: &KeyRange, visit: &mut Visitor<'_>) -> Result<(), Error> {
-        if range.end == End::Point {
-            if let Some(kv) = self.get(&range.start)? {
-                let _ = visit(Row::Decoded(&kv))?;
-            }
-            return Ok(());
-        }
-        if range.is_empty() {
-            return Ok(());
-        }
-        let mut overlay = self
-            .latest
-            .range::<Bytes, _>(&range.start..)
-            .take_while(|(key, _)| range.contains(key))
-            .peekable();
-        let mut stopped = false;
-        self.view.scan(range, &mut |row| {
-            while let Some((key, kv)) = overlay.peek() {
-                if key.as_ref() > row.key() {
-                    break;
-                }
-                let same = key.as_ref() == row.key();
-                let flow = kv.as_ref().map_or(Ok(ControlFlow::Continue(())), |kv| visit(Row::Decoded(kv)))?;
-                overlay.next();
-                if flow.is_break() {
-                    stopped = true;
-                }
-                if stopped || same {
-                    return Ok(flow);
-                }
-            }
-            let flow = visit(row)?;
-            stopped = flow.is_break();
-            Ok(flow)
-        })?;
-        for (_, kv) in overlay {
-            if stopped {
-                break;
-            }
-            if let Some(kv) = kv {
-                stopped = visit(Row::Decoded(kv))?.is_break();
-            }
-        }
-        Ok(())
+        overlay::scan(&self.view, &self.latest, range, visit)
     }
 
-    fn at(&self, revision: i64) -> Result<Box<dyn Source + '_>, Error> {
+    fn count(&self, range: &KeyRange) -> Result<i64, Error> {
+        overlay::count(&self.view, &self.latest, range)
+    }
+
+    fn at(&self, revision: i64, range: &KeyRange) -> Result<Box<dyn Source + '_>, Error> {
         if revision <= self.view.revision {
-            return Ok(Box::new(Past::new(&self.view, revision)));
+            return self.view.at(revision, range);
         }
         // Asked for a revision of this very batch: the view plus the changes up to there.
-        let mut then = Pending::new(self.view.clone());
-        then.revision = self.revision();
+        let mut rows = Rows::new();
         for change in &self.changes {
             let Some(kv) = &change.event.kv else { continue };
             if kv.mod_revision <= revision {
                 let deleted = change.event.r#type == EventType::Delete as i32;
-                then.latest.insert(kv.key.clone(), (!deleted).then(|| kv.clone()));
+                let in_view = self.latest.get(&kv.key).is_some_and(|laid| laid.in_view);
+                rows.insert(kv.key.clone(), Laid { kv: (!deleted).then(|| kv.clone()), in_view });
             }
         }
-        Ok(Box::new(then))
+        let (revision, compact_revision) = (self.revision(), self.compact_revision);
+        Ok(Box::new(Overlaid { view: &self.view, rows, revision, compact_revision }))
     }
 }

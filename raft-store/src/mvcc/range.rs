@@ -14,15 +14,20 @@ use proto::{
 
 use super::{
     keys::KeyRange,
+    pieces::Pieces,
     source::{Row, Source},
 };
 use crate::error::Error;
+
+/// Bytes of a row's field besides the row: its key and its length.
+const FIELD_BYTES_MAX: usize = 11;
 
 /// Answers a range from `source`, at the requested revision or its newest.
 pub fn range(source: &dyn Source, request: &RangeRequest) -> Result<RangeResponse, Error> {
     check_revision(source, request.revision)?;
     if request.revision > 0 && request.revision < source.revision() {
-        let past = source.at(request.revision)?;
+        let range = KeyRange::new(&request.key, &request.range_end);
+        let past = source.at(request.revision, &range)?;
         return select(past.as_ref(), request);
     }
     select(source, request)
@@ -41,92 +46,116 @@ pub fn check_revision(source: &dyn Source, revision: i64) -> Result<(), Error> {
 
 fn select(source: &dyn Source, request: &RangeRequest) -> Result<RangeResponse, Error> {
     let range = KeyRange::new(&request.key, &request.range_end);
+    let header = Some(ResponseHeader { revision: source.revision(), ..Default::default() });
+    if request.count_only {
+        return Ok(RangeResponse { header, count: source.count(&range)?, ..Default::default() });
+    }
     let order = Order::of(request);
     let filter = Filter::of(request);
     // A limit can stop the collecting early only when rows are wanted as they come.
-    let wanted = if request.count_only {
-        0
-    } else if request.limit > 0 && order.is_none() && !filter.is_active() {
-        usize::try_from(request.limit).unwrap_or(usize::MAX)
-    } else {
-        usize::MAX
-    };
+    let stops_early = request.limit > 0 && order.is_none() && !filter.is_active();
+    let wanted = if stops_early { limit_of(request) } else { usize::MAX };
     let mut kvs = Vec::new();
+    let mut more = false;
     let mut count: i64 = 0;
     source.scan(&range, &mut |row: Row<'_>| {
+        if kvs.len() == wanted {
+            more = true;
+            return Ok(ControlFlow::Break(()));
+        }
         count += 1;
-        if kvs.len() < wanted {
-            let mut kv = row.decode()?;
-            if filter.keeps(&kv) {
-                if request.keys_only && order.is_none() {
-                    kv.value = Bytes::new();
-                }
-                kvs.push(kv);
+        let mut kv = row.decode()?;
+        if filter.keeps(&kv) {
+            if request.keys_only && order.is_none() {
+                kv.value = Bytes::new();
             }
+            kvs.push(kv);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let mut more = wanted != usize::MAX && !request.count_only && count > request.limit;
+    if more {
+        count = source.count(&range)?;
+    }
     if let Some(order) = order {
         kvs.sort_by(|left, right| order.compare(left, right));
     }
-    if request.limit > 0 && kvs.len() as i64 > request.limit {
-        kvs.truncate(usize::try_from(request.limit).unwrap_or(usize::MAX));
+    if request.limit > 0 && kvs.len() > limit_of(request) {
+        kvs.truncate(limit_of(request));
         more = true;
     }
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
     }
-    let header = ResponseHeader { revision: source.revision(), ..Default::default() };
-    Ok(RangeResponse { header: Some(header), kvs, more, count })
+    Ok(RangeResponse { header, kvs, more, count })
+}
+
+fn limit_of(request: &RangeRequest) -> usize {
+    usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX)
 }
 
 /// Whether a range can be answered by copying rows as they are.
-pub fn is_plain(source: &dyn Source, request: &RangeRequest) -> bool {
-    let newest = request.revision == 0 || request.revision == source.revision();
-    newest
-        && !request.keys_only
+pub fn is_plain(request: &RangeRequest) -> bool {
+    !request.keys_only
         && !request.count_only
         && Order::of(request).is_none()
         && !Filter::of(request).is_active()
 }
 
-/// Answers a plain range as an encoded `RangeResponse`, rows copied as they stand on disk.
+/// Answers a plain range as an encoded `RangeResponse`: rows are copied as they stand on disk, once.
 pub fn plain_wire(
     source: &dyn Source,
     request: &RangeRequest,
     header: &ResponseHeader,
-) -> Result<Vec<u8>, Error> {
-    const KVS_FIELD: u8 = 2 << 3 | 2;
+) -> Result<Pieces, Error> {
     check_revision(source, request.revision)?;
     let range = KeyRange::new(&request.key, &request.range_end);
-    let limit = if request.limit > 0 { request.limit } else { i64::MAX };
-    let mut wire = Vec::new();
-    prost::encoding::message::encode(1, header, &mut wire);
-    let mut count: i64 = 0;
-    source.scan(&range, &mut |row: Row<'_>| {
-        count += 1;
-        if count <= limit {
-            wire.push(KVS_FIELD);
-            match row {
-                Row::Raw(_, value) => {
-                    prost::encoding::encode_varint(value.len() as u64, &mut wire);
-                    wire.extend_from_slice(value);
-                }
-                Row::Decoded(kv) => {
-                    prost::encoding::encode_varint(kv.encoded_len() as u64, &mut wire);
-                    kv.encode_raw(&mut wire);
-                }
-            }
+    if request.revision > 0 && request.revision < source.revision() {
+        let past = source.at(request.revision, &range)?;
+        return copy_rows(past.as_ref(), &range, request, header);
+    }
+    copy_rows(source, &range, request, header)
+}
+
+fn copy_rows(
+    source: &dyn Source,
+    range: &KeyRange,
+    request: &RangeRequest,
+    header: &ResponseHeader,
+) -> Result<Pieces, Error> {
+    const KVS_FIELD: u8 = 2 << 3 | 2;
+    let limit = limit_of(request);
+    let mut wire = Pieces::default();
+    wire.append(header.encoded_len() + FIELD_BYTES_MAX, |wire| {
+        prost::encoding::message::encode(1, header, wire);
+    });
+    let mut copied = 0;
+    let mut more = false;
+    source.scan(range, &mut |row: Row<'_>| {
+        if copied == limit {
+            more = true;
+            return Ok(ControlFlow::Break(()));
         }
+        copied += 1;
+        let length = row.encoded_len();
+        wire.append(length + FIELD_BYTES_MAX, |wire| {
+            wire.push(KVS_FIELD);
+            prost::encoding::encode_varint(length as u64, wire);
+            match row {
+                Row::Raw(_, value) => wire.extend_from_slice(value),
+                Row::Decoded(kv) => kv.encode_raw(wire),
+            }
+        });
         Ok(ControlFlow::Continue(()))
     })?;
-    if count > limit {
-        prost::encoding::bool::encode(3, &true, &mut wire);
-    }
-    if count > 0 {
-        prost::encoding::int64::encode(4, &count, &mut wire);
-    }
+    let count = if more { source.count(range)? } else { i64::try_from(copied).unwrap_or(i64::MAX) };
+    wire.append(2 * FIELD_BYTES_MAX, |wire| {
+        if more {
+            prost::encoding::bool::encode(3, &true, wire);
+        }
+        if count > 0 {
+            prost::encoding::int64::encode(4, &count, wire);
+        }
+    });
     Ok(wire)
 }
 

@@ -32,6 +32,14 @@ impl Row<'_> {
         }
     }
 
+    /// Bytes of the encoded `KeyValue`.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Row::Raw(_, value) => value.len(),
+            Row::Decoded(kv) => kv.encoded_len(),
+        }
+    }
+
     /// The key with everything known about it.
     pub fn decode(&self) -> Result<KeyValue, Error> {
         match self {
@@ -52,8 +60,10 @@ pub trait Source {
     fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, Error>;
     /// Every key of a range, in order.
     fn scan(&self, range: &KeyRange, visit: &mut Visitor<'_>) -> Result<(), Error>;
-    /// The same store as of a past revision, already checked to be readable.
-    fn at(&self, revision: i64) -> Result<Box<dyn Source + '_>, Error>;
+    /// How many keys a range holds; does not walk them all.
+    fn count(&self, range: &KeyRange) -> Result<i64, Error>;
+    /// The same store as of a past revision, already checked to be readable, for reading a range.
+    fn at(&self, revision: i64, range: &KeyRange) -> Result<Box<dyn Source + '_>, Error>;
     /// Reads below this revision are refused.
     fn compact_revision(&self) -> i64;
 }
@@ -101,7 +111,27 @@ impl Source for View {
         cursor.finish()
     }
 
-    fn at(&self, revision: i64) -> Result<Box<dyn Source + '_>, Error> {
-        Ok(Box::new(history::Past::new(self, revision)))
+    fn count(&self, range: &KeyRange) -> Result<i64, Error> {
+        if range.is_empty() {
+            return Ok(0);
+        }
+        if range.end == End::Point {
+            return Ok(i64::from(View::has(self, Column::Latest, &range.start)?));
+        }
+        let (whole, walks) = self.counts().between(&range.start, range.upper_bound().as_deref());
+        let mut count = i64::try_from(whole).unwrap_or(i64::MAX);
+        for (start, end) in walks {
+            let mut cursor = self.cursor(Column::Latest, &start, end.as_deref());
+            while cursor.row().is_some() {
+                count += 1;
+                cursor.advance();
+            }
+            cursor.finish()?;
+        }
+        Ok(count)
+    }
+
+    fn at(&self, revision: i64, range: &KeyRange) -> Result<Box<dyn Source + '_>, Error> {
+        history::past(self, revision, range)
     }
 }

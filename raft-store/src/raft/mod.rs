@@ -5,11 +5,13 @@
 //! the data it covers. Knows nothing of what a command means.
 
 pub mod codec;
+pub mod heard;
 pub mod log_cache;
 pub mod log_store;
 pub mod log_writer;
 pub mod network;
 pub mod peers;
+pub mod receive;
 pub mod service;
 pub mod snapshot;
 pub mod state_machine;

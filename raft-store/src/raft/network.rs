@@ -247,12 +247,20 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            let mut input = input;
+            // The pause between two attempts at a member that is away lies before the first request: asking for it
+            // before connecting is what keeps the attempts apart.
+            let Some(first) = input.next().await else {
+                let nothing: BoxStream<'s, _> = Box::pin(futures::stream::empty());
+                return Ok(nothing);
+            };
+            let first = encode_append(&first).map_err(|error| broken(&error))?;
             let mut client = self.client()?;
             // A request that cannot be encoded ends the stream; openraft starts another.
-            let requests = input
+            let rest = input
                 .map(|request| encode_append(&request).ok())
                 .take_while(|message| std::future::ready(message.is_some()));
-            let requests = requests.filter_map(std::future::ready);
+            let requests = futures::stream::iter([first]).chain(rest.filter_map(std::future::ready));
             let replies = within(option.soft_ttl(), client.append(requests)).await?;
             let results = replies.map(|reply| {
                 let reply: AppendReply = unpack(&reply.map_err(|status| failed(&status))?)?;

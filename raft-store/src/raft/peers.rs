@@ -13,6 +13,7 @@ use futures::{
 };
 use parking_lot::Mutex;
 use proto::raftpb::{peer_client::PeerClient, raft_client::RaftClient};
+use tokio::runtime::Handle;
 use tonic::{
     Status,
     metadata::{Ascii, MetadataValue},
@@ -76,7 +77,7 @@ impl Service<Request<tonic::body::Body>> for Way {
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         match self {
-            Self::Tcp(channel) => Either::Left(channel.call(request).map_err(BoxError::from as fn(_) -> _)),
+            Self::Tcp(channel) => Either::Left(channel.call(request).map_err(BoxError::from)),
             Self::Given(transport) => Either::Right(transport.call(request)),
         }
     }
@@ -93,6 +94,8 @@ pub struct Peers {
     tls: Option<ClientTls>,
     cluster: MetadataValue<Ascii>,
     timeout: Duration,
+    /// Where connections are driven; without, wherever they are first used.
+    threads: Option<Handle>,
 }
 
 impl Peers {
@@ -104,7 +107,13 @@ impl Peers {
             tls,
             cluster: MetadataValue::from(cluster_id),
             timeout: config.election_timeout,
+            threads: None,
         }
+    }
+
+    /// The same connections, driven by the runtime of `threads`.
+    pub fn driven_by(self, threads: Handle) -> Self {
+        Self { threads: Some(threads), ..self }
     }
 
     fn way(&self, url: &str) -> Result<Way, Error> {
@@ -135,6 +144,7 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
+        let _entered = self.threads.as_ref().map(Handle::enter);
         Ok(match tls {
             Some(tls) => tls.connect_lazy(endpoint),
             None => endpoint.connect_lazy(),

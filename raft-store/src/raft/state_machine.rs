@@ -9,7 +9,7 @@ use std::{
 
 use futures::{FutureExt, Stream, TryStreamExt};
 use openraft::{
-    OptionalSend, RaftSnapshotBuilder, SnapshotMeta as OpenSnapshotMeta,
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta as OpenSnapshotMeta,
     alias::SnapshotOf,
     storage::{EntryResponder, RaftStateMachine},
 };
@@ -28,6 +28,8 @@ use crate::{
 
 /// Entries applied by one call into the machine.
 const APPLY_ENTRIES_MAX: usize = 512;
+/// Bytes of them, so that a call stays short.
+const APPLY_BYTES_MAX: usize = 2 << 20;
 /// Applying that takes longer is reported.
 const SLOW_APPLY: Duration = Duration::from_millis(300);
 /// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old;
@@ -120,11 +122,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut next = entries.try_next().await?;
         while let Some((entry, responder)) = next.take() {
+            let mut bytes = size_of_entry(&entry);
             let mut group = vec![entry];
             let mut responders = vec![responder];
-            while group.len() < APPLY_ENTRIES_MAX {
+            while group.len() < APPLY_ENTRIES_MAX && bytes < APPLY_BYTES_MAX {
                 match entries.try_next().now_or_never() {
                     Some(Ok(Some((entry, responder)))) => {
+                        bytes += size_of_entry(&entry);
                         group.push(entry);
                         responders.push(responder);
                     }
@@ -137,6 +141,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     responder.send(answers);
                 }
             }
+            // Consensus shares the thread: its messages come in between.
+            tokio::task::yield_now().await;
             next = entries.try_next().await?;
         }
         Ok(())
@@ -180,6 +186,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>, io::Error> {
         let copy = self.make_copy()?;
         Ok(copy.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, _> { meta, snapshot }))
+    }
+}
+
+fn size_of_entry(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.wire.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 

@@ -15,7 +15,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDes
 use serde_json::json;
 use tonic::{Code, Status, body::Body};
 
-use super::{http::text, identity::Connection, routes::Answer};
+use super::{descriptors, http::text, identity::Connection, routes::Answer};
 
 /// Path, service, method.
 const PATHS: &[(&str, &str, &str)] = &[
@@ -86,7 +86,8 @@ pub struct Gateway {
 impl Gateway {
     /// Reads the descriptors; fails only when table and contracts disagree.
     pub fn new() -> Result<Self, String> {
-        let pool = DescriptorPool::decode(proto::DESCRIPTORS).map_err(|error| error.to_string())?;
+        let files = descriptors::of_clients()?;
+        let pool = DescriptorPool::from_file_descriptor_set(files).map_err(|error| error.to_string())?;
         let mut methods = HashMap::new();
         for (path, service, method) in PATHS {
             let service = pool.get_service_by_name(service).ok_or_else(|| format!("no service {service}"))?;

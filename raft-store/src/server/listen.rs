@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::identity::Connection;
+use super::{authority::MendAuthority, identity::Connection};
 use crate::{
     member::StartError,
     tls::{ServerTls, common_name},
@@ -144,8 +144,8 @@ async fn serve_stream<H: Handler>(
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(std::time::Duration::from_secs(60))
         .keep_alive_timeout(std::time::Duration::from_secs(20));
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(handler));
+    let stream = TokioIo::new(MendAuthority::new(stream));
+    let connection = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(handler));
     tokio::pin!(connection);
     tokio::select! {
         ended = &mut connection => {

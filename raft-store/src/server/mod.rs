@@ -3,7 +3,9 @@
 //! Each service turns a gRPC call into a call of the member and back; none decides anything itself.
 
 mod auth;
+mod authority;
 mod cluster;
+mod descriptors;
 mod election;
 mod gateway;
 mod http;
@@ -14,7 +16,9 @@ mod listen;
 mod lock;
 mod maintenance;
 mod mutex;
+mod range;
 mod routes;
+mod services;
 mod watch;
 mod wire;
 

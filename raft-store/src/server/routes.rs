@@ -9,33 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use hyper::body::Incoming;
-use proto::{
-    etcdserverpb::{
-        RangeRequest, WatchRequest, auth_server::AuthServer, cluster_server::ClusterServer,
-        kv_server::KvServer, lease_server::LeaseServer, maintenance_server::MaintenanceServer,
-    },
-    raftpb::{peer_server::PeerServer, raft_server::RaftServer},
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
-};
+use proto::raftpb::{peer_server::PeerServer, raft_server::RaftServer};
 use tonic::{Status, body::Body, service::Routes};
-use tower::{BoxError, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 use super::{
-    auth::AuthService,
-    cluster::ClusterService,
-    election::ElectionService,
     gateway::Gateway,
     http,
     identity::Connection,
-    kv::KvService,
-    lease::LeaseService,
     listen,
-    lock::LockService,
-    maintenance::MaintenanceService,
-    wire::{RangeWire, WatchWire, WireCodec},
+    services::{Payload, Services},
 };
 use crate::{
     error::Error,
@@ -46,60 +30,20 @@ use crate::{
     tls::ServerTls,
 };
 
-/// What etcd allows a request to be larger than its limit, for the envelope.
-const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
-
 /// A call slower than this is reported; the log sync and apply warnings beside it tell the cause.
 const SLOW_REQUEST: Duration = Duration::from_millis(500);
 
 /// An answer on its way.
 pub type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
 
-/// Every gRPC service of the client port.
-fn client_services(member: &Arc<Member>) -> Routes {
-    let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
-    let mut routes = Routes::builder();
-    routes
-        .add_service(
-            KvServer::new(KvService(member.clone()))
-                .max_decoding_message_size(request_max)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(LeaseServer::new(LeaseService(member.clone())))
-        .add_service(ClusterServer::new(ClusterService(member.clone())))
-        .add_service(MaintenanceServer::new(MaintenanceService(member.clone())))
-        .add_service(AuthServer::new(AuthService(member.clone())))
-        .add_service(LockServer::new(LockService(member.clone())))
-        .add_service(ElectionServer::new(ElectionService(member.clone())));
-    let (reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(async move { reporter.set_service_status("", tonic_health::ServingStatus::Serving).await });
-    routes.add_service(health);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    match reflection {
-        Ok(reflection) => {
-            routes.add_service(reflection);
-        }
-        Err(error) => tracing::warn!(%error, "no reflection"),
-    }
-    routes.routes()
-}
-
 /// Answers everything on the client port.
 #[derive(Clone)]
 struct ClientPort {
     member: Arc<Member>,
-    services: Routes,
+    services: Services,
     gateway: Option<Gateway>,
     connection: Connection,
 }
-
-/// What requests carry, over whatever they come.
-trait Payload: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
-
-impl<B> Payload for B where B: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
 
 impl<B: Payload> Service<::http::Request<B>> for ClientPort {
     type Response = ::http::Response<Body>;
@@ -116,7 +60,7 @@ impl<B: Payload> Service<::http::Request<B>> for ClientPort {
             if let Err(error) = check_learner(&self.member, request.uri().path()) {
                 return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
             }
-            return call_grpc(&self.member, &mut self.services, request);
+            return call_grpc(&mut self.services, request);
         }
         let (member, gateway, mut services) =
             (self.member.clone(), self.gateway.clone(), self.services.clone());
@@ -125,7 +69,7 @@ impl<B: Payload> Service<::http::Request<B>> for ClientPort {
                 && gateway.serves(request.uri().path())
             {
                 let request = request.map(Body::new);
-                return Ok(gateway.answer(|call| call_grpc(&member, &mut services, call), request).await);
+                return Ok(gateway.answer(|call| call_grpc(&mut services, call), request).await);
             }
             let request = request.map(drop);
             Ok(http::answer(&member, &request).await)
@@ -138,38 +82,18 @@ fn is_grpc<B>(request: &::http::Request<B>) -> bool {
     content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Calls a service; the two that matter most have their answers written by hand.
-fn call_grpc<B: Payload>(member: &Arc<Member>, services: &mut Routes, request: ::http::Request<B>) -> Answer {
+/// Calls a service and counts the call.
+fn call_grpc<B: Payload>(services: &mut Services, request: ::http::Request<B>) -> Answer {
     let method = GRPC.method(request.uri().path());
     method.started.inc();
-    let request_max = member.config().max_request_bytes + REQUEST_OVERHEAD_BYTES;
-    let answer: Answer = match (method.service.as_str(), method.name.as_str()) {
-        ("etcdserverpb.KV", "Range") => {
-            let member = member.clone();
-            Box::pin(async move {
-                let mut grpc = tonic::server::Grpc::new(WireCodec::<RangeRequest>::default())
-                    .max_decoding_message_size(request_max)
-                    .max_encoding_message_size(usize::MAX);
-                Ok(grpc.unary(RangeWire(member), request).await)
-            })
-        }
-        ("etcdserverpb.Watch", "Watch") => {
-            let member = member.clone();
-            Box::pin(async move {
-                let mut grpc = tonic::server::Grpc::new(WireCodec::<WatchRequest>::default())
-                    .max_decoding_message_size(request_max)
-                    .max_encoding_message_size(usize::MAX);
-                Ok(grpc.streaming(WatchWire(member), request).await)
-            })
-        }
-        _ => Box::pin(services.call(request)),
-    };
-    Box::pin(observed(answer, method))
+    Box::pin(observed(services.call(&method, request), method))
 }
 
 /// Counts a call, and says so when it took long.
 async fn observed(answer: Answer, method: Arc<Method>) -> Result<::http::Response<Body>, Infallible> {
-    let span = tracing::debug_span!("grpc", service = method.service, method = method.name);
+    // The index says which log entry carried a change: the same number stands on the span of applying it.
+    let index = tracing::field::Empty;
+    let span = tracing::debug_span!("grpc", service = method.service, method = method.name, index);
     let started = Instant::now();
     let answer = tracing::Instrument::instrument(answer, span).await;
     let took = started.elapsed();
@@ -204,7 +128,7 @@ pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
         return Ok(());
     }
     let tls = ServerTls::load(&config.client_tls)?.map(Arc::new);
-    let services = client_services(member);
+    let services = Services::new(member);
     let gateway = config.enable_grpc_gateway.then(Gateway::new).transpose().map_err(StartError::Config)?;
     let port = ClientPort { member: member.clone(), services, gateway, connection: Connection::default() };
     for url in &config.listen_client_urls {

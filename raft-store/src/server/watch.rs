@@ -1,14 +1,18 @@
 //! The Watch service: many watches on one stream.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message;
 use proto::{
     etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion},
     mvccpb::Event,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use super::{
@@ -21,14 +25,10 @@ use crate::{
     watch::{WatchStream, WatchUpdate},
 };
 
-/// Messages that may wait for a slow client; what is behind them waits in the hub, bounded.
-const RESPONSES_WAITING: usize = 16;
 /// How often a stream that needs a leader looks whether there is one.
 const LEADER_CHECK: Duration = Duration::from_millis(500);
 /// The id in answers that belong to no watch.
 const NO_WATCH: i64 = -1;
-
-type Sender = mpsc::Sender<Result<Wire, Status>>;
 
 /// Begins a session for a client's stream of requests; its answers come as the stream that is returned.
 pub fn open_session(
@@ -37,54 +37,94 @@ pub fn open_session(
 ) -> Result<WireStream, Status> {
     let caller = caller(&member, &request)?;
     let needs_leader = requires_leader(&request);
-    let (responses, stream) = mpsc::channel(RESPONSES_WAITING);
-    let session =
-        Session { caller, stream: member.watch_stream(), responses, fragmented: HashSet::new(), member };
-    tokio::spawn(session.run(request.into_inner(), needs_leader));
-    Ok(Box::pin(ReceiverStream::new(stream)))
+    let session = Session {
+        caller,
+        stream: member.watch_stream(),
+        responses: VecDeque::new(),
+        fragmented: HashSet::new(),
+        leader_check: needs_leader.then(|| tokio::time::interval(LEADER_CHECK)),
+        checks_without_leader: 0,
+        stop: member.stopping().clone(),
+        is_over: false,
+        requests: request.into_inner(),
+        member,
+    };
+    let responses = futures::stream::unfold(session, async |mut session| {
+        let response = session.next().await?;
+        Some((response, session))
+    });
+    Ok(Box::pin(responses))
 }
 
+/// One stream of a client. It runs only when the client takes its answers; what happens meanwhile waits, bounded, in
+/// the hub.
 struct Session {
     member: Arc<Member>,
     caller: Caller,
+    requests: Streaming<WatchRequest>,
     stream: WatchStream,
-    responses: Sender,
+    /// Made and not yet taken; a request or an update makes a few at most.
+    responses: VecDeque<Wire>,
     /// Watches whose client takes large messages in pieces.
     fragmented: HashSet<i64>,
+    /// Set when the stream must end with the leader.
+    leader_check: Option<Interval>,
+    checks_without_leader: u32,
+    stop: CancellationToken,
+    is_over: bool,
+}
+
+/// What a session waits for.
+enum Next {
+    Request(WatchRequest),
+    Update(WatchUpdate),
+    LeaderCheck,
+    Over,
 }
 
 impl Session {
-    async fn run(mut self, mut requests: Streaming<WatchRequest>, needs_leader: bool) {
-        let mut leader_check = tokio::time::interval(LEADER_CHECK);
-        let mut checks_without_leader = 0;
-        let stop = self.member.stopping().clone();
+    /// The next message to the client; nothing when the stream is over.
+    async fn next(&mut self) -> Option<Result<Wire, Status>> {
         loop {
-            let sent = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.responses.closed() => return,
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.handle(request).await,
-                    Ok(None) | Err(_) => return,
-                },
-                update = self.stream.next() => match update {
-                    Some(update) => self.send_update(update).await,
-                    None => return,
-                },
-                _ = leader_check.tick(), if needs_leader => {
-                    let lost = self.member.leader().is_none();
-                    checks_without_leader = if lost { checks_without_leader + 1 } else { 0 };
-                    if self.leader_lost_too_long(checks_without_leader) {
-                        // The client asked to be told; it may have gone meanwhile.
-                        let _ = self.responses.send(Err(Error::NO_LEADER.into())).await;
-                        return;
-                    }
-                    Some(())
-                }
-            };
-            if sent.is_none() {
-                return;
+            if let Some(response) = self.responses.pop_front() {
+                return Some(Ok(response));
             }
+            if self.is_over {
+                return None;
+            }
+            match self.wait().await {
+                Next::Request(request) => self.handle(request),
+                Next::Update(update) => self.take_update(update),
+                Next::LeaderCheck => {
+                    let lost = self.member.leader().is_none();
+                    self.checks_without_leader = if lost { self.checks_without_leader + 1 } else { 0 };
+                    if self.leader_lost_too_long(self.checks_without_leader) {
+                        // The client asked to be told; nothing more follows.
+                        self.is_over = true;
+                        return Some(Err(Error::NO_LEADER.into()));
+                    }
+                }
+                Next::Over => return None,
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Next {
+        let leader_check = async {
+            match &mut self.leader_check {
+                Some(ticks) => ticks.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Next::Over,
+            request = self.requests.message() => match request {
+                Ok(Some(request)) => Next::Request(request),
+                Ok(None) | Err(_) => Next::Over,
+            },
+            update = self.stream.next() => update.map_or(Next::Over, Next::Update),
+            _ = leader_check => Next::LeaderCheck,
         }
     }
 
@@ -92,39 +132,36 @@ impl Session {
         LEADER_CHECK * checks > self.member.config().election_timeout * 3
     }
 
-    /// Carries out one request of the client; nothing when the client has gone.
-    async fn handle(&mut self, request: WatchRequest) -> Option<()> {
+    /// Carries out one request of the client.
+    fn handle(&mut self, request: WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CreateRequest(create)) => self.create(&create),
             Some(RequestUnion::CancelRequest(cancel)) => {
                 if !self.stream.cancel(cancel.watch_id) {
-                    return Some(());
+                    return;
                 }
                 self.fragmented.remove(&cancel.watch_id);
                 let revision = self.member.view().revision;
-                self.send(self.response(cancel.watch_id, revision, |response| response.canceled = true)).await
+                self.send(self.response(cancel.watch_id, revision, |response| response.canceled = true));
             }
-            Some(RequestUnion::ProgressRequest(_)) => {
-                self.stream.request_progress();
-                Some(())
-            }
-            None => Some(()),
+            Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
+            None => {}
         }
     }
 
-    async fn create(&mut self, create: WatchCreateRequest) -> Option<()> {
+    fn create(&mut self, create: &WatchCreateRequest) {
         let revision = self.member.view().revision;
-        if let Err(error) = self.permit(&create) {
-            return self.refuse(revision, error.text()).await;
+        if let Err(error) = self.permit(create) {
+            return self.refuse(revision, error.text());
         }
-        match self.stream.create(&create) {
+        match self.stream.create(create) {
             Ok((watch_id, revision)) => {
                 if create.fragment {
                     self.fragmented.insert(watch_id);
                 }
-                self.send(self.response(watch_id, revision, |response| response.created = true)).await
+                self.send(self.response(watch_id, revision, |response| response.created = true));
             }
-            Err(reason) => self.refuse(revision, reason).await,
+            Err(reason) => self.refuse(revision, reason),
         }
     }
 
@@ -136,27 +173,27 @@ impl Session {
         self.member.auth().check_read(&self.caller.user, &create.key, &create.range_end)
     }
 
-    async fn refuse(&self, revision: i64, reason: &str) -> Option<()> {
+    fn refuse(&mut self, revision: i64, reason: &str) {
         let refused = self.response(NO_WATCH, revision, |response| {
             response.created = true;
             response.canceled = true;
             response.cancel_reason = reason.to_owned();
         });
-        self.send(refused).await
+        self.send(refused);
     }
 
-    async fn send_update(&mut self, update: WatchUpdate) -> Option<()> {
+    fn take_update(&mut self, update: WatchUpdate) {
         match update {
             WatchUpdate::Events { watch_id, revision, events, prev_kv } => {
                 if self.fragmented.contains(&watch_id) {
                     let messages = events.events().iter().map(|event| event.message(prev_kv)).collect();
-                    return self.send_fragments(watch_id, revision, messages).await;
+                    return self.send_fragments(watch_id, revision, messages);
                 }
                 let head = Box::new(self.response(watch_id, revision, |_| {}));
-                self.responses.send(Ok(Wire::Watch(head, Some((events, prev_kv))))).await.ok()
+                self.responses.push_back(Wire { head, events: Some((events, prev_kv)) });
             }
             WatchUpdate::Progress { watch_id, revision } => {
-                self.send(self.response(watch_id, revision, |_| {})).await
+                self.send(self.response(watch_id, revision, |_| {}));
             }
             WatchUpdate::Canceled { watch_id, revision, compact_revision, reason } => {
                 self.fragmented.remove(&watch_id);
@@ -165,13 +202,13 @@ impl Session {
                     response.compact_revision = compact_revision;
                     response.cancel_reason = reason;
                 });
-                self.send(canceled).await
+                self.send(canceled);
             }
         }
     }
 
     /// Splits events over messages no larger than a request may be; all but the last say that more follows.
-    async fn send_fragments(&self, watch_id: i64, revision: i64, events: Vec<Event>) -> Option<()> {
+    fn send_fragments(&mut self, watch_id: i64, revision: i64, events: Vec<Event>) {
         let limit = self.member.config().max_request_bytes;
         let mut bytes = 0;
         let mut piece = Vec::new();
@@ -183,13 +220,13 @@ impl Session {
                     response.fragment = true;
                     response.events = full;
                 });
-                self.send(fragment).await?;
+                self.send(fragment);
                 bytes = 0;
             }
             bytes += size;
             piece.push(event);
         }
-        self.send(self.response(watch_id, revision, |response| response.events = piece)).await
+        self.send(self.response(watch_id, revision, |response| response.events = piece));
     }
 
     fn response(&self, watch_id: i64, revision: i64, fill: impl FnOnce(&mut WatchResponse)) -> WatchResponse {
@@ -199,7 +236,7 @@ impl Session {
         response
     }
 
-    async fn send(&self, response: WatchResponse) -> Option<()> {
-        self.responses.send(Ok(Wire::Watch(Box::new(response), None))).await.ok()
+    fn send(&mut self, response: WatchResponse) {
+        self.responses.push_back(Wire { head: Box::new(response), events: None });
     }
 }

@@ -6,9 +6,11 @@
 //! Knows nothing about requests; see `mvcc` and `machine` for what the rows mean.
 
 mod columns;
+mod key_counts;
 mod state_db;
 mod view;
 
 pub use columns::Column;
+pub use key_counts::KeyCounts;
 pub use state_db::StateDb;
 pub use view::View;

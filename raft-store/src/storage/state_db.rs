@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use rocksdb::{
-    Cache, ColumnFamily, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    Cache, ColumnFamily, DB, Direction, FlushOptions, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -28,6 +28,9 @@ const FORMAT_KEY: &[u8] = b"format";
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 /// Upper bound of all in-memory tables together; what counts towards a member's memory under load.
 const MEMTABLES_BYTES: usize = 24 << 20;
+
+/// Bytes read ahead while everything is verified.
+const VERIFY_READAHEAD_BYTES: usize = 1 << 20;
 
 /// Key and value of a row.
 pub type Row = (Box<[u8]>, Box<[u8]>);
@@ -140,6 +143,52 @@ impl StateDb {
     /// Every row of a column as it is now, in order.
     pub fn rows(&self, column: Column) -> impl Iterator<Item = Result<Row, Error>> {
         self.db.iterator_cf(self.family(column), IteratorMode::Start).map(|row| row.map_err(Error::from))
+    }
+
+    /// The rows of a column from `start` to `end` (excluded) as they are now, in order; for small stretches.
+    pub fn rows_between(&self, column: Column, start: &[u8], end: &[u8]) -> Result<Vec<Row>, Error> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let mode = IteratorMode::From(start, Direction::Forward);
+        let rows = self.db.iterator_cf_opt(self.family(column), options, mode);
+        rows.map(|row| row.map_err(Error::from)).collect()
+    }
+
+    /// Calls `visit` with every key from `start` to `end` (excluded; absent: to the last) as they are now.
+    pub fn each_key_between(
+        &self,
+        column: Column,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(column), options);
+        rows.seek(start);
+        while let Some(key) = rows.key() {
+            visit(key);
+            rows.next();
+        }
+        rows.status().map_err(Error::from)
+    }
+
+    /// Reads every row, so that every checksum is looked at. The error names the file.
+    pub fn verify(&self) -> Result<(), Error> {
+        for column in Column::ALL {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            options.set_readahead_size(VERIFY_READAHEAD_BYTES);
+            let mut rows = self.db.raw_iterator_cf_opt(self.family(column), options);
+            rows.seek_to_first();
+            while rows.valid() {
+                rows.next();
+            }
+            rows.status().map_err(|error| open_error(&self.path, &error))?;
+        }
+        Ok(())
     }
 
     /// Makes everything committed so far durable, all columns at one point.

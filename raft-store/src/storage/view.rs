@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, Snapshot};
 
-use super::{Column, StateDb};
+use super::{Column, KeyCounts, StateDb};
 use crate::error::Error;
 
 /// Bytes RocksDB reads ahead during a long scan.
@@ -15,6 +15,7 @@ pub struct View {
     // Declared before `db`: dropped first, since it points into it.
     snapshot: Snapshot<'static>,
     db: Arc<StateDb>,
+    counts: Arc<KeyCounts>,
     /// The newest revision in this view.
     pub revision: i64,
     /// Reads below this revision are refused.
@@ -25,12 +26,18 @@ pub struct View {
 
 impl View {
     /// Freezes the state as it is now. The caller is the only writer and says what it contains.
-    pub fn freeze(db: &Arc<StateDb>, revision: i64, compact_revision: i64, applied_index: u64) -> Arc<Self> {
+    pub fn freeze(
+        db: &Arc<StateDb>,
+        counts: Arc<KeyCounts>,
+        revision: i64,
+        compact_revision: i64,
+        applied_index: u64,
+    ) -> Arc<Self> {
         let snapshot = db.raw().snapshot();
         // SAFETY: the snapshot borrows the database inside `db`, whose `Arc` this struct keeps and drops
         // after the snapshot; the database does not move inside its `Arc`.
         let snapshot = unsafe { std::mem::transmute::<Snapshot<'_>, Snapshot<'static>>(snapshot) };
-        Arc::new(Self { snapshot, db: db.clone(), revision, compact_revision, applied_index })
+        Arc::new(Self { snapshot, db: db.clone(), counts, revision, compact_revision, applied_index })
     }
 
     /// The database this view belongs to.
@@ -38,9 +45,19 @@ impl View {
         &self.db
     }
 
+    /// How many keys its blocks hold.
+    pub fn counts(&self) -> &Arc<KeyCounts> {
+        &self.counts
+    }
+
     /// Reads one row.
     pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.snapshot.get_cf(self.db.family(column), key).map_err(Error::from)
+    }
+
+    /// Whether there is such a row.
+    pub fn has(&self, column: Column, key: &[u8]) -> Result<bool, Error> {
+        Ok(self.snapshot.get_pinned_cf(self.db.family(column), key)?.is_some())
     }
 
     /// A cursor over `[start, end)`; an absent end means to the last row.

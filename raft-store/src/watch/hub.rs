@@ -1,7 +1,14 @@
 //! The shell around the watch table: a task that hands out published changes, one that catches up watchers
 //! that are behind, and the streams clients hold.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -40,6 +47,8 @@ struct Published {
 /// Where the apply loop publishes and clients watch.
 pub struct Hub {
     table: Mutex<WatchTable>,
+    /// Open streams; without any, publishing wakes nobody.
+    streams: AtomicUsize,
     published: Mutex<Published>,
     arrived: Notify,
     behind: Notify,
@@ -52,6 +61,7 @@ impl Hub {
         let revision = view.load().revision;
         let hub = Arc::new(Self {
             table: Mutex::new(WatchTable::new(revision)),
+            streams: AtomicUsize::new(0),
             published: Mutex::default(),
             arrived: Notify::new(),
             behind: Notify::new(),
@@ -68,6 +78,11 @@ impl Hub {
         #[cfg(feature = "planted-bugs")]
         let events = harm(events);
         let mut published = self.published.lock();
+        // A stream that opens now finds the view these changes are in, and needs none of them.
+        if self.streams.load(Ordering::SeqCst) == 0 && published.batches.is_empty() && !published.overflowed {
+            self.table.lock().dispatch(&[], revision);
+            return;
+        }
         published.events += events.len();
         if published.events > PUBLISHED_EVENTS_MAX {
             published.overflowed = true;
@@ -89,6 +104,7 @@ impl Hub {
 
     /// Opens a stream without watches.
     pub fn stream(self: &Arc<Self>) -> WatchStream {
+        self.streams.fetch_add(1, Ordering::SeqCst);
         let sink = Arc::new(Sink::default());
         let id = self.table.lock().open(sink.clone());
         WatchStream { hub: self.clone(), sink, id }
@@ -255,6 +271,7 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        self.hub.streams.fetch_sub(1, Ordering::SeqCst);
         self.hub.table.lock().close(self.id);
     }
 }

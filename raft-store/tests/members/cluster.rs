@@ -1,108 +1,13 @@
-//! Three members in this process, talking over real sockets: leaders come and go, members lag and catch up.
+//! Leaders come and go, members lag and catch up, join and leave.
 
-use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest,
-    PutRequest, RangeRequest,
 };
 use raft_store::{ClusterState, Config, Member};
-use tempfile::TempDir;
 
-/// A port nobody uses now.
-fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
-
-fn config(name: &str, dir: &Path, cluster: &[(String, String)]) -> Config {
-    let own = &cluster.iter().find(|(known, _)| known == name).unwrap().1;
-    Config {
-        name: name.into(),
-        listen_peer_urls: vec![own.clone()],
-        initial_advertise_peer_urls: vec![own.clone()],
-        initial_cluster: cluster.to_vec(),
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_millis(1000),
-        snapshot_count: 200,
-        snapshot_catchup_entries: 50,
-        ..Config::embedded(dir)
-    }
-}
-
-struct Cluster {
-    names: Vec<(String, String)>,
-    dirs: Vec<TempDir>,
-    members: Vec<Option<Arc<Member>>>,
-}
-
-impl Cluster {
-    async fn start(size: usize) -> Self {
-        let names: Vec<(String, String)> = (0..size).map(|n| (format!("m{n}"), free_url())).collect();
-        let mut cluster = Self {
-            dirs: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
-            members: vec![None; size],
-            names,
-        };
-        for number in 0..size {
-            cluster.start_member(number).await;
-        }
-        cluster.leader().await;
-        cluster
-    }
-
-    async fn start_member(&mut self, number: usize) {
-        let config = config(&self.names[number].0, self.dirs[number].path(), &self.names);
-        self.members[number] = Some(Member::start(config).await.unwrap());
-    }
-
-    async fn stop_member(&mut self, number: usize) {
-        self.members[number].take().unwrap().shutdown().await;
-    }
-
-    fn running(&self) -> Vec<Arc<Member>> {
-        self.members.iter().flatten().cloned().collect()
-    }
-
-    /// Where the leader is, once all that run agree.
-    async fn leader(&self) -> usize {
-        for _ in 0..200 {
-            let known: Vec<Option<u64>> = self.running().iter().map(|member| member.leader()).collect();
-            if let Some(Some(first)) = known.first()
-                && known.iter().all(|leader| *leader == Some(*first))
-            {
-                let at =
-                    self.members.iter().position(|member| member.as_ref().is_some_and(|m| m.id() == *first));
-                if let Some(at) = at {
-                    return at;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("no leader")
-    }
-
-    async fn stop(self) {
-        for member in self.running() {
-            member.shutdown().await;
-        }
-    }
-}
-
-fn put(key: String, value: &str) -> PutRequest {
-    PutRequest { key: key.into(), value: value.to_owned().into(), ..Default::default() }
-}
-
-async fn count(member: &Member, serializable: bool) -> i64 {
-    let all = RangeRequest {
-        key: vec![0].into(),
-        range_end: vec![0].into(),
-        count_only: true,
-        serializable,
-        ..Default::default()
-    };
-    member.range(all).await.unwrap().count
-}
+use crate::harness::{Cluster, config, count, free_url, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_hands_over_and_no_write_is_lost() {
@@ -199,5 +104,63 @@ async fn members_come_and_go() {
     let list = second.member_list(MemberListRequest { linearizable: true }).await.unwrap();
     let names: Vec<&str> = list.members.iter().map(|member| member.name.as_str()).collect();
     assert!(names.contains(&"m0") && names.contains(&"m1"), "{names:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_and_seven_members_bear_the_loss_of_a_minority() {
+    for size in [5, 7] {
+        let mut cluster = Cluster::start(size).await;
+        let mut written = 0;
+        for _ in 0..size / 2 {
+            let leader = cluster.leader().await;
+            cluster.stop_member(leader).await;
+            cluster.leader().await;
+            for member in cluster.running() {
+                member.put(put(format!("{written}"), "x")).await.unwrap();
+                written += 1;
+            }
+        }
+        for member in cluster.running() {
+            assert_eq!(count(&member, false).await, written);
+        }
+        let stopped: Vec<usize> = (0..size).filter(|at| cluster.members[*at].is_none()).collect();
+        for member in stopped {
+            cluster.start_member(member).await;
+        }
+        cluster.leader().await;
+        for member in cluster.running() {
+            assert_eq!(count(&member, false).await, written, "they catch up");
+        }
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_hears_of_it_running_or_away() {
+    let mut cluster = Cluster::start(4).await;
+    for away in [false, true] {
+        let leader = cluster.leader().await;
+        let leading = cluster.members[leader].clone().unwrap();
+        let victim = (0..4).find(|at| *at != leader && cluster.members[*at].is_some()).unwrap();
+        let removed = cluster.members[victim].clone().unwrap();
+        let id = removed.id();
+        if away {
+            cluster.stop_member(victim).await;
+        }
+        leading.member_remove(MemberRemoveRequest { id }).await.unwrap();
+        let removed = if away {
+            drop(removed);
+            cluster.start_member(victim).await;
+            cluster.members[victim].clone().unwrap()
+        } else {
+            removed
+        };
+        let told = tokio::time::timeout(Duration::from_secs(10), removed.failed()).await;
+        assert!(removed.was_removed(), "away: {away}, {told:?}");
+        leading.put(put(format!("after/{away}"), "x")).await.unwrap();
+        drop(removed);
+        cluster.stop_member(victim).await;
+    }
     cluster.stop().await;
 }

@@ -1,0 +1,5 @@
+//! Members of one cluster in one process: elections, laggards, membership, damage.
+
+mod cluster;
+mod damage;
+mod harness;

@@ -1,0 +1,5 @@
+//! A member as clients reach it: every service, and certificates that change.
+
+mod listening;
+mod services;
+mod tls;
