@@ -63,6 +63,11 @@ pub struct Args {
     pub token_auth_file: Option<PathBuf>,
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub anonymous_auth: bool,
+    #[command(flatten)]
+    pub oidc: crate::authn::oidc::Flags,
+    /// A file of kind AuthenticationConfiguration, in place of the --oidc flags.
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub enable_bootstrap_token_auth: bool,
     #[arg(long)]
@@ -178,6 +183,8 @@ impl Args {
         };
         bootstrap::Options {
             anonymous_auth: self.anonymous_auth,
+            authentication_config: self.authentication_config.clone(),
+            oidc: self.oidc.clone(),
             client_ca_file: self.client_ca_file.clone(),
             token_auth_file: self.token_auth_file.clone(),
             enable_bootstrap_token_auth: self.enable_bootstrap_token_auth,

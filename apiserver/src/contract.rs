@@ -195,6 +195,8 @@ pub struct Credentials<'a> {
     /// DER of the client's certificate chain, leaf first; already handshaken, not yet verified against the client CA.
     pub peer_certificates: &'a [Vec<u8>],
     pub headers: &'a http::HeaderMap,
+    /// What the request asks for; some paths are open to everybody.
+    pub path: &'a str,
 }
 
 /// Who is it? `Err` is 401; anonymous is a success where it is allowed.

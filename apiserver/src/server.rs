@@ -18,6 +18,7 @@ use crate::compaction;
 use crate::contract::{Admission, AdmissionChain, ClusterWriter};
 use crate::crd::Definitions;
 use crate::http::Api;
+use crate::http::configz;
 use crate::http::discovery::Discovery;
 use crate::http::health::{self, Health};
 use crate::http::limits::Limits;
@@ -183,7 +184,8 @@ fn api(
     shutdown: CancellationToken,
 ) -> Api {
     let advertise = SocketAddr::new(options.meaning.advertise_address, address.port());
-    let documents = token_documents(meaning, &advertise.to_string());
+    let mut documents = token_documents(meaning, &advertise.to_string());
+    documents.insert("/configz".to_owned(), configz::document(options));
     Api {
         registry,
         cluster,

@@ -197,7 +197,7 @@ mod tests {
 
     async fn check(chain: Vec<Vec<u8>>, verifier: CertificateVerifier, expected: Option<&str>) {
         let headers = http::HeaderMap::new();
-        let credentials = Credentials { peer_certificates: &chain, headers: &headers };
+        let credentials = Credentials { peer_certificates: &chain, headers: &headers, path: "/" };
         let step = ClientCertificates::new(verifier);
         for time in ["first", "remembered"] {
             let got = match step.authenticate(&credentials).await {

@@ -25,12 +25,26 @@ pub trait Step: Send + Sync {
 /// All authenticators of this server.
 pub struct Chain {
     steps: Vec<Box<dyn Step>>,
-    anonymous: bool,
+    anonymous: Anonymous,
+}
+
+/// Whether requests without any proof are let in as `system:anonymous`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anonymous {
+    pub enabled: bool,
+    /// The only paths where they are; empty for all.
+    pub paths: Vec<String>,
+}
+
+impl Anonymous {
+    fn admits(&self, path: &str) -> bool {
+        self.enabled && (self.paths.is_empty() || self.paths.iter().any(|own| own == path))
+    }
 }
 
 impl Chain {
-    /// Asks the steps in the given order; `anonymous` lets requests without any proof in as `system:anonymous`.
-    pub fn new(steps: Vec<Box<dyn Step>>, anonymous: bool) -> Self {
+    /// Asks the steps in the given order.
+    pub fn new(steps: Vec<Box<dyn Step>>, anonymous: Anonymous) -> Self {
         Chain { steps, anonymous }
     }
 }
@@ -46,7 +60,7 @@ impl Authenticator for Chain {
                 Outcome::Refused(why) => refusals.push(why),
             }
         }
-        if refusals.is_empty() && self.anonymous {
+        if refusals.is_empty() && self.anonymous.admits(credentials.path) {
             return Ok(anonymous());
         }
         tracing::debug!(?refusals, "unable to authenticate the request");
@@ -91,7 +105,8 @@ mod tests {
     async fn check(outcomes: Vec<Outcome>, anonymous: bool, expected: Option<&str>) {
         let steps = outcomes.into_iter().map(|outcome| Box::new(Says(outcome)) as Box<dyn Step>).collect();
         let headers = http::HeaderMap::new();
-        let credentials = Credentials { peer_certificates: &[], headers: &headers };
+        let credentials = Credentials { peer_certificates: &[], headers: &headers, path: "/livez" };
+        let anonymous = Anonymous { enabled: anonymous, paths: Vec::new() };
         let got = Chain::new(steps, anonymous).authenticate(credentials).await;
         assert_eq!(got.ok().map(|user| user.name).as_deref(), expected);
     }
@@ -105,6 +120,13 @@ mod tests {
         check(vec![refused(), Outcome::Found(user("a"))], true, Some("a")).await;
         check(vec![Outcome::NotMine, Outcome::Found(user("b")), Outcome::Found(user("c"))], true, Some("b"))
             .await;
+    }
+
+    #[test]
+    fn anonymous_paths() {
+        let some = Anonymous { enabled: true, paths: vec!["/livez".to_owned()] };
+        assert!(some.admits("/livez") && !some.admits("/api") && !Anonymous::default().admits("/livez"));
+        assert!(Anonymous { enabled: true, paths: Vec::new() }.admits("/api"));
     }
 
     #[test]

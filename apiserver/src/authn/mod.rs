@@ -1,7 +1,7 @@
 //! Who sends a request: the chain of authenticators.
 //!
 //! Order as upstream: front-proxy headers, client certificate, bearer tokens (static file, service account,
-//! bootstrap), then anonymous. A step says "not mine", "found" or "refused"; a refusal is remembered, later steps
+//! bootstrap, OpenID Connect), then anonymous. A step says "not mine", "found" or "refused"; a refusal is remembered, later steps
 //! may still find somebody, and only when none does it becomes 401. Anonymous is reached only when nobody refused.
 
 pub mod bearer;
@@ -9,13 +9,14 @@ pub mod bootstrap_token;
 pub mod certificate;
 pub mod chain;
 pub mod front_proxy;
+pub mod oidc;
 pub mod service_account;
 pub mod static_token;
 pub mod token_cache;
 
 pub use bearer::{BearerTokens, TokenStep};
 pub use certificate::ClientCertificates;
-pub use chain::{Chain, Outcome, Step};
+pub use chain::{Anonymous, Chain, Outcome, Step};
 pub use front_proxy::FrontProxy;
 
 /// In every authenticated user.

@@ -16,6 +16,7 @@ use crate::alloc::Allocators;
 use crate::authn::bearer::TokenStep;
 use crate::authn::bootstrap_token::BootstrapTokens;
 use crate::authn::certificate::{AuthorityError, CertificateVerifier};
+use crate::authn::oidc::{self, AuthenticationFile, Issuer, OidcTokens};
 use crate::authn::service_account::ServiceAccountTokens;
 use crate::authn::static_token::{StaticTokenError, StaticTokens};
 use crate::authn::{self, BearerTokens, ClientCertificates, FrontProxy, Step};
@@ -29,6 +30,9 @@ use crate::tokens::{KeyError, TokenIssuer, VerifyingKey};
 #[derive(Clone, Debug)]
 pub struct Options {
     pub anonymous_auth: bool,
+    /// A file of kind AuthenticationConfiguration.
+    pub authentication_config: Option<PathBuf>,
+    pub oidc: oidc::Flags,
     pub client_ca_file: Option<PathBuf>,
     pub token_auth_file: Option<PathBuf>,
     pub enable_bootstrap_token_auth: bool,
@@ -62,6 +66,8 @@ impl Options {
         let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
         Options {
             anonymous_auth: true,
+            authentication_config: None,
+            oidc: oidc::Flags::default(),
             client_ca_file: None,
             token_auth_file: None,
             enable_bootstrap_token_auth: false,
@@ -102,6 +108,12 @@ pub enum MeaningError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Plugin(#[from] UnknownPlugin),
+    #[error(transparent)]
+    Oidc(#[from] oidc::ConfigError),
+    #[error(transparent)]
+    OidcKeys(#[from] oidc::keys::KeysError),
+    #[error("--authentication-config and the --oidc flags exclude each other")]
+    TwoOidc,
     #[error("--authorization-mode {0:?} is unknown; known are AlwaysAllow, Node and RBAC")]
     Mode(String),
 }
@@ -132,7 +144,8 @@ impl Meaning {
             false => options.api_audiences.clone(),
         };
         let keys = all_keys(options)?;
-        let bearer = Arc::new(bearer(options, &cluster, &keys, &audiences)?);
+        let file = authentication_file(options)?;
+        let bearer = Arc::new(bearer(options, &cluster, &keys, &audiences, &file)?);
         let rbac = Arc::new(RbacAuthorizer::new(cluster.clone()));
         let authorizer = authorizer(options, &cluster, &rbac)?;
         let admission = admission::build(admission::Config {
@@ -150,7 +163,7 @@ impl Meaning {
             issuer: issuer(options, audiences)?.map(Arc::new),
         };
         Ok(Meaning {
-            authenticator: Arc::new(authenticator(options, bearer)?),
+            authenticator: Arc::new(authenticator(options, bearer, &file)?),
             authorizer,
             admission: Arc::new(admission),
             reviews: Arc::new(reviews),
@@ -204,6 +217,7 @@ fn bearer(
     cluster: &Arc<dyn ClusterWriter>,
     keys: &[VerifyingKey],
     audiences: &[String],
+    file: &AuthenticationFile,
 ) -> Result<BearerTokens, MeaningError> {
     let mut steps: Vec<Box<dyn TokenStep>> = Vec::new();
     if let Some(path) = &options.token_auth_file {
@@ -220,10 +234,32 @@ fn bearer(
     if options.enable_bootstrap_token_auth {
         steps.push(Box::new(BootstrapTokens { cluster: cluster.clone() }));
     }
+    for issuer in issuers(options, file)? {
+        steps.push(Box::new(OidcTokens::new(issuer)?));
+    }
     Ok(BearerTokens::new(steps))
 }
 
-fn authenticator(options: &Options, bearer: Arc<BearerTokens>) -> Result<authn::Chain, MeaningError> {
+/// What the file says; nothing where there is none.
+fn authentication_file(options: &Options) -> Result<AuthenticationFile, MeaningError> {
+    let Some(path) = &options.authentication_config else { return Ok(AuthenticationFile::default()) };
+    if options.oidc != oidc::Flags::default() {
+        return Err(MeaningError::TwoOidc);
+    }
+    Ok(AuthenticationFile::parse(&read_text(Some(path))?)?)
+}
+
+fn issuers(options: &Options, file: &AuthenticationFile) -> Result<Vec<Issuer>, MeaningError> {
+    let authority_pem = read_text(options.oidc.ca_file.as_ref())?;
+    let flags = oidc::Flags { authority_pem, ..options.oidc.clone() };
+    Ok(flags.issuer()?.into_iter().chain(file.issuers.iter().cloned()).collect())
+}
+
+fn authenticator(
+    options: &Options,
+    bearer: Arc<BearerTokens>,
+    file: &AuthenticationFile,
+) -> Result<authn::Chain, MeaningError> {
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
     if let Some(path) = &options.requestheader_client_ca_file {
         steps.push(Box::new(FrontProxy {
@@ -239,7 +275,11 @@ fn authenticator(options: &Options, bearer: Arc<BearerTokens>) -> Result<authn::
         steps.push(Box::new(ClientCertificates::new(verifier(path)?)));
     }
     steps.push(Box::new(bearer));
-    Ok(authn::Chain::new(steps, options.anonymous_auth))
+    let anonymous = authn::Anonymous {
+        enabled: file.anonymous.unwrap_or(options.anonymous_auth),
+        paths: file.anonymous_paths.clone(),
+    };
+    Ok(authn::Chain::new(steps, anonymous))
 }
 
 fn authorizer(

@@ -3,6 +3,7 @@
 //! The hub is the only writer. Events of one store answer are applied together, so a reader never sees half of a
 //! transaction on one resource.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct CacheSpec {
     /// The field that lists and watches most often fix (`spec.nodeName` of pods), as a slot of `fields`.
     pub indexed_slot: Option<usize>,
     pub normalise: Normalise,
+    /// Brings what the store holds in line with a schema that may have changed since; `None` inside when it is.
+    pub on_read: Option<Normalise>,
     /// Parsed objects stay in memory: for small resources that permission checks and admission read all the time.
     pub keep_parsed: bool,
 }
@@ -341,7 +344,13 @@ impl ResourceCache {
         Some(Made::Put { extracted: self.extractor.extract(&json), line, json })
     }
 
-    fn normalised<'a>(&self, stored: &'a [u8]) -> Option<std::borrow::Cow<'a, [u8]>> {
+    fn normalised<'a>(&self, stored: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let fitting = self.fitting(stored)?;
+        let changed = self.spec.on_read.as_ref().and_then(|read| read(&fitting));
+        Some(changed.map_or(fitting, Cow::Owned))
+    }
+
+    fn fitting<'a>(&self, stored: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if self.spec.layout.fits(stored) {
             return Some(stored.into());
         }

@@ -1,16 +1,19 @@
 //! A definition as served kinds.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use machinery::resources::{api_version, custom_key_prefix};
-use machinery::schema::{Schema, from_crd};
+use machinery::schema::{Schema, default, from_crd, prune};
 use machinery::status::FieldError;
+use rustc_hash::FxHasher;
 use serde_json::{Value, json};
 
 use crate::cache::CacheSpec;
 use crate::cache::extract::FieldDef;
 use crate::cache::hub::REGISTRY;
 use crate::cache::layout::{Layout, lead};
+use crate::cache::resource::Normalise;
 use crate::contract::KindHooks;
 use crate::registry::builtin::normalise;
 use crate::registry::convert::Conversion;
@@ -41,7 +44,7 @@ fn versions(definition: &Value) -> impl Iterator<Item = &Value> {
 pub fn kinds(registry: &Registry, definition: &Value) -> Result<Vec<Arc<Kind>>, Vec<FieldError>> {
     let fields = selectable_fields(definition);
     let facts = Arc::new(Facts::custom(fields.clone()));
-    let storage = storage(registry, definition, fields);
+    let storage = storage(registry, definition, fields)?;
     let served = versions(definition).filter(|v| v["served"] == true).enumerate();
     served.map(|(i, version)| kind(definition, version, i, &storage, &facts).map(Arc::new)).collect()
 }
@@ -61,19 +64,25 @@ fn selectable_fields(definition: &Value) -> Vec<FieldDef> {
 }
 
 /// The storage: the one in use when nothing about it changes, so that its watchers stay.
-fn storage(registry: &Registry, definition: &Value, fields: Vec<FieldDef>) -> Arc<Storage> {
+fn storage(
+    registry: &Registry,
+    definition: &Value,
+    fields: Vec<FieldDef>,
+) -> Result<Arc<Storage>, Vec<FieldError>> {
     let spec = &definition["spec"];
     let (group, names) = (text(spec, "group"), &spec["names"]);
-    let stored = versions(definition).find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
-    let api_version = api_version(group, stored);
+    let stored = versions(definition).find(|v| v["storage"] == true).unwrap_or(&Value::Null);
+    let api_version = api_version(group, text(stored, "name"));
+    let shape = shape(definition, stored);
     let namespaced = spec["scope"] == "Namespaced";
     if let Some(old) = registry.catalog.custom_storage(meta::name(definition))
         && old.api_version == api_version
         && old.kind == text(names, "kind")
         && old.namespaced == namespaced
         && old.cache.spec.fields == fields
+        && old.shape == shape
     {
-        return old;
+        return Ok(old);
     }
     let prefix = custom_key_prefix(group, text(names, "plural"));
     let layout = Layout::new(text(names, "kind"), &api_version);
@@ -81,18 +90,46 @@ fn storage(registry: &Registry, definition: &Value, fields: Vec<FieldDef>) -> Ar
         prefix: format!("{}/", prefix.strip_prefix(REGISTRY).unwrap_or(&prefix)),
         namespaced,
         normalise: normalise(layout.clone()),
+        on_read: Some(on_read(schema(definition, stored)?, layout.clone())),
         layout,
         fields,
         indexed_slot: None,
         keep_parsed: false,
     };
-    Arc::new(Storage {
+    Ok(Arc::new(Storage {
         group: group.to_owned(),
         resource: text(names, "plural").to_owned(),
         kind: text(names, "kind").to_owned(),
         api_version,
         namespaced,
+        shape,
         cache: registry.hub.add(spec),
+    }))
+}
+
+/// What objects of a version must look like.
+fn schema(definition: &Value, version: &Value) -> Result<Schema, Vec<FieldError>> {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let openapi = version["schema"].get("openAPIV3Schema");
+    from_crd(openapi.unwrap_or(&open), definition["spec"]["preserveUnknownFields"] == true)
+}
+
+/// A number that changes with the schema that stored objects are read by.
+fn shape(definition: &Value, stored: &Value) -> u64 {
+    let mut hasher = FxHasher::default();
+    stored["schema"].to_string().hash(&mut hasher);
+    (definition["spec"]["preserveUnknownFields"] == true).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Objects that were stored under an older schema get what today's defaults say and lose what it does not know.
+fn on_read(schema: Schema, layout: Layout) -> Normalise {
+    Arc::new(move |stored| {
+        let mut value: Value = serde_json::from_slice(stored).ok()?;
+        prune::prune(&schema, &mut value);
+        default::apply(&schema, &mut value);
+        let read = layout.encode_stored(&value);
+        (read != stored).then_some(read)
     })
 }
 
@@ -105,10 +142,8 @@ fn kind(
 ) -> Result<Kind, Vec<FieldError>> {
     let spec = &definition["spec"];
     let (group, names, name) = (text(spec, "group"), &spec["names"], text(version, "name"));
-    let preserve = spec["preserveUnknownFields"] == true;
-    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let openapi = version["schema"].get("openAPIV3Schema");
-    let schema: Schema = from_crd(openapi.unwrap_or(&open), preserve)?;
+    let schema = schema(definition, version)?;
     let api_version = api_version(group, name);
     let is_storage = api_version == storage.api_version;
     let hooks: Arc<dyn KindHooks> = Arc::new(NoHooks);

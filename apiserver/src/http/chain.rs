@@ -95,8 +95,11 @@ impl Api {
         query: Query,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, StatusError> {
-        let credentials =
-            Credentials { peer_certificates: &connection.peer_certificates, headers: request.headers() };
+        let credentials = Credentials {
+            peer_certificates: &connection.peer_certificates,
+            headers: request.headers(),
+            path: request.uri().path(),
+        };
         let started = Instant::now();
         let found = self.authenticator.authenticate(credentials).await;
         self.metrics.access.authenticated(found.as_ref().ok(), started.elapsed());

@@ -193,9 +193,17 @@ fn json_list(kind: &Kind, listed: &Listed, metadata: &Value) -> Pieces {
 fn protobuf_list(kind: &Kind, listed: &Listed, metadata: &Value) -> Result<Pieces, StatusError> {
     let messages: Option<Vec<Bytes>> = listed.entries.iter().map(|e| message(kind, e)).collect();
     let messages = messages.ok_or_else(|| failed("the kind has no protobuf form"))?;
-    let items = messages.iter().map(|m| &m[..]);
-    let mut pieces = Pieces::default();
-    pieces.push(codec::encode_list(&kind.api_version(), &kind.list_kind, metadata, items).map_err(failed)?);
+    let lens = messages.iter().map(Bytes::len);
+    let frame = codec::list_frame(&kind.api_version(), &kind.list_kind, metadata, lens).map_err(failed)?;
+    let prefixes: Vec<Vec<u8>> = messages.iter().map(|m| codec::item_prefix(m.len())).collect();
+    let mut rest = Bytes::from(prefixes.concat());
+    let mut pieces = Pieces::with_capacity(2 * messages.len() + 2);
+    pieces.push(frame.head);
+    for (message, prefix) in messages.into_iter().zip(&prefixes) {
+        pieces.push(rest.split_to(prefix.len()));
+        pieces.push(message);
+    }
+    pieces.push(frame.tail);
     Ok(pieces)
 }
 

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod chain;
+pub mod configz;
 pub mod discovery;
 pub mod encode;
 pub mod health;

@@ -14,6 +14,7 @@ use super::{Api, encode, respond, watch};
 use crate::contract::RequestContext;
 use crate::registry::decode::{self, Expected};
 use crate::registry::delete::Deleted;
+use crate::registry::facts::DefaultPropagation;
 use crate::registry::kind::Kind;
 use crate::registry::options::{DeleteOptions, Query, WriteOptions};
 use crate::registry::patch::{Patch, PatchType};
@@ -100,9 +101,24 @@ impl<'a> ResourceRequest<'a> {
 
     fn filter(&self) -> Result<crate::cache::Filter, StatusError> {
         let info = &self.ctx.info;
-        // The name of a collection request comes from its selector, which says the same.
+        // The name of a collection request comes from its selector, which says the same; that of a watch may stand in
+        // an old path (`/watch/…/name`).
+        let name = if info.verb == "watch" { info.name.as_str() } else { "" };
         let (labels, fields) = (self.query.get("labelSelector"), self.query.get("fieldSelector"));
-        selectors::filter(self.kind, &info.namespace, "", labels, fields)
+        selectors::filter(self.kind, &info.namespace, name, labels, fields)
+    }
+}
+
+/// What deleting a Job leaves behind unless the request says otherwise.
+const ORPHANED_PODS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
+/// Built-in kinds that still work but have a better successor.
+fn deprecation(group: &str, resource: &str) -> Option<&'static str> {
+    match (group, resource) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
     }
 }
 
@@ -111,6 +127,9 @@ impl Api {
     pub async fn resource(&self, request: &ResourceRequest<'_>) -> Result<Response<Body>, StatusError> {
         let verb = request.ctx.info.verb.as_str();
         if let Some(warning) = request.kind.custom.as_ref().and_then(|c| c.deprecation_warning.clone()) {
+            request.ctx.warn(warning);
+        }
+        if let Some(warning) = deprecation(&request.kind.group, &request.kind.resource) {
             request.ctx.warn(warning);
         }
         // What the client can read is settled before anything is done.
@@ -226,6 +245,12 @@ impl Api {
 
     async fn delete(&self, request: &ResourceRequest<'_>) -> Result<Response<Body>, StatusError> {
         let options = self.delete_options(request)?;
+        if request.kind.facts.propagation == DefaultPropagation::Orphan
+            && request.kind.resource == "jobs"
+            && options.propagation.is_none()
+        {
+            request.ctx.warn(ORPHANED_PODS);
+        }
         let deleted = self.registry.delete(request.ctx, request.kind, request.target(), &options).await?;
         match deleted {
             Deleted::Gone(answer) | Deleted::Marked(answer) => request.answer(StatusCode::OK, &answer),

@@ -62,7 +62,9 @@ impl Api {
     async fn non_resource(self: &Arc<Self>, incoming: RoutedRequest) -> Result<Response<Body>, StatusError> {
         let path = incoming.parsed.info.path.trim_end_matches('/').to_owned();
         if !matches!(*incoming.request.method(), Method::GET | Method::HEAD) {
-            return Err(not_found_or_method());
+            let method = incoming.request.method().as_str().to_lowercase();
+            return Err(StatusError::method_not_supported("", "", &method)
+                .with_message("the server does not allow this method on the requested resource"));
         }
         let headers = incoming.request.headers();
         let first = path.split('/').nth(1).unwrap_or_default();
@@ -74,7 +76,7 @@ impl Api {
             "api" | "apis" => self.discovery.answer(self, &path, headers),
             "openapi" => self.openapi.answer(&self.registry, &path, &incoming.query, headers),
             "metrics" => Ok(self.metrics_answer().await),
-            "configz" => Ok(respond::json(StatusCode::OK, &json!({}))),
+            "configz" => self.document("/configz"),
             "" => Ok(respond::json(StatusCode::OK, &self.paths())),
             _ => self.document(&path),
         }
@@ -128,10 +130,6 @@ impl Api {
         paths.extend(rest.into_iter().map(str::to_owned));
         json!({"paths": paths})
     }
-}
-
-fn not_found_or_method() -> StatusError {
-    StatusError::not_found_path()
 }
 
 /// 404 for unknown subresources and scopes, 405 for verbs the resource does not have.

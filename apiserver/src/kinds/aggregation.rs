@@ -4,9 +4,11 @@
 
 use machinery::names;
 use machinery::status::FieldError;
+use serde_json::json;
 
 use super::at::At;
 use super::checks::{self, Errors};
+use super::json::{is_set, set};
 use super::kind::{Kind, path_segment};
 use crate::contract::{Object, RequestContext};
 
@@ -18,9 +20,27 @@ const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 
 /// The rows of this kind.
 pub const KINDS: &[Kind] = &[
-    Kind { check, name: path_segment, ..Kind::new(GROUP, RESOURCE) },
+    Kind {
+        create: |ctx, object| local_is_available(ctx, object),
+        check,
+        name: path_segment,
+        ..Kind::new(GROUP, RESOURCE)
+    },
     Kind { check: check_status, ..Kind::sub(GROUP, RESOURCE, "status") },
 ];
+
+/// What this server serves itself needs nobody to be there.
+fn local_is_available(ctx: &RequestContext, object: &mut Object) {
+    if is_set(object, &["spec", "service"]) {
+        return;
+    }
+    let condition = json!({
+        "type": "Available", "status": "True", "reason": "Local",
+        "message": "Local APIServices are always available",
+        "lastTransitionTime": machinery::time::format_time(ctx.now),
+    });
+    set(object, &["status", "conditions"], json!([condition]));
+}
 
 fn check(_: &RequestContext, new: &Object, _: Option<&Object>, errors: &mut Errors) {
     let root = At::root(new);

@@ -6,6 +6,7 @@ use machinery::status::FieldError;
 
 use super::checks::Errors;
 use super::json::{is_set, set, text};
+use super::pod::warnings;
 use super::rules;
 use crate::contract::{KindHooks, Object, RequestContext};
 
@@ -59,10 +60,12 @@ impl KindHooks for Kind {
     fn prepare_for_create(&self, ctx: &RequestContext, object: &mut Object) {
         (self.create)(ctx, object);
         fresh_status(self.group, self.resource, object);
+        self.warn(ctx, object, None);
     }
 
     fn prepare_for_update(&self, ctx: &RequestContext, new: &mut Object, old: &Object) {
         (self.update)(ctx, new, old);
+        self.warn(ctx, new, Some(old));
     }
 
     fn validate_create(&self, ctx: &RequestContext, object: &Object) -> Vec<FieldError> {
@@ -102,6 +105,7 @@ const FRESH: &[(&str, &str, &str)] = &[
         r#"{"disruptionsAllowed":0,"currentHealthy":0,"desiredHealthy":0,"expectedPods":0}"#,
     ),
     ("autoscaling", "horizontalpodautoscalers", r#"{"desiredReplicas":0}"#),
+    ("networking.k8s.io", "servicecidrs", "{}"),
     ("networking.k8s.io", "ingresses", r#"{"loadBalancer":{}}"#),
     ("flowcontrol.apiserver.k8s.io", "flowschemas", "{}"),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "{}"),
@@ -120,6 +124,12 @@ fn fresh_status(group: &str, resource: &str, object: &mut Object) {
 }
 
 impl Kind {
+    fn warn(&self, ctx: &RequestContext, new: &Object, old: Option<&Object>) {
+        if self.subresource.is_empty() {
+            warnings::on_write(ctx, self.group, self.resource, new, old);
+        }
+    }
+
     fn validate(&self, ctx: &RequestContext, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.table_rules {

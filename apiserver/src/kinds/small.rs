@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::at::At;
 use super::checks::{self, Errors, int_or_percent, named, percent_of};
 use super::json::{at, is_set, remove, text};
-use super::kind::Kind;
+use super::kind::{Kind, path_segment};
 use super::pod::{requirements, scheduling};
 use crate::contract::{Object, RequestContext};
 
@@ -22,7 +22,8 @@ const LEASE_STRATEGIES: [&str; 1] = ["OldestEmulationVersion"];
 
 /// The rows of these kinds.
 pub const KINDS: &[Kind] = &[
-    Kind { check: check_budget, ..Kind::new("policy", BUDGETS) },
+    // Upstream does not check the names of budgets beyond what a path needs.
+    Kind { check: check_budget, name: path_segment, ..Kind::new("policy", BUDGETS) },
     Kind { check: check_budget_status, ..Kind::sub("policy", BUDGETS, "status") },
     Kind { check: check_priority, ..Kind::new("scheduling.k8s.io", "priorityclasses") },
     Kind {

@@ -10,12 +10,15 @@ use crate::registry::Registry;
 const TICKS_PER_SEC: f64 = 100.0;
 const PAGE_LEN: i64 = 4096;
 
+/// A family, and where its number is kept.
+type Followed = (IntCounterVec, fn(&Counters) -> u64);
+
 /// The families that mirror.
 pub struct Mirror {
     objects: IntGaugeVec,
     resource_objects: IntGaugeVec,
     revisions: IntGaugeVec,
-    counters: Vec<(IntCounterVec, fn(&Counters) -> u64)>,
+    counters: Vec<Followed>,
     lists: IntCounterVec,
     pub storage_size: IntGauge,
     cpu: Gauge,

@@ -83,6 +83,7 @@ impl Registry {
             prefix,
             namespaced: row.namespaced,
             normalise: normalise(layout.clone()),
+            on_read: None,
             layout,
             fields: facts.fields.clone(),
             indexed_slot: indexed,
@@ -94,6 +95,7 @@ impl Registry {
             kind: row.kind.to_owned(),
             api_version,
             namespaced: row.namespaced,
+            shape: 0,
             cache: self.hub.add(spec),
         })
     }

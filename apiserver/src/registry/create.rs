@@ -6,6 +6,7 @@ use machinery::status::StatusError;
 use proto::etcdserverpb as pb;
 use serde_json::Value;
 
+use super::facts::StatusKeeps;
 use super::kind::Kind;
 use super::options::WriteOptions;
 use super::{Answer, Registry, errors, meta, meta_checks};
@@ -68,6 +69,7 @@ impl Registry {
         let mut problems = meta_checks::check_new(&object, kind.namespaced, &|name, prefix| {
             hooks.validate_name(name, prefix)
         });
+        problems.extend(meta_checks::check_finalizer_names(kind, &object));
         problems.extend(check_custom(kind, &object));
         problems.extend(hooks.validate_create(ctx, &object));
         if !problems.is_empty() {
@@ -183,15 +185,17 @@ pub fn manager(ctx: &RequestContext, subresource: &str, options: &WriteOptions) 
 
 /// The fields that writes through this subresource do not keep, and so do not own.
 pub fn reset_fields(kind: &Kind, subresource: &str) -> machinery::apply::ResetFields {
-    let paths: &[&[&str]] = match subresource {
-        "" if kind.has_status() => &[&["status"]],
-        "status" if kind.is_custom() => {
+    let paths: &[&[&str]] = match (subresource, kind.facts.status_keeps) {
+        ("", _) if kind.has_status() => &[&["status"]],
+        ("status", _) if kind.is_custom() => {
             &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "generation"]]
         }
-        "status" if kind.resource == "pods" => {
+        ("status", _) if kind.resource == "pods" => {
             &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
         }
-        "status" => &[&["spec"]],
+        ("status", StatusKeeps::Metadata) => &[&["spec"], &["metadata"]],
+        ("status", StatusKeeps::Labels) => &[&["spec"], &["metadata", "labels"]],
+        ("status", StatusKeeps::Nothing) => &[&["spec"]],
         _ => &[],
     };
     machinery::apply::ResetFields::new(paths)
@@ -237,6 +241,14 @@ pub fn check_custom(kind: &Kind, object: &Value) -> Vec<machinery::status::Field
         return Vec::new();
     }
     machinery::schema::validate::validate(&kind.schema, object)
+}
+
+/// The same for an update: what has not changed is not complained about (ratcheting).
+pub fn check_custom_update(kind: &Kind, new: &Value, old: &Value) -> Vec<machinery::status::FieldError> {
+    if !kind.is_custom() {
+        return Vec::new();
+    }
+    machinery::schema::validate::validate_update(&kind.schema, new, old)
 }
 
 /// The bytes the store gets.

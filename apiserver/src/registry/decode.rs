@@ -22,6 +22,9 @@ pub enum BodyFormat {
 /// Bytes of a summary in the error about an unreadable body (upstream `summarizeData`).
 const SUMMARY_LEN_MAX: usize = 30;
 
+/// Upstream names its table of kinds by the place in its source.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
 /// The definition of metadata.
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -59,16 +62,28 @@ impl<'a> Expected<'a> {
 pub struct Tree {
     pub value: Value,
     pub duplicates: Vec<String>,
+    /// The text, kept where the order of what is wrong in it may be asked for.
+    pub text: Vec<u8>,
+}
+
+impl Tree {
+    /// What was not read from a text.
+    pub fn new(value: Value, duplicates: Vec<String>) -> Self {
+        Self { value, duplicates, text: Vec::new() }
+    }
 }
 
 /// Reads a body into a tree, without knowing what it should be. The error is the decoder's text.
 pub fn parse(body: &[u8], format: BodyFormat) -> Result<Tree, String> {
     match format {
-        BodyFormat::Json => json::parse(body).map(|p| Tree { value: p.value, duplicates: p.duplicates }),
-        BodyFormat::Yaml => yaml::parse(body).map(|p| Tree { value: p.value, duplicates: p.duplicates }),
-        BodyFormat::Protobuf => codec::decode(body)
-            .map(|d| Tree { value: d.value, duplicates: Vec::new() })
-            .map_err(|e| e.to_string()),
+        BodyFormat::Json => json::parse(body).map(|p| {
+            let text = if p.duplicates.is_empty() { Vec::new() } else { body.to_vec() };
+            Tree { value: p.value, duplicates: p.duplicates, text }
+        }),
+        BodyFormat::Yaml => yaml::parse(body).map(|p| Tree::new(p.value, p.duplicates)),
+        BodyFormat::Protobuf => {
+            codec::decode(body).map(|d| Tree::new(d.value, Vec::new())).map_err(|e| e.to_string())
+        }
     }
 }
 
@@ -92,16 +107,18 @@ pub fn tree_to_object(
     tree: Tree,
     validation: FieldValidation,
 ) -> Result<Value, StatusError> {
-    let Tree { mut value, duplicates } = tree;
+    let Tree { mut value, duplicates, text } = tree;
     let bad = |text: &str| schema::decode::bad_request(expected.kind, &expected.api_version(), text);
     let unknown = check_fields(expected, &mut value).map_err(|text| bad(&text))?;
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => {
-            json::strict_warnings(&unknown, &duplicates).into_iter().for_each(|w| ctx.warn(w))
+            let warnings = json::strict_warnings_of(&text, &unknown, &duplicates);
+            warnings.into_iter().for_each(|w| ctx.warn(w));
         }
         FieldValidation::Strict => {
-            if let Some(text) = json::strict_error(&unknown, &duplicates) {
+            let warnings = json::strict_warnings_of(&text, &unknown, &duplicates);
+            if let Some(text) = json::strict_error(&warnings) {
                 return Err(bad(&text));
             }
         }
@@ -141,19 +158,19 @@ fn check_version(expected: &Expected<'_>, mut tree: Tree) -> Result<Tree, Status
     }
     let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if api_version != wanted {
+    if api_version == wanted && kind == expected.kind {
+        return Ok(tree);
+    }
+    let (group, version) = machinery::resources::split_api_version(api_version);
+    if expected.is_custom || schema::for_kind(group, version, kind).is_some() {
         return Err(StatusError::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({wanted})"
         )));
     }
-    if kind != expected.kind {
-        let version = expected.version;
-        let why = format!("no kind {kind:?} is registered for version {api_version:?} in scheme");
-        let message =
-            format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind);
-        return Err(StatusError::bad_request(message));
-    }
-    Ok(tree)
+    let why = format!("no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}");
+    let version = expected.version;
+    let message = format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind);
+    Err(StatusError::bad_request(message))
 }
 
 fn unrecognized(kind: &str, text: &str, body: &[u8]) -> StatusError {

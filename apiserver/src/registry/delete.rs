@@ -7,7 +7,7 @@ use machinery::status::{Reason, StatusError};
 use serde_json::{Value, json};
 
 use super::create::stored_bytes;
-use super::delete_rules::{Deletion, check_preconditions, decide};
+use super::delete_rules::{Deletion, check_preconditions, decide, last_state};
 use super::kind::Kind;
 use super::options::DeleteOptions;
 use super::update::{Current, Target, served};
@@ -80,7 +80,7 @@ impl Registry {
     ) -> Result<Step, StatusError> {
         let storage = kind.storage()?;
         let old = served(kind, entry);
-        check_preconditions(&kind.group, &kind.resource, &old, options)?;
+        check_preconditions(&kind.group, &kind.kind, &old, options)?;
         self.admit_deletion(ctx, kind, &old, options).await?;
         let hooks = kind.hooks("");
         let grace =
@@ -90,13 +90,20 @@ impl Registry {
             decision = namespace_deletion(decision, &old, ctx.now);
         }
         match decision {
-            Deletion::Pending => Ok(Step::Done(Deleted::Marked(self.deletion_answer(kind, entry, &old)))),
-            _ if options.dry_run => Ok(Step::Done(Deleted::Gone(self.deletion_answer(kind, entry, &old)))),
+            Deletion::Pending => Ok(Step::Done(Deleted::Marked(deletion_answer(kind, entry, &old, None)))),
+            Deletion::Mark(next) if options.dry_run => {
+                Ok(Step::Done(Deleted::Marked(Answer::Object(Arc::new(next)))))
+            }
+            Deletion::Now if options.dry_run => {
+                let last = last_state(&old, grace, ctx.now);
+                Ok(Step::Done(Deleted::Gone(deletion_answer(kind, entry, &old, last))))
+            }
             Deletion::Mark(next) => self.mark(kind, entry, &next).await,
             Deletion::Now => match self.remove(storage, entry).await? {
                 Ok(()) => {
                     hooks.release(ctx, &old).await;
-                    Ok(Step::Done(Deleted::Gone(self.deletion_answer(kind, entry, &old))))
+                    let last = last_state(&old, grace, ctx.now);
+                    Ok(Step::Done(Deleted::Gone(deletion_answer(kind, entry, &old, last))))
                 }
                 Err(other) => Ok(Step::Stale(other)),
             },
@@ -137,14 +144,6 @@ impl Registry {
         chain.validate(&request).await
     }
 
-    /// The object for kinds that answer with it, else a Status that names it.
-    fn deletion_answer(&self, kind: &Kind, entry: &Arc<Entry>, old: &Value) -> Answer {
-        if kind.facts.returns_deleted {
-            return Answer::Stored(entry.clone());
-        }
-        Answer::Object(Arc::new(success_status(kind, old)))
-    }
-
     async fn delete_one(
         &self,
         ctx: &RequestContext,
@@ -178,6 +177,15 @@ impl Registry {
             futures::stream::iter(deletions).buffer_unordered(COLLECTION_WORKERS).collect().await;
         results.into_iter().collect::<Result<Vec<()>, _>>()?;
         Ok(page.entries)
+    }
+}
+
+/// The object for kinds that answer with it, else a Status that names it.
+fn deletion_answer(kind: &Kind, entry: &Arc<Entry>, old: &Value, last: Option<Value>) -> Answer {
+    match last {
+        _ if !kind.facts.returns_deleted => Answer::Object(Arc::new(success_status(kind, old))),
+        Some(last) => Answer::Object(Arc::new(last)),
+        None => Answer::Stored(entry.clone()),
     }
 }
 

@@ -23,14 +23,14 @@ pub enum Deletion {
     Pending,
 }
 
-/// Fails when the object is not the one the caller means.
+/// Fails when the object is not the one the caller means; upstream names the kind here, not the resource.
 pub fn check_preconditions(
     group: &str,
-    resource: &str,
+    kind: &str,
     object: &Value,
     options: &DeleteOptions,
 ) -> Result<(), StatusError> {
-    let conflict = |why: String| Err(StatusError::conflict(group, resource, meta::name(object), why));
+    let conflict = |why: String| Err(StatusError::conflict(group, kind, meta::name(object), why));
     let uid = meta::text(object, "uid");
     if let Some(wanted) = options.precondition_uid.as_deref().filter(|u| *u != uid) {
         return conflict(format!(
@@ -77,6 +77,15 @@ pub fn decide(
         }
         None => Deletion::Now,
     }
+}
+
+/// How an object that is taken out at once looks in the answer: kinds with a grace period end with none left.
+pub fn last_state(object: &Value, grace: Option<i64>, now: Timestamp) -> Option<Value> {
+    let secs = grace.filter(|_| !meta::is_deleting(object))?;
+    let mut last = object.clone();
+    set_deletion(&mut last, now, secs);
+    bump_generation(&mut last);
+    Some(last)
 }
 
 enum Grace {

@@ -27,7 +27,8 @@ pub fn from_cache(error: &CacheError) -> StatusError {
         CacheError::TooLarge { asked, current } => {
             StatusError::too_large_resource_version(u(*asked), u(*current), RETRY_SECS)
         }
-        CacheError::Stopped => StatusError::not_found_path(),
+        // A definition has just changed: the same request finds the new cache.
+        CacheError::Stopped => StatusError::too_many_requests(error.to_string(), RETRY_SECS),
         CacheError::Store(error) => from_store(error),
     }
 }

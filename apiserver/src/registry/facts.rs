@@ -13,11 +13,24 @@ pub enum DefaultPropagation {
     Unsupported,
 }
 
+/// What of the metadata a write to the status leaves as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusKeeps {
+    Nothing,
+    Labels,
+    /// All of it (upstream `ResetObjectMetaForStatus`).
+    Metadata,
+}
+
 /// What the pipeline needs to know beyond the schema.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `metadata.generation` is kept: 1 at creation, one more with every change outside metadata and status.
     pub generation: bool,
+    /// A change of annotations counts for it, too.
+    pub generation_of_annotations: bool,
+    /// What of the metadata a write to the status leaves as it was.
+    pub status_keeps: StatusKeeps,
     /// A finished deletion answers with the object and not with a Status.
     pub returns_deleted: bool,
     /// The status of a create request is kept.
@@ -38,6 +51,12 @@ impl Facts {
         let id = (group, resource);
         Self {
             generation: GENERATION.contains(&id),
+            generation_of_annotations: id == ("apps", "deployments"),
+            status_keeps: match id {
+                ("apps", "deployments") => StatusKeeps::Labels,
+                _ if STATUS_KEEPS_METADATA.contains(&id) => StatusKeeps::Metadata,
+                _ => StatusKeeps::Nothing,
+            },
             returns_deleted: RETURNS_DELETED.contains(&id),
             status_on_create: id == ("", "nodes"),
             create_on_update: CREATE_ON_UPDATE.contains(&id),
@@ -61,6 +80,8 @@ impl Facts {
     pub fn custom(fields: Vec<FieldDef>) -> Self {
         Self {
             generation: true,
+            generation_of_annotations: false,
+            status_keeps: StatusKeeps::Metadata,
             returns_deleted: false,
             status_on_create: false,
             create_on_update: false,
@@ -103,6 +124,16 @@ const GENERATION: &[Id] = &[
     ("resource.k8s.io", "devicetaintrules"),
     ("resource.k8s.io", "resourceslices"),
     ("scheduling.k8s.io", "priorityclasses"),
+];
+
+const STATUS_KEEPS_METADATA: &[Id] = &[
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("apiregistration.k8s.io", "apiservices"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+    ("networking.k8s.io", "servicecidrs"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("storage.k8s.io", "volumeattachments"),
 ];
 
 const RETURNS_DELETED: &[Id] = &[

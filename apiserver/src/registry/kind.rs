@@ -20,6 +20,8 @@ pub struct Storage {
     /// The version the store holds.
     pub api_version: String,
     pub namespaced: bool,
+    /// Changes with the schema that stored objects are read by; 0 for built-in kinds.
+    pub shape: u64,
     pub cache: Arc<ResourceCache>,
 }
 

@@ -6,6 +6,7 @@ use machinery::names;
 use machinery::status::{FieldError, Path};
 use serde_json::Value;
 
+use super::kind::Kind;
 use super::meta;
 
 /// All annotations of one object together.
@@ -151,6 +152,23 @@ fn check_finalizers(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
         errors.push(FieldError::invalid(path, object["metadata"]["finalizers"].clone(), why));
     }
+}
+
+/// Groups whose kinds are checked by the general rules alone.
+const GENERAL_RULES_ONLY: [&str; 3] =
+    ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+
+/// Built-in kinds take only standard finalizers and those with a domain.
+pub fn check_finalizer_names(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    if kind.is_custom() || GENERAL_RULES_ONLY.contains(&kind.group.as_str()) {
+        return Vec::new();
+    }
+    let path = Path::new("metadata").child("finalizers");
+    let why = "name is neither a standard finalizer name nor is it fully qualified";
+    let known = |name: &str| matches!(name, "kubernetes" | ORPHAN | FOREGROUND) || name.contains('/');
+    let finalizers = meta::finalizers(object);
+    let odd = finalizers.iter().enumerate().filter(|(_, name)| !known(name));
+    odd.map(|(i, name)| FieldError::invalid(&path.index(i), *name, why)).collect()
 }
 
 fn no_new_finalizers(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {

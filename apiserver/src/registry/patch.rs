@@ -133,7 +133,7 @@ impl<'a> Patch<'a> {
         value: Value,
         duplicates: Vec<String>,
     ) -> Result<Value, StatusError> {
-        let tree = Tree { value, duplicates };
+        let tree = Tree::new(value, duplicates);
         decode::tree_to_object(ctx, &self.expected, tree, self.options.field_validation).map_err(|error| {
             // A patch that makes an object of the wrong shape is the patch's fault.
             let text = error.message().to_owned();

@@ -85,7 +85,8 @@ fn check_match(rv: &str, matching: Option<&str>, token: Option<&str>) -> Result<
 
 fn invalid_revision(rv: &str) -> StatusError {
     let why = format!("strconv.ParseUint: parsing {rv:?}: invalid syntax");
-    StatusError::invalid("", "", "", vec![FieldError::invalid(&"resourceVersion", rv, why)])
+    let error = FieldError::invalid(&"resourceVersion", rv, why);
+    StatusError::bad_request(format!("invalid resource version: {error}"))
 }
 
 impl Registry {
@@ -222,7 +223,9 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, StatusError> {
-        let bad = |why: &str| StatusError::bad_request(format!("continue key is not valid: {why}"));
+        let bad = |why: &str| {
+            StatusError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(&e.to_string()))?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
         if value["v"] != "meta.k8s.io/v1" {

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use machinery::status::StatusError;
+use machinery::status::{FieldError, StatusError};
 use proto::etcdserverpb as pb;
 use serde_json::Value;
 
-use super::create::{check_custom, stored_bytes, txn_revision};
+use super::create::{check_custom_update, stored_bytes, txn_revision};
 use super::delete_rules::completes_deletion;
+use super::facts::StatusKeeps;
 use super::kind::{Kind, Storage};
 use super::options::WriteOptions;
 use super::{Answer, Registry, errors, meta, meta_checks};
@@ -33,6 +34,11 @@ pub trait Change: Send + Sync {
         false
     }
 
+    /// Whether the wanted object is a whole one that was sent, not a change of the current one.
+    fn replaces(&self) -> bool {
+        false
+    }
+
     /// Whether `make` has already recorded managedFields.
     fn tracks_managers(&self) -> bool {
         false
@@ -46,6 +52,10 @@ pub struct Replace(pub Value);
 impl Change for Replace {
     async fn make(&self, _: &RequestContext, _: Option<&Value>) -> Result<Value, StatusError> {
         Ok(self.0.clone())
+    }
+
+    fn replaces(&self) -> bool {
+        true
     }
 }
 
@@ -136,7 +146,7 @@ impl Registry {
         let old = served(kind, entry);
         let mut new = change.make(ctx, Some(&old)).await?;
         check_identity(kind, target, &mut new)?;
-        settle_revision(kind, &mut new, &old)?;
+        settle_revision(kind, &mut new, &old, change.replaces())?;
         if !change.tracks_managers() {
             self.track(ctx, kind, target.subresource, Some(&old), &mut new, options);
         }
@@ -144,7 +154,8 @@ impl Registry {
         let hooks = kind.hooks(target.subresource);
         prepare(ctx, kind, target, &*hooks, &mut new, &old);
         let mut problems = meta_checks::check_update(&new, &old, kind.namespaced);
-        problems.extend(check_custom(kind, &new));
+        problems.extend(meta_checks::check_finalizer_names(kind, &new));
+        problems.extend(check_custom_update(kind, &new, &old));
         problems.extend(hooks.validate_update(ctx, &new, &old));
         if !problems.is_empty() {
             return Err(StatusError::invalid(&kind.group, &kind.kind, target.name, problems));
@@ -299,11 +310,12 @@ fn check_identity(kind: &Kind, target: Target<'_>, new: &mut Value) -> Result<()
 }
 
 /// Checks the optimistic lock, or fills it in where the request leaves it out and may.
-fn settle_revision(kind: &Kind, new: &mut Value, old: &Value) -> Result<(), StatusError> {
+fn settle_revision(kind: &Kind, new: &mut Value, old: &Value, replaces: bool) -> Result<(), StatusError> {
     let conflict = || StatusError::conflict_modified(&kind.group, &kind.resource, meta::name(old));
     let (wanted, found) = (meta::text(new, "resourceVersion"), meta::text(old, "resourceVersion"));
     let uid = meta::text(new, "uid");
-    if !uid.is_empty() && uid != meta::text(old, "uid") {
+    // A whole object that is sent names the one it means; a patched uid is a change of an immutable field.
+    if replaces && !uid.is_empty() && uid != meta::text(old, "uid") {
         let why = format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             meta::text(old, "uid")
@@ -312,7 +324,9 @@ fn settle_revision(kind: &Kind, new: &mut Value, old: &Value) -> Result<(), Stat
     }
     if wanted.is_empty() || wanted == "0" {
         if !kind.facts.unconditional_update {
-            return Ok(());
+            let error =
+                FieldError::invalid(&"metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(StatusError::invalid(&kind.group, &kind.resource, meta::name(old), vec![error]));
         }
         let found = found.to_owned();
         meta::set(new, "resourceVersion", found);
@@ -340,7 +354,10 @@ fn prepare(
     let status_counts = kind.is_custom() && !kind.has_status();
     // Upstream's binding writes the node's name past the strategy that counts generations.
     let counts = kind.facts.generation && !matches!(target.subresource, "status" | "binding");
-    if counts && meta::differs_outside_metadata(new, old, status_counts) {
+    let annotations = |object: &Value| object["metadata"].get("annotations").cloned();
+    let changed = meta::differs_outside_metadata(new, old, status_counts)
+        || (kind.facts.generation_of_annotations && annotations(new) != annotations(old));
+    if counts && changed {
         meta::set(new, "generation", meta::generation(old) + 1);
     }
 }
@@ -353,21 +370,29 @@ fn keep(new: &mut Value, old: &Value, field: &str) {
     };
 }
 
-/// A status write changes status and, for built-in kinds, metadata; custom ones keep their metadata too.
+/// A status write changes the status and, of the metadata, what the kind's facts leave open.
 fn keep_all_but_status(kind: &Kind, new: &mut Value, old: &Value) {
     let mut kept = old.clone();
-    for field in ["status", "metadata"] {
-        match new.get(field) {
-            Some(value) if field == "status" || !kind.is_custom() => kept[field] = value.clone(),
-            None if field == "status" => {
-                kept.as_object_mut().map(|m| m.remove(field));
-            }
-            _ => {}
-        }
+    if let Some(map) = kept.as_object_mut() {
+        match new.get("status") {
+            Some(status) => map.insert("status".to_owned(), status.clone()),
+            None => map.remove("status"),
+        };
     }
-    for field in ["managedFields", "resourceVersion"] {
-        match new["metadata"].get(field) {
-            Some(value) => meta::set(&mut kept, field, value.clone()),
+    if kind.facts.status_keeps != StatusKeeps::Metadata
+        && let Some(metadata) = new.get("metadata")
+    {
+        kept["metadata"] = metadata.clone();
+    }
+    let taken: &[&str] = match kind.facts.status_keeps {
+        StatusKeeps::Nothing => &[],
+        StatusKeeps::Labels => &["labels"],
+        StatusKeeps::Metadata => &["managedFields", "resourceVersion"],
+    };
+    for field in taken {
+        let from = if *field == "labels" { old } else { &*new };
+        match from["metadata"].get(*field).cloned() {
+            Some(value) => meta::set(&mut kept, field, value),
             None => {
                 meta::remove(&mut kept, field);
             }

@@ -15,10 +15,10 @@ use crate::http::body::Body;
 use crate::http::resources::ResourceRequest;
 use crate::registry::decode::{self, Expected, Tree};
 use crate::registry::kind::{Kind, ScalePaths};
-use crate::registry::options::FieldValidation;
+use crate::registry::options::WriteOptions;
 use crate::registry::patch::PatchType;
 use crate::registry::update::{Change, served};
-use crate::registry::{Answer, meta};
+use crate::registry::{Answer, create, meta};
 
 const GROUP: &str = "autoscaling";
 const VERSION: &str = "v1";
@@ -91,7 +91,7 @@ struct Rescale<'a> {
     kind: &'a Kind,
     paths: ScalePaths,
     input: Input<'a>,
-    validation: FieldValidation,
+    options: &'a WriteOptions,
     schema: Schema,
 }
 
@@ -118,6 +118,9 @@ impl Change for Rescale<'_> {
             let error = FieldError::invalid(&"spec.replicas", replicas, "must be greater than or equal to 0");
             return Err(StatusError::invalid(GROUP, "Scale", meta::name(&scale), vec![error]));
         }
+        if let Input::Patch(PatchType::Apply, _) = self.input {
+            return self.applied(ctx, current, replicas);
+        }
         let mut new = current.clone();
         set(&mut new, &self.paths.spec_replicas, replicas.into());
         match meta::text(&scale, "resourceVersion") {
@@ -126,9 +129,31 @@ impl Change for Rescale<'_> {
         }
         Ok(new)
     }
+
+    fn tracks_managers(&self) -> bool {
+        matches!(self.input, Input::Patch(PatchType::Apply, _))
+    }
 }
 
 impl Rescale<'_> {
+    /// An applied scale owns one field of the object itself, and conflicts over it.
+    fn applied(&self, ctx: &RequestContext, current: &Value, replicas: i64) -> Result<Value, StatusError> {
+        let api_version = self.kind.api_version();
+        let mut config = json!({
+            "apiVersion": api_version,
+            "kind": self.kind.kind,
+            "metadata": {"name": meta::name(current)},
+        });
+        if self.kind.namespaced {
+            meta::set(&mut config, "namespace", meta::namespace(current));
+        }
+        set(&mut config, &self.paths.spec_replicas, replicas.into());
+        let manager = create::manager(ctx, "scale", self.options);
+        let (schema, force) = (&self.kind.schema, self.options.force);
+        let none = machinery::apply::ResetFields::none();
+        machinery::apply::apply(schema, &api_version, Some(current), &config, &manager, force, &none)
+    }
+
     fn patched(
         &self,
         ctx: &RequestContext,
@@ -146,8 +171,8 @@ impl Rescale<'_> {
             // Of an applied scale only the replicas mean anything.
             PatchType::Apply => machinery::patch::merge_patch(&scale, &json!({"spec": patch["spec"]})),
         };
-        let tree = Tree { value, duplicates: Vec::new() };
-        decode::tree_to_object(ctx, &expected(&self.schema), tree, self.validation)
+        let tree = Tree::new(value, Vec::new());
+        decode::tree_to_object(ctx, &expected(&self.schema), tree, self.options.field_validation)
     }
 }
 
@@ -193,13 +218,7 @@ impl Api {
         } else {
             Input::Scale(request.decode(&expected(&schema), &options)?)
         };
-        let change = Rescale {
-            kind: request.kind,
-            paths,
-            input,
-            validation: options.field_validation,
-            schema: schema.clone(),
-        };
+        let change = Rescale { kind: request.kind, paths, input, options: &options, schema: schema.clone() };
         let (answer, _) =
             self.registry.update(request.ctx, request.kind, request.target(), &change, &options).await?;
         Ok(match answer {

@@ -369,11 +369,6 @@ static TABLES: &[(&str, &str, &[Definition])] = &[
         col("Modes", "string", |o, _| joined(o, "spec.volumeLifecycleModes", "<none>").into()),
         AGE,
     ]),
-    ("storage.k8s.io", "csistoragecapacities", &[
-        NAME,
-        col("StorageClassName", "string", |o, _| text(o, "storageClassName").into()),
-        col("Capacity", "string", |o, _| or(text(o, "capacity"), "<unset>").into()),
-    ]),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies", &[

@@ -158,24 +158,48 @@ pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A list's body from its metadata and its items' messages (which carry no apiVersion and kind).
-pub fn encode_list<'a>(
+/// What stands around the items' messages in a list's body, so that a long list need not be one buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ListFrame {
+    /// Before the first item.
+    pub head: Vec<u8>,
+    /// After the last one.
+    pub tail: Vec<u8>,
+}
+
+/// The frame of a list whose items' messages (which carry no apiVersion and kind) have these lengths. Before each of
+/// them goes its [`item_prefix`].
+pub fn list_frame(
     api_version: &str,
     list_kind: &str,
     list_meta: &Value,
-    items: impl Iterator<Item = &'a [u8]>,
-) -> Result<Vec<u8>, CodecError> {
-    let mut raw = Vec::new();
-    let schema = schema::definition(&format!("{META}ListMeta"));
-    if let Some(schema) = schema {
-        let mut meta = Vec::new();
-        encode_message(&schema, list_meta, &mut meta)?;
-        writer::bytes(&mut raw, 1, &meta);
+    lens: impl Iterator<Item = usize>,
+) -> Result<ListFrame, CodecError> {
+    let mut meta = Vec::new();
+    if let Some(schema) = schema::definition(&format!("{META}ListMeta")) {
+        let mut message = Vec::new();
+        encode_message(&schema, list_meta, &mut message)?;
+        writer::bytes(&mut meta, 1, &message);
     }
-    for item in items {
-        writer::bytes(&mut raw, 2, item);
-    }
-    Ok(envelope(api_version, list_kind, &raw))
+    let items: usize = lens.map(|len| item_prefix(len).len() + len).sum();
+    let mut head = MAGIC.to_vec();
+    writer::message(&mut head, 1, |out| {
+        writer::bytes(out, 1, api_version.as_bytes());
+        writer::bytes(out, 2, list_kind.as_bytes());
+    });
+    writer::bytes_head(&mut head, 2, meta.len() + items);
+    head.extend_from_slice(&meta);
+    let mut tail = Vec::new();
+    writer::bytes(&mut tail, 3, b"");
+    writer::bytes(&mut tail, 4, b"");
+    Ok(ListFrame { head, tail })
+}
+
+/// What stands before an item's message of this length.
+pub fn item_prefix(len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(6);
+    writer::bytes_head(&mut out, 2, len);
+    out
 }
 
 /// One frame of a watch stream: the length in four bytes, then a bare WatchEvent whose object is a whole body.
@@ -211,7 +235,7 @@ pub fn decode_watch_event(event: &[u8]) -> Result<(&str, &[u8]), CodecError> {
     Ok(out)
 }
 
-/// The list kind and apiVersion of a kind's group-version, for [`encode_list`].
+/// The list kind and apiVersion of a kind's group-version, for [`list_frame`].
 pub fn list_kind(group: &str, version: &str, kind: &str) -> (String, String) {
     (join_version(group, version), format!("{kind}List"))
 }

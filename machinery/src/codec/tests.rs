@@ -47,13 +47,11 @@ fn lists_and_watches() {
     let schema = schema::for_kind("", "v1", "ConfigMap").expect("a known kind");
     let mut item = Vec::new();
     encode_message(&schema, &json!({"metadata": {"name": "a"}}), &mut item).expect("encodes");
-    let body = encode_list(
-        "v1",
-        "ConfigMapList",
-        &json!({"resourceVersion": "5"}),
-        [item.as_slice(); 2].into_iter(),
-    );
-    let list = decode(&body.expect("encodes")).expect("decodes").value;
+    let lens = [item.len(); 2].into_iter();
+    let frame = list_frame("v1", "ConfigMapList", &json!({"resourceVersion": "5"}), lens).expect("encodes");
+    let one = [item_prefix(item.len()), item.clone()].concat();
+    let body = [&frame.head[..], &one, &one, &frame.tail].concat();
+    let list = decode(&body).expect("decodes").value;
     assert_eq!(list["metadata"], json!({"resourceVersion": "5"}));
     assert_eq!(list["items"], json!([{"metadata": {"name": "a"}}, {"metadata": {"name": "a"}}]));
 

@@ -31,9 +31,14 @@ pub(crate) fn double(out: &mut Vec<u8>, number: u32, value: f64) {
 }
 
 pub(crate) fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
-    tag(out, number, BYTES);
-    raw_varint(out, content.len() as u64);
+    bytes_head(out, number, content.len());
     out.extend_from_slice(content);
+}
+
+/// What stands before the content.
+pub(super) fn bytes_head(out: &mut Vec<u8>, number: u32, len: usize) {
+    tag(out, number, BYTES);
+    raw_varint(out, len as u64);
 }
 
 /// A nested message. Its length is known only afterwards: one byte is kept free for it, which fits most messages;

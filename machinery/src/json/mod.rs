@@ -2,6 +2,7 @@
 //!
 //! The good path is one pass of serde_json. Only when that fails does [`syntax`] look for the words of the error.
 
+mod order;
 mod syntax;
 
 use std::fmt::{self, Write};
@@ -34,10 +35,9 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     }
 }
 
-/// The error of a strict request: `strict decoding error: unknown field "a", duplicate field "b"`; `None` when
-/// nothing is wrong.
-pub fn strict_error(unknown: &[String], duplicates: &[String]) -> Option<String> {
-    let texts = strict_warnings(unknown, duplicates);
+/// The error of a strict request made of the warnings: `strict decoding error: unknown field "a", duplicate field
+/// "b"`; `None` when nothing is wrong.
+pub fn strict_error(texts: &[String]) -> Option<String> {
     if texts.is_empty() { None } else { Some(format!("strict decoding error: {}", texts.join(", "))) }
 }
 
@@ -46,6 +46,18 @@ pub fn strict_warnings(unknown: &[String], duplicates: &[String]) -> Vec<String>
     let quote = crate::gotext::quote;
     let duplicates = duplicates.iter().map(|path| format!("duplicate field {}", quote(path)));
     duplicates.chain(unknown.iter().map(|path| format!("unknown field {}", quote(path)))).collect()
+}
+
+/// The same for a body that is at hand: what is wrong is told in the order of its text.
+pub fn strict_warnings_of(body: &[u8], unknown: &[String], duplicates: &[String]) -> Vec<String> {
+    if unknown.is_empty() || duplicates.is_empty() {
+        return strict_warnings(unknown, duplicates);
+    }
+    let sentence = |(is_duplicate, path): (bool, String)| {
+        let what = if is_duplicate { "duplicate" } else { "unknown" };
+        format!("{what} field {}", crate::gotext::quote(&path))
+    };
+    order::of(body, unknown, duplicates).into_iter().map(sentence).collect()
 }
 
 /// One step from the root to the value being read. Lives on the stack: paths are printed for duplicates only.
@@ -172,12 +184,12 @@ mod tests {
         assert_eq!(parsed.value, json!({"a": 2, "b": [{"c": 3}]}));
         assert_eq!(parsed.duplicates, ["b[0].c", "a"]);
         assert_eq!(
-            strict_error(&["spec.x".to_owned()], &parsed.duplicates).as_deref(),
+            strict_error(&strict_warnings(&["spec.x".to_owned()], &parsed.duplicates)).as_deref(),
             Some(
                 r#"strict decoding error: duplicate field "b[0].c", duplicate field "a", unknown field "spec.x""#
             )
         );
-        assert_eq!(strict_error(&[], &[]), None);
+        assert_eq!(strict_error(&[]), None);
     }
 
     #[test]

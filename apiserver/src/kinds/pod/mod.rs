@@ -17,3 +17,4 @@ pub mod status;
 pub mod update;
 pub mod validate;
 pub mod volumes;
+pub mod warnings;
