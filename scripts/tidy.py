@@ -10,6 +10,7 @@ import sys
 
 # A crate may depend on these workspace crates and no others (ARCHITECTURE.md, "Layers").
 LAYERS = {
+    "base2histogram": set(),
     "proto": set(),
     "raft-store": {"proto"},
     "machinery": {"proto"},

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod damage;
+mod full_disk;
 mod harness;
