@@ -31,8 +31,13 @@ impl<T> Histogram<T> {
 
     /// Counts one value.
     pub fn record(&mut self, value: u64) {
+        self.record_n(value, 1);
+    }
+
+    /// Counts a value `count` times.
+    pub fn record_n(&mut self, value: u64, count: u64) {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
-        self.counts[bucket] += 1;
+        self.counts[bucket] += count;
     }
 
     /// How many values were counted.
