@@ -23,8 +23,8 @@ test: setup ## Unit, integration and end-to-end tests
 lint: ## Formatting, layering and tidy checks, licences, advisories, systemd units, clippy
 	@. scripts/env.sh && scripts/lint.sh
 
-chaos: build ## The long fault-injection run
-	@. scripts/env.sh && cargo run --release -p chaos -- run --seconds 120 --binary $(BINARY)
+chaos: build ## The long fault-injection run (MINUTES=60, SEED=…)
+	@scripts/chaos.sh
 
 bench: build ## Benchmarks beside upstream
 	@. scripts/env.sh && cargo run --release -p bench -- --help

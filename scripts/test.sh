@@ -9,3 +9,6 @@ export CARGO_PROFILE_RELEASE_OPT_LEVEL="${CARGO_PROFILE_RELEASE_OPT_LEVEL:-0}"
 
 # The integration tests of `quarterdeck` build and run the one binary themselves.
 cargo test --release --workspace --no-fail-fast
+
+# Known bugs, planted in a build of their own: the chaos harness must catch each of them.
+cargo run --release -p chaos --features planted-bugs -- controls

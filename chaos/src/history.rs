@@ -15,15 +15,32 @@ use serde::{Deserialize, Serialize};
 pub struct Process(pub u32);
 
 /// Nanoseconds since the run began, by the monotonic clock of the machine that runs all clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Nanos(pub u64);
 
-/// One read or append inside a list-append transaction; `values` of a read is what was seen.
+/// A register as it was seen: its value, absent if it was not there, and the revision that wrote it, zero then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub value: Option<i64>,
+    pub mod_revision: i64,
+}
+
+/// An object in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    pub key: String,
+    pub value: i64,
+    pub mod_revision: i64,
+}
+
+/// One read or write inside a transaction, on lists or on registers; a read holds what was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "f", rename_all = "kebab-case")]
 pub enum Micro {
     Append { key: String, value: i64 },
     Read { key: String, values: Option<Vec<i64>> },
+    Put { key: String, value: i64 },
+    Get { key: String, found: Option<Version> },
 }
 
 /// What a client asked for.
@@ -60,6 +77,62 @@ pub enum Action {
         amount: i64,
     },
     ReadAccounts,
+    /// Grants a lease.
+    Grant {
+        lease: i64,
+        ttl_secs: i64,
+    },
+    KeepAlive {
+        lease: i64,
+    },
+    Revoke {
+        lease: i64,
+    },
+    /// Takes a lock that nobody holds; it is held until released, or until the lease ends.
+    Acquire {
+        lock: String,
+        lease: i64,
+    },
+    Release {
+        lock: String,
+        lease: i64,
+    },
+    ReadLock {
+        lock: String,
+    },
+    /// Makes an object that is not there.
+    Create {
+        key: String,
+        value: i64,
+    },
+    /// Reads an object and replaces exactly that version.
+    Update {
+        key: String,
+        value: i64,
+    },
+    /// Reads an object and deletes exactly that version.
+    Delete {
+        key: String,
+    },
+    /// Lists all objects at one revision, page by page.
+    List,
+}
+
+impl Action {
+    /// Whether it makes a new revision where it succeeds.
+    pub fn writes(&self) -> bool {
+        match self {
+            Action::Txn { micros } => {
+                micros.iter().any(|micro| matches!(micro, Micro::Append { .. } | Micro::Put { .. }))
+            }
+            Action::Read { .. } | Action::ReadSet | Action::ReadAccounts => false,
+            Action::Grant { .. } | Action::KeepAlive { .. } | Action::Revoke { .. } => false,
+            Action::ReadLock { .. } | Action::List => false,
+            Action::Write { .. } | Action::Cas { .. } | Action::Add { .. } | Action::Transfer { .. } => true,
+            Action::Acquire { .. } | Action::Release { .. } => true,
+            Action::Create { .. } | Action::Update { .. } | Action::Delete { .. } => true,
+        }
+    }
 }
 
 /// What a client was told.
@@ -76,13 +149,20 @@ pub enum Outcome {
 
 /// What an operation returned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(tag = "type", content = "value", rename_all = "kebab-case")]
 pub enum Value {
     None,
     Register(i64),
     Set(Vec<i64>),
     Micros(Vec<Micro>),
     Accounts(BTreeMap<u32, i64>),
+    /// Whether a lease lives.
+    Alive(bool),
+    /// The lease that holds a lock.
+    Holder(Option<i64>),
+    /// The revision of the version that was replaced; zero if there was none.
+    Replaced(i64),
+    Objects(Vec<Object>),
 }
 
 /// One operation, from its invocation to what is known of its end.
@@ -182,6 +262,16 @@ fn edn_action(action: &Action) -> (&'static str, String) {
             (":transfer", format!("{{:from {from}, :to {to}, :amount {amount}}}"))
         }
         Action::ReadAccounts => (":read", "nil".to_owned()),
+        Action::Grant { lease, ttl_secs } => (":grant", format!("[{lease} {ttl_secs}]")),
+        Action::KeepAlive { lease } => (":keep-alive", lease.to_string()),
+        Action::Revoke { lease } => (":revoke", lease.to_string()),
+        Action::Acquire { lock, lease } => (":acquire", format!("[{lock:?} {lease}]")),
+        Action::Release { lock, lease } => (":release", format!("[{lock:?} {lease}]")),
+        Action::ReadLock { lock } => (":read", format!("[{lock:?} nil]")),
+        Action::Create { key, value } => (":create", format!("[{key:?} {value}]")),
+        Action::Update { key, value } => (":update", format!("[{key:?} {value}]")),
+        Action::Delete { key } => (":delete", format!("[{key:?}]")),
+        Action::List => (":list", "nil".to_owned()),
     }
 }
 
@@ -195,6 +285,15 @@ fn edn_answer(action: &Action, value: &Value) -> Option<String> {
                 accounts.iter().map(|(account, sum)| format!("{account} {sum}")).collect();
             Some(format!("{{{}}}", entries.join(", ")))
         }
+        (Action::KeepAlive { lease }, Value::Alive(alive)) => Some(format!("[{lease} {alive}]")),
+        (Action::ReadLock { lock }, Value::Holder(holder)) => {
+            Some(format!("[{lock:?} {}]", holder.map_or("nil".to_owned(), |lease| lease.to_string())))
+        }
+        (_, Value::Objects(objects)) => {
+            let entry =
+                |object: &Object| format!("{:?} [{} {}]", object.key, object.value, object.mod_revision);
+            Some(format!("{{{}}}", objects.iter().map(entry).collect::<Vec<_>>().join(", ")))
+        }
         _ => None,
     }
 }
@@ -206,6 +305,11 @@ fn edn_micros(micros: &[Micro]) -> String {
             Micro::Append { key, value } => format!("[:append {key:?} {value}]"),
             Micro::Read { key, values: None } => format!("[:r {key:?} nil]"),
             Micro::Read { key, values: Some(values) } => format!("[:r {key:?} [{}]]", join(values)),
+            Micro::Put { key, value } => format!("[:w {key:?} {value}]"),
+            Micro::Get { key, found } => {
+                let value = found.and_then(|version| version.value);
+                format!("[:r {key:?} {}]", value.map_or("nil".to_owned(), |value| value.to_string()))
+            }
         })
         .collect();
     format!("[{}]", parts.join(" "))

@@ -7,11 +7,12 @@ use std::fmt;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::faults::FaultKind;
+use crate::history::Nanos;
 
 /// The number that replays a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +36,28 @@ impl Seed {
 pub struct Step {
     pub at: Duration,
     pub lasts: Duration,
-    pub fault: FaultKind,
-    /// Draws of the fault itself (which member, which half).
+    /// What happens together in this window.
+    pub faults: Vec<FaultKind>,
+    /// Draws of the faults themselves (which member, which half).
     pub draw: u64,
+}
+
+impl Step {
+    /// The faults, joined by `+`.
+    pub fn name(&self) -> String {
+        let names: Vec<String> = self.faults.iter().map(FaultKind::to_string).collect();
+        names.join("+")
+    }
+}
+
+/// A fault window as it really was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub from: Nanos,
+    pub to: Nanos,
+    /// The faults at work, joined by `+`.
+    pub fault: String,
+    pub what: String,
 }
 
 /// The fault windows of a run, by time, without overlap.
@@ -56,21 +76,36 @@ const WINDOW_MS: std::ops::Range<u64> = 2_000..6_000;
 const REST_MS: std::ops::Range<u64> = 1_500..4_000;
 
 impl Plan {
-    /// Fills `duration` with windows of the allowed faults; no fault at all if none is allowed.
-    pub fn new(seed: Seed, duration: Duration, allowed: &[FaultKind]) -> Self {
+    /// Fills `duration` with windows of the allowed faults, `combine` of them at a time where so many fit together; no
+    /// fault at all if none is allowed.
+    pub fn new(seed: Seed, duration: Duration, allowed: &[FaultKind], combine: usize) -> Self {
         let mut rng = seed.rng(1);
         let mut steps = Vec::new();
         let mut at = LEAD_IN;
-        while let Some(fault) = allowed.choose(&mut rng) {
+        while let Some(first) = allowed.choose(&mut rng) {
+            let faults = together(*first, allowed, combine, &mut rng);
             let lasts = Duration::from_millis(rng.random_range(WINDOW_MS));
             if at + lasts > duration {
                 break;
             }
-            steps.push(Step { at, lasts, fault: *fault, draw: rng.random() });
+            steps.push(Step { at, lasts, faults, draw: rng.random() });
             at += lasts + Duration::from_millis(rng.random_range(REST_MS));
         }
         Plan { seed, duration, steps }
     }
+}
+
+/// The first fault and others of other groups: two cuts at once would only undo each other.
+fn together(first: FaultKind, allowed: &[FaultKind], combine: usize, rng: &mut StdRng) -> Vec<FaultKind> {
+    let mut chosen = vec![first];
+    let mut others = allowed.to_vec();
+    others.shuffle(rng);
+    for fault in others {
+        if chosen.len() < combine && chosen.iter().all(|known| known.group() != fault.group()) {
+            chosen.push(fault);
+        }
+    }
+    chosen
 }
 
 #[cfg(test)]
@@ -79,13 +114,17 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_plan_and_windows_do_not_overlap() {
-        let plan = |seed| Plan::new(Seed(seed), Duration::from_secs(60), FaultKind::ALL);
+        let plan = |seed| Plan::new(Seed(seed), Duration::from_secs(60), FaultKind::ALL, 2);
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
         for pair in plan(7).steps.windows(2) {
             assert!(pair[0].at + pair[0].lasts < pair[1].at, "{pair:?}");
         }
         assert!(plan(7).steps.len() >= 6, "{:?}", plan(7));
-        assert!(Plan::new(Seed(1), Duration::from_secs(60), &[]).steps.is_empty());
+        assert!(Plan::new(Seed(1), Duration::from_secs(60), &[], 3).steps.is_empty());
+        for step in plan(7).steps {
+            assert_eq!(step.faults.len(), 2, "{step:?}");
+            assert_ne!(step.faults[0].group(), step.faults[1].group(), "{step:?}");
+        }
     }
 }

@@ -5,8 +5,9 @@
 use std::fmt::Write as _;
 
 use crate::checkers::Verdict;
+use crate::drive::Outcomes;
 use crate::history::{Operation, Outcome};
-use crate::run::{Outcomes, Window};
+use crate::plan::Window;
 
 const WIDTH: f64 = 1000.0;
 const LATENCY_HEIGHT: f64 = 260.0;
@@ -207,9 +208,9 @@ mod tests {
             ("a".to_owned(), Verdict::Valid),
             ("b".to_owned(), Verdict::Invalid { why: "x < y".into(), evidence: vec!["proof".into()] }),
         ];
-        let plan = Plan::new(Seed(9), Duration::from_secs(4), &[]);
-        let page =
-            html("t", "chaos run --seed=9", &Outcomes { plan, history, windows: Vec::new(), verdicts });
+        let plan = Plan::new(Seed(9), Duration::from_secs(4), &[], 1);
+        let outcomes = Outcomes { plan, history, windows: Vec::new(), verdicts, judged_secs: 0.0 };
+        let page = html("t", "chaos run --seed=9", &outcomes);
         for part in ["NOT valid", "x &lt; y", "<pre>proof</pre>", "chaos run --seed=9", "2.500 s"] {
             assert!(page.contains(part), "{part}");
         }

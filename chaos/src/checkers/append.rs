@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::Verdict;
+use super::graph::{Graph, READ_WRITE, WRITE_READ, WRITE_WRITE};
 use super::register::describe;
 use crate::history::{Action, History, Micro, Operation, Outcome, Value};
 
@@ -25,19 +26,11 @@ pub fn check(history: &History) -> Verdict {
     if let Some(verdict) = aborted_reads(&transactions, history) {
         return verdict;
     }
-    let mut graph = Graph { edges: vec![Vec::new(); transactions.len()] };
+    let mut graph = Graph::new(transactions.len());
     dependencies(&transactions, &orders, &writers, &mut graph);
-    real_time(&transactions, &mut graph);
-    match graph.cycle() {
-        None => Verdict::Valid,
-        Some(cycle) => Verdict::Invalid {
-            why: format!("{} transactions depend on each other in a circle", cycle.len()),
-            evidence: cycle
-                .iter()
-                .map(|(at, why)| format!("{}\n    {why} the next", describe(transactions[*at].operation)))
-                .collect(),
-        },
-    }
+    let operations: Vec<&Operation> = transactions.iter().map(|transaction| transaction.operation).collect();
+    graph.add_real_time(&operations);
+    graph.judge(&operations)
 }
 
 /// A transaction that may have happened, with what its reads saw.
@@ -60,7 +53,7 @@ impl<'a> Transaction<'a> {
     fn appends(&self) -> impl Iterator<Item = (&'a str, i64)> {
         self.micros.iter().filter_map(|micro| match micro {
             Micro::Append { key, value } => Some((key.as_str(), *value)),
-            Micro::Read { .. } => None,
+            _ => None,
         })
     }
 
@@ -139,11 +132,6 @@ fn aborted_reads(transactions: &[Transaction<'_>], history: &History) -> Option<
     })
 }
 
-const WRITE_WRITE: &str = "appended before";
-const WRITE_READ: &str = "was read by";
-const READ_WRITE: &str = "did not yet see";
-const REAL_TIME: &str = "ended before";
-
 fn dependencies(
     transactions: &[Transaction<'_>],
     orders: &Orders<'_>,
@@ -167,97 +155,6 @@ fn dependencies(
                 graph.add(at, *writer, READ_WRITE);
             }
         }
-    }
-}
-
-/// Each transaction follows those that ended before it began; edges from the last ones to end suffice, the rest follow.
-fn real_time(transactions: &[Transaction<'_>], graph: &mut Graph) {
-    let mut by_start: Vec<usize> = (0..transactions.len()).collect();
-    by_start.sort_by_key(|&at| transactions[at].operation.invoked);
-    let mut by_end: Vec<usize> =
-        (0..transactions.len()).filter(|&at| transactions[at].operation.ends().is_some()).collect();
-    by_end.sort_by_key(|&at| transactions[at].operation.completed);
-    // Ended transactions that no other ended transaction follows yet.
-    let mut frontier: Vec<usize> = Vec::new();
-    let mut ended = by_end.into_iter().peekable();
-    for at in by_start {
-        let start = transactions[at].operation.invoked;
-        while let Some(&done) = ended.peek().filter(|&&done| transactions[done].operation.completed < start) {
-            let began = transactions[done].operation.invoked;
-            frontier.retain(|&earlier| transactions[earlier].operation.completed >= began);
-            frontier.push(done);
-            ended.next();
-        }
-        for &done in &frontier {
-            graph.add(done, at, REAL_TIME);
-        }
-    }
-}
-
-struct Graph {
-    edges: Vec<Vec<(usize, &'static str)>>,
-}
-
-impl Graph {
-    fn add(&mut self, from: usize, to: usize, why: &'static str) {
-        if from != to {
-            self.edges[from].push((to, why));
-        }
-    }
-
-    /// A shortest cycle through some node of a strongly connected component, with the reason of each step.
-    fn cycle(&self) -> Option<Vec<(usize, &'static str)>> {
-        let on_cycle = self.node_on_cycle()?;
-        let mut came_from: HashMap<usize, (usize, &'static str)> = HashMap::new();
-        let mut queue = std::collections::VecDeque::from([on_cycle]);
-        while let Some(node) = queue.pop_front() {
-            for &(next, why) in &self.edges[node] {
-                if next == on_cycle {
-                    let mut path = vec![(node, why)];
-                    let mut at = node;
-                    while at != on_cycle {
-                        let (before, why) = came_from[&at];
-                        path.push((before, why));
-                        at = before;
-                    }
-                    path.reverse();
-                    return Some(path);
-                }
-                came_from.entry(next).or_insert_with(|| {
-                    queue.push_back(next);
-                    (node, why)
-                });
-            }
-        }
-        None
-    }
-
-    /// Repeatedly takes away nodes without incoming edges (Kahn); from what is left, walking backwards ends on a cycle.
-    fn node_on_cycle(&self) -> Option<usize> {
-        let mut incoming = vec![0_usize; self.edges.len()];
-        for (to, _) in self.edges.iter().flatten() {
-            incoming[*to] += 1;
-        }
-        let mut free: Vec<usize> = (0..incoming.len()).filter(|&node| incoming[node] == 0).collect();
-        while let Some(node) = free.pop() {
-            for &(to, _) in &self.edges[node] {
-                incoming[to] -= 1;
-                if incoming[to] == 0 {
-                    free.push(to);
-                }
-            }
-        }
-        let mut before = vec![None; incoming.len()];
-        for (from, edges) in self.edges.iter().enumerate().filter(|(from, _)| incoming[*from] > 0) {
-            for (to, _) in edges {
-                before[*to] = Some(from);
-            }
-        }
-        let mut node = (0..incoming.len()).find(|&node| incoming[node] > 0)?;
-        for _ in 0..incoming.len() {
-            node = before[node]?;
-        }
-        Some(node)
     }
 }
 

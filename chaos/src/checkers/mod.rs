@@ -3,10 +3,15 @@
 
 pub mod append;
 pub mod bank;
+mod graph;
+pub mod lease;
+pub mod objects;
 pub mod register;
+pub mod revisions;
 pub mod set;
 pub mod watch;
 pub mod wgl;
+pub mod write_read;
 
 use std::fmt;
 

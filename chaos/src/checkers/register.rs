@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Verdict;
 use super::wgl::{Entry, Found, Model, search};
-use crate::history::{Action, History, Operation, Outcome, Value};
+use crate::history::{Action, History, Nanos, Operation, Outcome, Value};
 
 /// Visited states a key; a key of a hundred operations needs thousands.
 const BUDGET_STATES: usize = 5_000_000;
@@ -18,6 +18,7 @@ struct Register;
 /// What a read of a key that was never written returns.
 pub const ABSENT: i64 = i64::MIN;
 
+#[derive(Clone, Copy)]
 enum Op {
     Read(i64),
     Write(i64),
@@ -62,20 +63,13 @@ pub fn check(history: &History) -> Verdict {
     }
     let mut too_hard = Vec::new();
     for (key, operations) in keys {
-        let (sources, entries): (Vec<&Operation>, Vec<Entry<Op>>) = operations
-            .into_iter()
-            .map(|(operation, op)| {
-                let returned = operation.ends().map(|end| end.0);
-                (operation, Entry { op, called: operation.invoked.0, returned })
-            })
-            .unzip();
-        match search::<Register>(&entries, BUDGET_STATES) {
+        match judge(&operations, Nanos(u64::MAX)) {
             Found::Linearizable => {}
             Found::TooHard => too_hard.push(key),
-            Found::Violation { stuck } => {
+            Found::Violation => {
                 return Verdict::Invalid {
                     why: format!("key {key:?} is not linearizable: no order explains these operations"),
-                    evidence: stuck.into_iter().map(|at| describe(sources[at])).collect(),
+                    evidence: smallest(operations).into_iter().map(describe).collect(),
                 };
             }
         }
@@ -84,6 +78,42 @@ pub fn check(history: &History) -> Verdict {
         return Verdict::Valid;
     }
     Verdict::Unknown { why: format!("more than {BUDGET_STATES} states for {}", too_hard.join(", ")) }
+}
+
+/// Searches what was known of a key at an instant: what had not ended then may or may not have happened.
+fn judge(operations: &[(&Operation, Op)], until: Nanos) -> Found {
+    let known = operations.iter().filter(|(operation, _)| operation.invoked <= until);
+    let entries: Vec<Entry<Op>> = known
+        .filter_map(|&(operation, op)| {
+            let returned = operation.ends().filter(|end| *end <= until).map(|end| end.0);
+            // A read that has no answer yet says nothing.
+            let is_silent = returned.is_none() && matches!(op, Op::Read(_) | Op::CasFailed { .. });
+            (!is_silent).then_some(Entry { op, called: operation.invoked.0, returned })
+        })
+        .collect();
+    search::<Register>(&entries, BUDGET_STATES)
+}
+
+/// The smallest sub-history that convicts: up to the first answer that nothing explains, without the reads that are not
+/// needed for it. Leaving out writes would make violations of what is none.
+fn smallest<'a>(mut operations: Vec<(&'a Operation, Op)>) -> Vec<&'a Operation> {
+    let convicts =
+        |operations: &[(&Operation, Op)], until| matches!(judge(operations, until), Found::Violation);
+    let mut ends: Vec<Nanos> = operations.iter().filter_map(|(operation, _)| operation.ends()).collect();
+    ends.sort_unstable();
+    // Once convicted, a history stays so, whatever follows.
+    let first = ends.partition_point(|end| !convicts(&operations, *end));
+    let until = ends.get(first).copied().unwrap_or(Nanos(u64::MAX));
+    operations.retain(|(operation, _)| operation.invoked <= until);
+    for at in (0..operations.len()).rev() {
+        if matches!(operations[at].1, Op::Read(_) | Op::CasFailed { .. }) {
+            let taken = operations.remove(at);
+            if !convicts(&operations, until) {
+                operations.insert(at, taken);
+            }
+        }
+    }
+    operations.into_iter().map(|(operation, _)| operation).collect()
 }
 
 /// What the operation says of its key; nothing if it surely did not run, or is a read nobody heard the answer of.
@@ -121,7 +151,7 @@ pub fn describe(operation: &Operation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Nanos, Process};
+    use crate::history::Process;
 
     fn op(process: u32, invoked: u64, completed: u64, action: Action, outcome: Outcome) -> Operation {
         Operation {
@@ -183,5 +213,25 @@ mod tests {
             let verdict = check(&History { operations });
             assert_eq!(verdict == Verdict::Valid, valid, "{name}: {verdict}");
         }
+    }
+
+    #[test]
+    fn only_what_is_needed_to_convict_is_shown() {
+        let write = |from, to, value| op(0, from, to, Action::Write { key: key(), value }, ok(Value::None));
+        let read = |from, to, value| op(1, from, to, Action::Read { key: key() }, ok(Value::Register(value)));
+        let history = vec![
+            write(0, 1, 1),
+            read(2, 3, 1),
+            write(4, 5, 2),
+            read(6, 7, 2),
+            read(8, 9, 1),
+            write(10, 11, 3),
+            read(12, 13, 3),
+        ];
+        let Verdict::Invalid { evidence, .. } = check(&History { operations: history.clone() }) else {
+            panic!("a stale read passed")
+        };
+        let needed: Vec<String> = [0, 2, 4].into_iter().map(|at: usize| describe(&history[at])).collect();
+        assert_eq!(evidence, needed);
     }
 }

@@ -28,10 +28,8 @@ pub struct Entry<O> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Linearizable,
-    /// No order explains the history; the longest explained prefix ends before these entries (by index).
-    Violation {
-        stuck: Vec<usize>,
-    },
+    /// No order explains the history.
+    Violation,
     /// More states than the budget.
     TooHard,
 }
@@ -121,7 +119,6 @@ pub fn search<M: Model>(entries: &[Entry<M::Op>], budget: usize) -> Found {
     let mut seen: HashSet<(Vec<u64>, M::State)> = HashSet::new();
     let mut stack: Vec<(usize, M::State)> = Vec::new();
     let mut state = M::initial();
-    let mut best: (usize, Vec<u64>) = (0, done.clone());
     let mut event = events.next[0];
     while unexplained_returns > 0 {
         if event != NONE && events.is_call[event] {
@@ -135,9 +132,6 @@ pub fn search<M: Model>(entries: &[Entry<M::Op>], budget: usize) -> Found {
                     stack.push((event, std::mem::replace(&mut state, next)));
                     events.lift(event);
                     unexplained_returns -= usize::from(entries[index].returned.is_some());
-                    if stack.len() > best.0 {
-                        best = (stack.len(), done.clone());
-                    }
                     event = events.next[0];
                     continue;
                 }
@@ -148,7 +142,7 @@ pub fn search<M: Model>(entries: &[Entry<M::Op>], budget: usize) -> Found {
         }
         // A return whose operation is not explained yet (or the end): the last choice was wrong.
         let Some((call, before)) = stack.pop() else {
-            return Found::Violation { stuck: stuck(entries, &best.1) };
+            return Found::Violation;
         };
         state = before;
         let index = events.entry[call];
@@ -158,14 +152,6 @@ pub fn search<M: Model>(entries: &[Entry<M::Op>], budget: usize) -> Found {
         event = events.next[call];
     }
     Found::Linearizable
-}
-
-/// The operations around the point where the best attempt got stuck: unexplained ones that overlap the first
-/// unexplained return.
-fn stuck<O>(entries: &[Entry<O>], done: &[u64]) -> Vec<usize> {
-    let open: Vec<usize> = (0..entries.len()).filter(|&at| done[at / 64] & (1 << (at % 64)) == 0).collect();
-    let wall = open.iter().filter_map(|&at| entries[at].returned).min().unwrap_or(u64::MAX);
-    open.into_iter().filter(|&at| entries[at].called <= wall).collect()
 }
 
 #[cfg(test)]

@@ -6,12 +6,16 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use super::proxy::Proxies;
 use super::{Error, Result};
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
-/// On loopback, members differ by address.
+/// On loopback, members differ by address; their peers reach them through proxies at addresses beside theirs.
 const LOOPBACK: [u8; 3] = [127, 213, 0];
+const LOOPBACK_PROXIES: [u8; 3] = [127, 213, 1];
+/// A narrow link, whose queue makes it a slow one as well.
+const NARROW: [&str; 6] = ["rate", "1500kbit", "burst", "8kb", "latency", "300ms"];
 /// Inside the harness's namespace.
 const NETWORK: [u8; 3] = [10, 213, 0];
 const HUB: u8 = 254;
@@ -21,20 +25,24 @@ const HUB: u8 = 254;
 pub enum Ground {
     /// Named namespaces, to be removed at the end.
     Namespaces { prefix: String, members: usize },
-    /// One namespace, loopback addresses; links cannot be cut.
-    Loopback { port_shift: u16 },
+    /// Loopback addresses, with proxies between members.
+    Loopback { port_shift: u16, proxies: Proxies },
 }
 
 impl Ground {
-    /// Moves this thread, and all threads it starts from now on, into a network namespace of its own. To be called
-    /// before the async runtime is built. Needs root.
+    /// Moves this thread, and all threads it starts from now on, into a network namespace and a mount namespace of its
+    /// own. To be called before the async runtime is built. Needs root.
     pub fn enter_own_namespace() -> Result<()> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::Unsupported(format!("a network namespace: {errno}")))?;
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::CloneFlags;
+        let failed = |errno| Error::Unsupported(format!("namespaces of its own: {errno}"));
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(failed)?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed)?;
         run(&["ip", "link", "set", "lo", "up"])
     }
 
-    /// Lays a bridge and a namespace a member. Call [`Ground::enter_own_namespace`] first.
+    /// Lays a bridge and a namespace for each of at most `members` members. Call [`Ground::enter_own_namespace`] first.
     pub fn namespaces(members: usize) -> Result<Self> {
         let ground = Ground::Namespaces { prefix: format!("qdchaos-{}", std::process::id()), members };
         run(&["ip", "link", "add", "br0", "type", "bridge"])?;
@@ -48,7 +56,7 @@ impl Ground {
 
     /// For users who are not root. Different `port_shift`s keep runs at the same time apart.
     pub fn loopback(port_shift: u16) -> Self {
-        Ground::Loopback { port_shift }
+        Ground::Loopback { port_shift, proxies: Proxies::default() }
     }
 
     fn lay(&self, member: usize) -> Result<()> {
@@ -89,20 +97,53 @@ impl Ground {
         }
     }
 
-    fn url(&self, member: usize, port: u16) -> String {
-        let shift = match self {
-            Ground::Namespaces { .. } => 0,
-            Ground::Loopback { port_shift } => *port_shift,
-        };
-        format!("http://{}:{}", self.address(member), port + shift)
+    fn port(&self, port: u16) -> u16 {
+        match self {
+            Ground::Namespaces { .. } => port,
+            Ground::Loopback { port_shift, .. } => port + port_shift,
+        }
     }
 
     pub fn client_url(&self, member: usize) -> String {
-        self.url(member, CLIENT_PORT)
+        format!("http://{}:{}", self.address(member), self.port(CLIENT_PORT))
     }
 
+    /// Where a member listens for its peers.
+    pub fn peer_listen_url(&self, member: usize) -> String {
+        format!("http://{}:{}", self.address(member), self.port(PEER_PORT))
+    }
+
+    /// Where its peers reach it.
     pub fn peer_url(&self, member: usize) -> String {
-        self.url(member, PEER_PORT)
+        match self {
+            Ground::Namespaces { .. } => self.peer_listen_url(member),
+            Ground::Loopback { .. } => format!("http://{}", self.proxy(member)),
+        }
+    }
+
+    fn proxy(&self, member: usize) -> String {
+        let host = u8::try_from(member + 1).unwrap_or(u8::MAX);
+        format!("{}:{}", address(LOOPBACK_PROXIES, host), self.port(PEER_PORT))
+    }
+
+    /// What must run in this process before members start.
+    pub async fn prepare(&self, members: usize) -> Result<()> {
+        let Ground::Loopback { proxies, .. } = self else { return Ok(()) };
+        for member in 0..members {
+            let parse = |text: &str| {
+                text.parse().map_err(|_| Error::Unsupported(format!("{text} is no address with a port")))
+            };
+            let inside = self.peer_listen_url(member).replace("http://", "");
+            proxies.stand_before(member, parse(&self.proxy(member))?, parse(&inside)?).await?;
+        }
+        Ok(())
+    }
+
+    /// A member runs now as this process.
+    pub fn know(&self, member: usize, pid: u32) {
+        if let Ground::Loopback { proxies, .. } = self {
+            proxies.know(member, pid);
+        }
     }
 
     /// The command line that starts a member on its ground.
@@ -122,6 +163,10 @@ impl Ground {
 
     /// Makes exactly these links deaf; all others hear.
     pub fn cut(&self, members: usize, cuts: &BTreeSet<(usize, usize)>) -> Result<()> {
+        if let Ground::Loopback { proxies, .. } = self {
+            proxies.cut(cuts);
+            return Ok(());
+        }
         self.rules(members, "cut", |to| {
             let from = cuts.iter().filter(|(_, deaf)| *deaf == to).map(|&(from, _)| self.address(from));
             from.map(|address| format!("ip saddr {address} drop")).collect()
@@ -130,6 +175,10 @@ impl Ground {
 
     /// Loses a share of all packets between members; zero stops it. Clients are not touched.
     pub fn lose(&self, members: usize, percent: u32) -> Result<()> {
+        if let Ground::Loopback { proxies, .. } = self {
+            proxies.lose(percent);
+            return Ok(());
+        }
         self.rules(members, "lose", |_| match percent {
             0 => Vec::new(),
             percent => {
@@ -139,15 +188,27 @@ impl Ground {
         })
     }
 
+    /// Makes all links slow, or as they were. In namespaces the members' links to clients are as narrow.
+    pub fn slow(&self, members: usize, is_slow: bool) -> Result<()> {
+        if let Ground::Loopback { proxies, .. } = self {
+            proxies.slow(is_slow);
+            return Ok(());
+        }
+        for member in 0..members {
+            let namespace = self.namespace(member);
+            let tc =
+                |args: &[&str]| run(&[&["ip", "netns", "exec", &namespace, "tc", "qdisc"], args].concat());
+            match is_slow {
+                true => tc(&[&["replace", "dev", "eth0", "root", "tbf"][..], &NARROW].concat())?,
+                // There may be none.
+                false => drop(tc(&["delete", "dev", "eth0", "root"])),
+            }
+        }
+        Ok(())
+    }
+
     /// Replaces a chain's rules in every member's namespace, each in one transaction.
     fn rules(&self, members: usize, chain: &str, rules: impl Fn(usize) -> Vec<String>) -> Result<()> {
-        let needed = (0..members).any(|member| !rules(member).is_empty());
-        if !self.has_namespaces() {
-            return match needed {
-                true => Err(Error::Unsupported("links cannot be cut without network namespaces".into())),
-                false => Ok(()),
-            };
-        }
         for member in 0..members {
             let mut script = format!("flush chain inet chaos {chain};");
             for rule in rules(member) {

@@ -1,7 +1,10 @@
 //! Real members under test: started, killed, paused, cut off, replaced, and asked who leads.
 
+mod disk;
 pub mod ground;
 mod process;
+mod proxy;
+pub mod skew;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +13,8 @@ use etcd_client::{Client, ConnectOptions};
 use parking_lot::Mutex;
 
 use crate::faults::FaultKind;
+use disk::Disk;
+pub use disk::DiskMood;
 pub use ground::Ground;
 use process::Process;
 
@@ -42,6 +47,9 @@ pub struct Program {
     pub command: Vec<String>,
     /// Flags besides those of the cluster's shape.
     pub flags: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// A real etcd.
+    pub is_etcd: bool,
 }
 
 /// The members and what is known of them.
@@ -49,12 +57,14 @@ pub struct Cluster {
     ground: Ground,
     program: Program,
     root: PathBuf,
+    /// Those that clients use; one more may join for a while.
+    len: usize,
     members: Vec<Mutex<Member>>,
+    disks: Vec<Disk>,
 }
 
 struct Member {
     name: String,
-    data_dir: PathBuf,
     /// Counts replacements: a replaced member is a new one.
     generation: u32,
     initial_cluster: String,
@@ -63,23 +73,35 @@ struct Member {
 }
 
 impl Cluster {
-    /// Starts `members` members in folders below `root` and waits until all answer.
-    pub async fn start_all(ground: Ground, program: Program, root: &Path, members: usize) -> Result<Self> {
+    /// Starts `members` members in folders below `root` and waits until all answer. `faulty_disks`: on disks that can be
+    /// made to fail.
+    pub async fn start_all(
+        ground: Ground,
+        program: Program,
+        root: &Path,
+        members: usize,
+        faulty_disks: bool,
+    ) -> Result<Self> {
+        ground.prepare(members + 1).await?;
         let initial: Vec<String> = (0..members).map(|at| format!("m{at}={}", ground.peer_url(at))).collect();
-        let members = (0..members)
-            .map(|at| {
-                Mutex::new(Member {
-                    name: format!("m{at}"),
-                    data_dir: root.join(format!("m{at}")),
-                    generation: 0,
-                    initial_cluster: initial.join(","),
-                    state: "new",
-                    process: None,
-                })
+        let slot = |at| {
+            Mutex::new(Member {
+                name: format!("m{at}"),
+                generation: 0,
+                initial_cluster: initial.join(","),
+                state: "new",
+                process: None,
             })
-            .collect();
-        let cluster = Cluster { ground, program, root: root.to_owned(), members };
-        for at in 0..cluster.len() {
+        };
+        let mut disks = Vec::new();
+        for at in 0..=members {
+            if faulty_disks {
+                disks.push(Disk::mount(&root.join(format!("m{at}")))?);
+            }
+        }
+        let slots = (0..=members).map(slot).collect();
+        let cluster = Cluster { ground, program, root: root.to_owned(), len: members, members: slots, disks };
+        for at in 0..members {
             cluster.start(at).await?;
         }
         cluster.wait_ready().await?;
@@ -87,11 +109,11 @@ impl Cluster {
     }
 
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.len == 0
     }
 
     pub fn name(&self, member: usize) -> String {
@@ -104,12 +126,14 @@ impl Cluster {
     }
 
     pub fn data_dir(&self, member: usize) -> PathBuf {
-        self.members[member].lock().data_dir.clone()
+        let generation = self.members[member].lock().generation;
+        self.root.join(format!("m{member}")).join(format!("data-{generation}"))
     }
 
     /// Whether this cluster can have the fault.
     pub fn supports(&self, fault: FaultKind) -> bool {
-        !fault.needs_namespaces() || self.ground.has_namespaces()
+        let has_disk = !fault.needs_faulty_disk() || !self.disks.is_empty();
+        has_disk && !(self.program.is_etcd && fault.damages_state())
     }
 
     /// A client of one member only, so that what that member alone believes can be heard.
@@ -124,6 +148,7 @@ impl Cluster {
     }
 
     pub async fn start(&self, member: usize) -> Result<()> {
+        let data_dir = self.data_dir(member);
         let mut slot = self.members[member].lock();
         if slot.process.is_some() {
             return Ok(());
@@ -132,10 +157,10 @@ impl Cluster {
         flags.extend(
             [
                 ("name", slot.name.clone()),
-                ("data-dir", slot.data_dir.display().to_string()),
+                ("data-dir", data_dir.display().to_string()),
                 ("listen-client-urls", self.ground.client_url(member)),
                 ("advertise-client-urls", self.ground.client_url(member)),
-                ("listen-peer-urls", self.ground.peer_url(member)),
+                ("listen-peer-urls", self.ground.peer_listen_url(member)),
                 ("initial-advertise-peer-urls", self.ground.peer_url(member)),
                 ("initial-cluster", slot.initial_cluster.clone()),
                 ("initial-cluster-state", slot.state.to_owned()),
@@ -145,7 +170,9 @@ impl Cluster {
         );
         let command = self.ground.command(member, &self.program.command, &flags);
         let log = self.root.join(format!("{}.log", slot.name));
-        slot.process = Some(Process::start(&command, &log)?);
+        let process = Process::start(&command, &self.program.env, &log)?;
+        self.ground.know(member, process.id());
+        slot.process = Some(process);
         Ok(())
     }
 
@@ -179,6 +206,22 @@ impl Cluster {
 
     pub async fn lose(&self, percent: u32) -> Result<()> {
         self.ground.lose(self.len(), percent)
+    }
+
+    pub async fn slow(&self, is_slow: bool) -> Result<()> {
+        self.ground.slow(self.len(), is_slow)
+    }
+
+    pub fn set_disk(&self, member: usize, mood: DiskMood) -> Result<()> {
+        let none = || Error::Unsupported("the members' disks cannot be made to fail".into());
+        self.disks.get(member).ok_or_else(none)?.set_mood(mood);
+        Ok(())
+    }
+
+    /// Undoes what a dead member had not synced; returns how many bytes that were.
+    pub fn drop_unsynced(&self, member: usize) -> Result<u64> {
+        let none = || Error::Unsupported("the members' disks cannot be made to lose writes".into());
+        Ok(self.disks.get(member).ok_or_else(none)?.drop_unsynced())
     }
 
     /// The member that leads, as any member that answers says.
@@ -224,34 +267,93 @@ impl Cluster {
 
     /// Takes the member out of the group and its data away, and adds it again as a new one.
     pub async fn replace(&self, member: usize) -> Result<()> {
-        let other = (member + 1) % self.len();
-        let mut client = self.client(other).await?;
+        self.remove(member).await?;
+        self.admit(member).await
+    }
+
+    /// Takes the member out of the group; another must be able to say so.
+    pub async fn remove(&self, member: usize) -> Result<()> {
         self.kill(member).await?;
-        let name = self.name(member);
+        let mut client = self.client((member + 1) % self.len()).await?;
+        let (name, url) = (self.name(member), self.ground.peer_url(member));
         let list = client.member_list().await?;
-        if let Some(old) = list.members().iter().find(|candidate| candidate.name() == name) {
+        // One that never started has no name yet.
+        let is_it = |known: &&etcd_client::Member| known.name() == name || known.peer_urls().contains(&url);
+        if let Some(old) = list.members().iter().find(is_it) {
             client.member_remove(old.id()).await?;
         }
-        client.member_add([self.ground.peer_url(member)], None).await?;
+        Ok(())
+    }
+
+    /// Adds the member as a new one with an empty disk, and starts it.
+    pub async fn admit(&self, member: usize) -> Result<()> {
+        let mut client = self.client((member + 1) % self.len()).await?;
+        let url = self.ground.peer_url(member);
+        let answer = client.member_add([url.clone()], None).await?;
+        let name = self.name(member);
+        let others = answer.member_list().iter().filter(|known| !known.peer_urls().contains(&url));
+        let mut shape: Vec<String> = others
+            .flat_map(|known| known.peer_urls().iter().map(|url| format!("{}={url}", known.name())))
+            .collect();
+        shape.push(format!("{name}={url}"));
         {
             let mut slot = self.members[member].lock();
             slot.generation += 1;
-            slot.data_dir = self.root.join(format!("{}-{}", slot.name, slot.generation));
             slot.state = "existing";
+            slot.initial_cluster = shape.join(",");
         }
         self.start(member).await
+    }
+
+    /// One more member than there are, until [`Cluster::leave_extra`].
+    pub async fn join_extra(&self) -> Result<()> {
+        self.admit(self.len).await
+    }
+
+    pub async fn leave_extra(&self) -> Result<()> {
+        if self.members[self.len].lock().process.is_none() {
+            return Ok(());
+        }
+        self.remove(self.len).await
+    }
+
+    /// Starts a member that has ended by itself.
+    pub async fn revive(&self, member: usize) -> Result<()> {
+        if self.members[member].lock().process.as_mut().is_some_and(Process::has_ended) {
+            self.kill(member).await?;
+        }
+        self.start(member).await
+    }
+
+    /// Whether the member answers within the time, and has not ended.
+    pub async fn answers_within(&self, member: usize, limit: Duration) -> bool {
+        let answering = async {
+            loop {
+                if self.members[member].lock().process.as_mut().is_none_or(Process::has_ended) {
+                    return false;
+                }
+                if self.answers(member).await {
+                    return true;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, answering).await.unwrap_or(false)
     }
 
     /// Undoes whatever a fault left undone: links, pauses, deaths.
     pub async fn heal(&self) -> Result<()> {
         self.cut(&Default::default()).await?;
         self.lose(0).await?;
+        self.slow(false).await?;
+        self.disks.iter().for_each(|disk| disk.set_mood(DiskMood::Well));
         for member in 0..self.len() {
             self.resume(member).await?;
-            if self.members[member].lock().process.as_mut().is_some_and(Process::has_ended) {
-                self.kill(member).await?;
-            }
-            self.start(member).await?;
+            self.revive(member).await?;
+        }
+        // What stands in its way is what is being healed from: the run goes on with one member more.
+        if let Err(error) = self.leave_extra().await {
+            tracing::warn!(%error, "the extra member could not leave");
         }
         self.wait_ready().await
     }
@@ -271,20 +373,6 @@ impl Cluster {
     async fn answers(&self, member: usize) -> bool {
         let Ok(mut client) = self.client(member).await else { return false };
         matches!(tokio::time::timeout(REQUEST_TIMEOUT, client.get("ready-probe", None)).await, Ok(Ok(_)))
-    }
-
-    /// Revision and hash of every member's key space, at one revision.
-    pub async fn hashes(&self) -> Result<Vec<(String, u32)>> {
-        let revision =
-            self.any_client().await?.get("hash-probe", None).await?.header().map_or(0, |h| h.revision());
-        let mut hashes = Vec::new();
-        for member in 0..self.len() {
-            let mut client = self.client(member).await?;
-            // The member may be a few entries behind; a linearizable read brings it up.
-            client.get("hash-probe", None).await?;
-            hashes.push((self.name(member), client.hash_kv(revision).await?.hash()));
-        }
-        Ok(hashes)
     }
 }
 

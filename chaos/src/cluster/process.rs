@@ -20,13 +20,14 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(command: &[String], log: &Path) -> Result<Self> {
+    pub fn start(command: &[String], env: &[(String, String)], log: &Path) -> Result<Self> {
         let io = |error| Error::Io { path: log.to_owned(), error };
         let out = OpenOptions::new().create(true).append(true).open(log).map_err(io)?;
         let (program, args) =
             command.split_first().ok_or_else(|| Error::Unsupported("an empty command".into()))?;
         let child = Command::new(program)
             .args(args)
+            .envs(env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(out.try_clone().map_err(io)?)
             .stderr(out)

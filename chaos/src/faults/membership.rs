@@ -1,6 +1,24 @@
-//! A member is removed from the group and replaced by a new one with an empty disk.
+//! Members join, leave, and are replaced by new ones with empty disks.
+
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Result};
+
+/// One more member, for the length of the window.
+pub async fn add(cluster: &Cluster, lasts: Duration) -> Result<String> {
+    cluster.join_extra().await?;
+    tokio::time::sleep(lasts).await;
+    cluster.leave_extra().await?;
+    Ok("one more member joined and left".to_owned())
+}
+
+/// One member less, for the length of the window.
+pub async fn remove(cluster: &Cluster, member: usize, lasts: Duration) -> Result<String> {
+    cluster.remove(member).await?;
+    tokio::time::sleep(lasts).await;
+    cluster.admit(member).await?;
+    Ok(format!("removed {}, and added it again", cluster.name(member)))
+}
 
 pub async fn replace(cluster: &Cluster, member: usize) -> Result<String> {
     cluster.replace(member).await?;

@@ -78,6 +78,13 @@ pub async fn lossy(cluster: &Cluster, lasts: Duration) -> Result<String> {
     Ok(format!("{LOSS_PERCENT} % of packets lost"))
 }
 
+pub async fn slow(cluster: &Cluster, lasts: Duration) -> Result<String> {
+    cluster.slow(true).await?;
+    tokio::time::sleep(lasts).await;
+    cluster.slow(false).await?;
+    Ok("slow links".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

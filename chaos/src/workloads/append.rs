@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 
 use super::{Workload, revision};
 use crate::checkers::{self, Verdict};
-use crate::history::{Action, History, Micro, Outcome, Value};
+use crate::history::{Action, History, Micro, Outcome, Process, Value};
 
 /// Lists in use at the same time.
 const LISTS: i64 = 3;
@@ -24,7 +24,7 @@ pub struct Lists {
 
 #[async_trait]
 impl Workload for Lists {
-    fn next(&self, rng: &mut StdRng) -> Action {
+    fn next(&self, _: Process, rng: &mut StdRng) -> Action {
         let generation = self.next.load(Ordering::Relaxed) / APPENDS_PER_GENERATION;
         let micros = (0..rng.random_range(1..=3))
             .map(|_| {
@@ -81,8 +81,9 @@ struct List {
 async fn read(client: &mut Client, micros: &[Micro]) -> Result<BTreeMap<String, List>, Error> {
     let mut keys: Vec<&String> = micros
         .iter()
-        .map(|micro| match micro {
-            Micro::Append { key, .. } | Micro::Read { key, .. } => key,
+        .filter_map(|micro| match micro {
+            Micro::Append { key, .. } | Micro::Read { key, .. } => Some(key),
+            Micro::Put { .. } | Micro::Get { .. } => None,
         })
         .collect();
     keys.sort();
@@ -117,6 +118,7 @@ fn perform(micros: &[Micro], lists: &mut BTreeMap<String, List>) -> Vec<Micro> {
                 let values = lists.get(key).map(|list| list.values.clone());
                 done.push(Micro::Read { key: key.clone(), values });
             }
+            Micro::Put { .. } | Micro::Get { .. } => {}
         }
     }
     done

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::{Workload, number, revision};
 use crate::checkers::{self, Verdict};
-use crate::history::{Action, History, Outcome, Value};
+use crate::history::{Action, History, Outcome, Process, Value};
 
 const PREFIX: &str = "bank/";
 const ACCOUNTS: u32 = 8;
@@ -26,7 +26,7 @@ impl Workload for Accounts {
         client.txn(Txn::new().and_then(puts)).await.map(drop)
     }
 
-    fn next(&self, rng: &mut StdRng) -> Action {
+    fn next(&self, _: Process, rng: &mut StdRng) -> Action {
         if rng.random_ratio(1, 3) {
             return Action::ReadAccounts;
         }

@@ -2,12 +2,16 @@
 
 mod append;
 mod bank;
+mod kubernetes;
+mod lock;
 mod register;
 mod set;
 pub mod watch;
+mod write_read;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Client, Error};
@@ -15,7 +19,7 @@ use rand::rngs::StdRng;
 use tonic::Code;
 
 use crate::checkers::{self, Verdict};
-use crate::history::{Action, History, Outcome};
+use crate::history::{Action, History, Operation, Outcome, Process};
 
 /// The workloads by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +27,11 @@ pub enum WorkloadKind {
     Register,
     Set,
     Append,
+    WriteRead,
     Bank,
     Watch,
+    Lock,
+    Kubernetes,
 }
 
 impl WorkloadKind {
@@ -32,17 +39,24 @@ impl WorkloadKind {
         ("register", WorkloadKind::Register),
         ("set", WorkloadKind::Set),
         ("append", WorkloadKind::Append),
+        ("write-read", WorkloadKind::WriteRead),
         ("bank", WorkloadKind::Bank),
         ("watch", WorkloadKind::Watch),
+        ("lock", WorkloadKind::Lock),
+        ("kubernetes", WorkloadKind::Kubernetes),
     ];
 
-    /// The workload itself. `Watch` writes like `Register`; its watchers are run beside it.
+    /// The workload itself. `Watch` writes like `Register`, with watchers beside it.
     pub fn build(self) -> Box<dyn Workload> {
         match self {
-            WorkloadKind::Register | WorkloadKind::Watch => Box::new(register::Registers::default()),
+            WorkloadKind::Register => Box::new(register::Registers::new(false)),
+            WorkloadKind::Watch => Box::new(register::Registers::new(true)),
             WorkloadKind::Set => Box::new(set::Elements::default()),
             WorkloadKind::Append => Box::new(append::Lists::default()),
+            WorkloadKind::WriteRead => Box::new(write_read::Transactions::default()),
             WorkloadKind::Bank => Box::new(bank::Accounts),
+            WorkloadKind::Lock => Box::new(lock::Locks::default()),
+            WorkloadKind::Kubernetes => Box::new(kubernetes::Objects::default()),
         }
     }
 }
@@ -73,8 +87,8 @@ pub trait Workload: Send + Sync {
         Ok(())
     }
 
-    /// The next operation.
-    fn next(&self, rng: &mut StdRng) -> Action;
+    /// The next operation of a process.
+    fn next(&self, process: Process, rng: &mut StdRng) -> Action;
 
     /// Carries it out. `Err` is classified by [`classify`]; a definite refusal is returned as an outcome.
     async fn apply(&self, client: &mut Client, action: &Action) -> Result<Outcome, Error>;
@@ -82,6 +96,29 @@ pub trait Workload: Send + Sync {
     /// Told after every operation of which nobody knows whether it happened: too many of them on one key make a search
     /// hopeless, so a workload may move on to other keys.
     fn lost_track(&self) {}
+
+    /// Told of every operation, for workloads whose processes remember something.
+    fn completed(&self, _operation: &Operation) {}
+
+    /// The prefix that watchers follow beside it, where they do.
+    fn watched(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Revisions to keep, where history is compacted as the run goes.
+    fn compacts(&self) -> Option<i64> {
+        None
+    }
+
+    /// Whether every new revision is one of its operations'.
+    fn writes_alone(&self) -> bool {
+        self.watched().is_none()
+    }
+
+    /// How long to wait after healing before the last reads.
+    fn settle(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Reads after healing, whose absence would let losses go unseen.
     fn last_reads(&self) -> Vec<Action>;
@@ -112,7 +149,10 @@ pub fn classify(action: &Action, error: &Error) -> Outcome {
 }
 
 fn is_read(action: &Action) -> bool {
-    matches!(action, Action::Read { .. } | Action::ReadSet | Action::ReadAccounts)
+    matches!(
+        action,
+        Action::Read { .. } | Action::ReadSet | Action::ReadAccounts | Action::ReadLock { .. } | Action::List
+    )
 }
 
 /// The store's revision in an answer.

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use super::{Workload, judge_registers, number, revision};
 use crate::checkers::Verdict;
 use crate::checkers::register::COMPARE_FAILED;
-use crate::history::{Action, History, Outcome, Value};
+use crate::history::{Action, History, Outcome, Process, Value};
 
 /// Operations on one key before the next one is used.
 const OPERATIONS_PER_KEY: i64 = 60;
@@ -21,14 +21,21 @@ const LOST_PER_GENERATION: i64 = 4;
 /// Few values, so that compare-and-set often succeeds.
 const VALUES: i64 = 5;
 
-#[derive(Default)]
 pub struct Registers {
     count: AtomicI64,
+    is_watched: bool,
+}
+
+impl Registers {
+    /// Registers, with watchers beside them or not.
+    pub fn new(is_watched: bool) -> Self {
+        Registers { count: AtomicI64::new(0), is_watched }
+    }
 }
 
 #[async_trait]
 impl Workload for Registers {
-    fn next(&self, rng: &mut StdRng) -> Action {
+    fn next(&self, _: Process, rng: &mut StdRng) -> Action {
         let generation = self.count.fetch_add(1, Ordering::Relaxed) / (OPERATIONS_PER_KEY * KEYS);
         let key = format!("r/{}", generation * KEYS + rng.random_range(0..KEYS));
         let value = |rng: &mut StdRng| rng.random_range(0..VALUES);
@@ -63,6 +70,10 @@ impl Workload for Registers {
             }
             other => Outcome::Fail { error: format!("registers have no {other:?}") },
         })
+    }
+
+    fn watched(&self) -> Option<&'static str> {
+        self.is_watched.then_some("r/")
     }
 
     fn lost_track(&self) {

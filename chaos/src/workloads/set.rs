@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::{Workload, number, revision};
 use crate::checkers::{self, Verdict};
-use crate::history::{Action, History, Outcome, Value};
+use crate::history::{Action, History, Outcome, Process, Value};
 
 const PREFIX: &str = "set/";
 /// One read of the whole set for so many additions: reads grow with the set.
@@ -22,7 +22,7 @@ pub struct Elements {
 
 #[async_trait]
 impl Workload for Elements {
-    fn next(&self, rng: &mut StdRng) -> Action {
+    fn next(&self, _: Process, rng: &mut StdRng) -> Action {
         match rng.random_ratio(1, ADDS_PER_READ) {
             true => Action::ReadSet,
             false => Action::Add { value: self.next.fetch_add(1, Ordering::Relaxed) },

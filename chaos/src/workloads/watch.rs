@@ -8,31 +8,38 @@ use etcd_client::{Client, EventType, WatchOptions, WatchStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkers::watch::{Event, Log, Request, Response, Watch};
-use crate::cluster::{Cluster, Error, Result};
+use crate::cluster::{Error, Result};
+use crate::drive::Members;
 
-/// All keys of the register workload.
-const PREFIX: &str = "r/";
+/// Ends the key that the reader of the log writes, to know when it has read everything before it.
+pub const MARK: &str = "~mark";
 /// After a break.
 const RETRY: Duration = Duration::from_millis(100);
-/// The log of a run is read within this.
+/// The log, or a part of it, is read within this.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Follows `member` until stopped; one [`Watch`] for every stream it had.
-pub async fn follow(cluster: &Cluster, member: usize, stop: CancellationToken) -> Vec<Watch> {
+fn request(prefix: &str, start_revision: i64, prev_kv: bool) -> Request {
+    Request { prefix: prefix.to_owned(), start_revision, prev_kv, no_put: false, no_delete: false }
+}
+
+/// Follows a prefix at `member` until stopped; one [`Watch`] for every stream it had.
+pub async fn follow(
+    members: &dyn Members,
+    member: usize,
+    prefix: &str,
+    stop: CancellationToken,
+) -> Vec<Watch> {
     let mut watches = Vec::new();
     let mut next_revision = 1;
     while !stop.is_cancelled() {
-        let request = Request {
-            prefix: PREFIX.to_owned(),
-            start_revision: next_revision,
-            prev_kv: member.is_multiple_of(2),
-            no_put: false,
-            no_delete: false,
-        };
+        let wants_previous = member.is_multiple_of(2);
+        let request = request(prefix, next_revision, wants_previous);
         let mut watch = Watch { request, responses: Vec::new() };
+        let mut compacted = 0;
         tokio::select! {
-            outcome = stream(cluster, member, &mut watch) => if let Err(error) = outcome {
-                tracing::debug!(member, %error, "a watch broke");
+            outcome = stream(members, member, &mut watch) => match outcome {
+                Ok(compact_revision) => compacted = compact_revision,
+                Err(error) => tracing::debug!(member, %error, "a watch broke"),
             },
             () = stop.cancelled() => {}
         }
@@ -42,21 +49,25 @@ pub async fn follow(cluster: &Cluster, member: usize, stop: CancellationToken) -
             .flat_map(|response| &response.events)
             .map(|event| event.mod_revision)
             .max();
-        next_revision = heard.map_or(next_revision, |revision| revision + 1);
+        next_revision = heard.map_or(next_revision, |revision| revision + 1).max(compacted + 1);
         if !watch.responses.is_empty() {
             watches.push(watch);
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = stop.cancelled() => {}
+        }
     }
     watches
 }
 
-async fn stream(cluster: &Cluster, member: usize, watch: &mut Watch) -> Result<()> {
-    let mut client = cluster.client(member).await?;
+/// Fills the watch until its stream ends; returns the compact revision if that is why, or zero.
+async fn stream(members: &dyn Members, member: usize, watch: &mut Watch) -> Result<i64> {
+    let mut client = members.client(member).await?;
     let mut stream = open(&mut client, &watch.request).await?;
     while let Some(response) = stream.message().await? {
         if response.canceled() {
-            return Ok(());
+            return Ok(response.compact_revision());
         }
         if response.created() {
             continue;
@@ -66,7 +77,7 @@ async fn stream(cluster: &Cluster, member: usize, watch: &mut Watch) -> Result<(
             .responses
             .push(Response { revision, events: response.events().iter().filter_map(event).collect() });
     }
-    Ok(())
+    Ok(0)
 }
 
 async fn open(client: &mut Client, request: &Request) -> Result<WatchStream> {
@@ -91,33 +102,28 @@ fn event(event: &etcd_client::Event) -> Option<Event> {
     })
 }
 
-/// The store's own log of the prefix, up to the revision it is at now.
-pub async fn read_log(cluster: &Cluster) -> Result<Log> {
-    let mut client = cluster.any_client().await?;
-    let now = client.get(PREFIX, None).await?.header().map_or(0, etcd_client::ResponseHeader::revision);
-    // A last write to wait for: everything before it has then been sent.
-    client.put(format!("{PREFIX}end"), "end", None).await?;
-    let request = Request {
-        prefix: PREFIX.to_owned(),
-        start_revision: 1,
-        prev_kv: false,
-        no_put: false,
-        no_delete: false,
-    };
-    let mut stream = open(&mut client, &request).await?;
-    let mut log: Log = BTreeMap::new();
+/// The store's own log of a prefix, from a revision up to the one it is at now.
+pub async fn read_log(members: &dyn Members, prefix: &str, start_revision: i64) -> Result<Log> {
     let reading = async {
+        let mut client = members.any_client().await?;
+        // A last write to wait for: everything before it has then been sent.
+        let mark = client.put(format!("{prefix}{MARK}"), "", None).await?;
+        let now = mark.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let mut stream = open(&mut client, &request(prefix, start_revision, false)).await?;
+        let mut log: Log = BTreeMap::new();
         while let Some(response) = stream.message().await? {
+            if response.canceled() {
+                break;
+            }
             for event in response.events().iter().filter_map(event) {
-                let done = event.mod_revision > now;
-                log.entry(event.mod_revision).or_default().push(event);
-                if done {
-                    return Ok(());
+                let revision = event.mod_revision;
+                log.entry(revision).or_default().push(event);
+                if revision >= now {
+                    return Ok(log);
                 }
             }
         }
         Err(Error::Unsupported("the watch that reads the log ended".to_owned()))
     };
-    tokio::time::timeout(LOG_TIMEOUT, reading).await.map_err(|_| Error::NotReady(LOG_TIMEOUT))??;
-    Ok(log)
+    tokio::time::timeout(LOG_TIMEOUT, reading).await.map_err(|_| Error::NotReady(LOG_TIMEOUT))?
 }

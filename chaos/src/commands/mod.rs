@@ -1,0 +1,136 @@
+//! What the command line can ask for, one file each.
+
+pub mod controls;
+pub mod gaps;
+pub mod matrix;
+pub mod run;
+pub mod simulate;
+
+use std::path::{Path, PathBuf};
+
+use chaos::cluster::{Ground, Program};
+use chaos::faults::FaultKind;
+use chaos::workloads::WorkloadKind;
+
+/// `false`: somebody was convicted.
+pub type Outcome = Result<bool, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Prints what there is.
+pub fn list() {
+    for (name, _) in WorkloadKind::ALL {
+        println!("workload {name}");
+    }
+    for fault in FaultKind::ALL {
+        let simulated = if chaos::sim::KNOWN.contains(fault) { " (also simulated)" } else { "" };
+        println!("fault    {fault}{simulated}");
+    }
+}
+
+/// Serves as a member until told to stop.
+pub fn store(args: raft_store::cli::Args) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            terminated.recv().await;
+            stopping.cancel();
+        });
+        raft_store::cli::run(args, stop).await?;
+        Ok(true)
+    })
+}
+
+/// The members under test.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Tested {
+    /// The quarterdeck binary, or an etcd with --etcd.
+    #[arg(long, env = "QUARTERDECK_BINARY", default_value = "quarterdeck")]
+    pub binary: PathBuf,
+    /// The binary is a real etcd: a control of the harness itself.
+    #[arg(long)]
+    pub etcd: bool,
+    #[arg(long, default_value_t = 3)]
+    pub members: usize,
+    /// Milliseconds between the leader's heartbeats.
+    #[arg(long, default_value_t = 50)]
+    pub heartbeat_ms: u64,
+    /// Milliseconds without a leader after which another is elected.
+    #[arg(long, default_value_t = 500)]
+    pub election_ms: u64,
+    /// Do as for users who are not root: members on loopback, with proxies between them.
+    #[arg(long)]
+    pub loopback: bool,
+}
+
+impl Tested {
+    pub fn program(&self) -> Program {
+        let mut command = vec![self.binary.display().to_string()];
+        if !self.etcd {
+            command.push("store".to_owned());
+        }
+        let flags = vec![
+            format!("--heartbeat-interval={}", self.heartbeat_ms),
+            format!("--election-timeout={}", self.election_ms),
+        ];
+        Program { command, flags, env: Vec::new(), is_etcd: self.etcd }
+    }
+
+    /// The flags that give the same members again.
+    pub fn replay(&self) -> String {
+        let etcd = if self.etcd { " --etcd" } else { "" };
+        let loopback = if self.loopback { " --loopback" } else { "" };
+        format!(
+            "--binary={} --members={} --heartbeat-ms={} --election-ms={}{etcd}{loopback}",
+            self.binary.display(),
+            self.members,
+            self.heartbeat_ms,
+            self.election_ms
+        )
+    }
+
+    /// As root every member gets a network namespace, and one more may join. To be called before any thread starts.
+    pub fn ground(&self) -> chaos::cluster::Result<Ground> {
+        if self.loopback || !nix::unistd::geteuid().is_root() {
+            // Runs at the same time must not meet.
+            return Ok(Ground::loopback((std::process::id() % 20_000) as u16));
+        }
+        Ground::enter_own_namespace()?;
+        Ground::namespaces(self.members + 1)
+    }
+}
+
+/// Workloads by name; `all` for each.
+pub fn workloads(name: &str) -> Result<Vec<WorkloadKind>, String> {
+    match name {
+        "all" => Ok(WorkloadKind::ALL.iter().map(|(_, kind)| *kind).collect()),
+        name => Ok(vec![name.parse()?]),
+    }
+}
+
+/// Faults by name, of those that are known; `all` for each, `none` for none.
+pub fn faults(names: &[String], known: &[FaultKind]) -> Result<Vec<FaultKind>, String> {
+    match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["all"] => Ok(known.to_vec()),
+        ["none"] => Ok(Vec::new()),
+        names => names.iter().map(|name| name.parse()).collect(),
+    }
+}
+
+/// The names again, as [`faults`] takes them.
+pub fn names(faults: &[FaultKind]) -> String {
+    match faults {
+        [] => "none".to_owned(),
+        faults if faults == FaultKind::ALL || faults == chaos::sim::KNOWN => "all".to_owned(),
+        faults => faults.iter().map(FaultKind::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// Writes a file and the folders above it.
+pub fn write(path: &Path, content: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, content)
+}

@@ -1,0 +1,320 @@
+//! The clients' side of a run, the same against real members and simulated ones: drive, wait for the faults to be over,
+//! prove liveness, read everything once more, judge.
+//!
+//! Time is tokio's, so that a simulation's virtual clock rules here too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::Client;
+use parking_lot::Mutex;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkers::watch::{Log, Watch};
+use crate::checkers::{self, Verdict};
+use crate::cluster::Result;
+use crate::history::{Action, History, Nanos, Operation, Outcome, Process};
+use crate::plan::{Plan, Window};
+use crate::workloads::{Workload, WorkloadKind, classify, watch};
+
+/// An operation that takes longer has an unknown outcome, and its process goes on with a new connection.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// After healing, writes must succeed within this.
+const LIVENESS_BOUND: Duration = Duration::from_secs(10);
+/// A process whose connection broke waits so long before the next.
+const RECONNECT: Duration = Duration::from_millis(50);
+/// Pause between two rounds of the historian.
+const HISTORIAN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The cluster under test, as clients and the plan meet it.
+#[async_trait]
+pub trait Members: Send + Sync {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn name(&self, member: usize) -> String;
+
+    /// A client of one member only, so that what that member alone believes can be heard.
+    async fn client(&self, member: usize) -> Result<Client>;
+
+    /// A client of all members, or of one that works.
+    async fn any_client(&self) -> Result<Client>;
+
+    /// Carries out the plan, window by window; returns what was done once its duration is over.
+    async fn inflict(&self, plan: &Plan, clock: Clock) -> Result<Vec<Window>>;
+
+    /// Undoes whatever a fault left undone and waits until every member answers.
+    async fn heal(&self) -> Result<()>;
+}
+
+/// Time since the run began.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Clock(Instant::now())
+    }
+
+    pub fn now(self) -> Nanos {
+        Nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub async fn reach(self, at: Duration) {
+        tokio::time::sleep_until(self.0 + at).await;
+    }
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub plan: Plan,
+    pub processes: u32,
+    pub workload: WorkloadKind,
+    /// The longest pause of a process between operations.
+    pub pause_max: Duration,
+}
+
+/// What a run left to be reported.
+pub struct Outcomes {
+    pub plan: Plan,
+    pub history: History,
+    pub windows: Vec<Window>,
+    pub verdicts: Vec<(String, Verdict)>,
+    /// Seconds the checkers took.
+    pub judged_secs: f64,
+}
+
+impl Outcomes {
+    /// The run convicts nobody, and nothing was left unknown.
+    pub fn is_valid(&self) -> bool {
+        self.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Valid)
+    }
+}
+
+/// Shared by the processes of a run.
+struct Stage {
+    members: Arc<dyn Members>,
+    workload: Box<dyn Workload>,
+    clock: Clock,
+    operations: Mutex<Vec<Operation>>,
+    log: Mutex<Log>,
+    stop: CancellationToken,
+    pause_max: Duration,
+}
+
+/// Plays the script to its end. `Err` is a failure of the harness; a store that misbehaves is in the verdicts.
+pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes> {
+    let workload = script.workload.build();
+    workload.set_up(&mut members.any_client().await?).await?;
+    let stage = Arc::new(Stage {
+        members,
+        workload,
+        clock: Clock::start(),
+        operations: Mutex::default(),
+        log: Mutex::default(),
+        stop: CancellationToken::new(),
+        pause_max: script.pause_max,
+    });
+    let mut processes = JoinSet::new();
+    for number in 0..script.processes {
+        let rng = script.plan.seed.rng(100 + u64::from(number));
+        processes.spawn(stage.clone().process(Process(number), rng));
+    }
+    let watchers = stage.clone().watchers();
+    let historian = tokio::spawn(stage.clone().keep_history());
+    let windows = stage.members.inflict(&script.plan, stage.clock).await?;
+    stage.stop.cancel();
+    while processes.join_next().await.is_some() {}
+    stage.members.heal().await?;
+    let mut verdicts = vec![("liveness after healing".to_owned(), stage.liveness().await)];
+    stage.last_reads(script.processes).await;
+    verdicts.push(("members hold the same bytes".to_owned(), stage.judge_hashes().await));
+    let mut watches = Vec::new();
+    for watcher in watchers {
+        watches.extend(watcher.await.unwrap_or_default());
+    }
+    // It ended with the processes; a panic in it shows as an incomplete log below.
+    let _ = historian.await;
+    let mut operations = std::mem::take(&mut *stage.operations.lock());
+    operations.sort_by_key(|operation| operation.invoked);
+    let history = History { operations };
+    let began = std::time::Instant::now();
+    if stage.workload.watched().is_some() {
+        verdicts.push(("watches".to_owned(), stage.judge_watches(&watches).await?));
+    }
+    verdicts.extend(judge(stage.workload.as_ref(), &history));
+    let judged_secs = began.elapsed().as_secs_f64();
+    Ok(Outcomes { plan: script.plan, history, windows, verdicts, judged_secs })
+}
+
+/// The workload's own checkers, and the one that holds for every workload.
+pub fn judge(workload: &dyn Workload, history: &History) -> Vec<(String, Verdict)> {
+    let mut verdicts: Vec<(String, Verdict)> =
+        workload.judge(history).into_iter().map(|(name, verdict)| (name.to_owned(), verdict)).collect();
+    let revisions = checkers::revisions::check(history, workload.writes_alone());
+    verdicts.push(("revisions follow real time".to_owned(), revisions));
+    verdicts
+}
+
+impl Stage {
+    fn watchers(self: Arc<Self>) -> Vec<JoinHandle<Vec<Watch>>> {
+        let Some(prefix) = self.workload.watched() else { return Vec::new() };
+        let follow = |member| {
+            let stage = self.clone();
+            tokio::spawn(async move {
+                let (members, stop) = (stage.members.as_ref(), stage.stop.child_token());
+                watch::follow(members, member, prefix, stop).await
+            })
+        };
+        (0..self.members.len()).map(follow).collect()
+    }
+
+    /// Reads the log of what is watched as the run goes, so that it is known even where history is compacted. Compacts
+    /// itself, where the workload wants it, only what it has read.
+    async fn keep_history(self: Arc<Self>) {
+        let Some(prefix) = self.workload.watched() else { return };
+        while !self.stop.is_cancelled() {
+            let known = self.log.lock().keys().next_back().copied().unwrap_or(0);
+            match watch::read_log(self.members.as_ref(), prefix, known + 1).await {
+                Ok(more) => {
+                    let upto = more.keys().next_back().copied().unwrap_or(known);
+                    self.log.lock().extend(more);
+                    if let Some(keep) = self.workload.compacts()
+                        && upto > keep
+                        && let Ok(mut client) = self.members.any_client().await
+                    {
+                        // A refusal changes nothing: the next round asks again.
+                        let _ = client.compact(upto - keep, None).await;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the historian could not read"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(HISTORIAN_PAUSE) => {}
+            }
+        }
+    }
+
+    /// One client, bound to one member: what that member answers is what it is judged by.
+    async fn process(self: Arc<Self>, process: Process, mut rng: StdRng) {
+        let member = process.0 as usize % self.members.len();
+        let mut client = None;
+        while !self.stop.is_cancelled() {
+            if client.is_none() {
+                client = self.members.client(member).await.ok();
+            }
+            let Some(connected) = client.as_mut() else {
+                tokio::time::sleep(RECONNECT).await;
+                continue;
+            };
+            let action = self.workload.next(process, &mut rng);
+            if self.perform(process, connected, action).await.is_none() {
+                client = None;
+                tokio::time::sleep(RECONNECT).await;
+            }
+            let pause = self.pause_max.mul_f64(rng.random());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Carries out one operation and records it. `None` where the connection may not work any more.
+    async fn perform(&self, process: Process, client: &mut Client, action: Action) -> Option<()> {
+        let invoked = self.clock.now();
+        let applied = tokio::time::timeout(OPERATION_TIMEOUT, self.workload.apply(client, &action)).await;
+        let answered = matches!(applied, Ok(Ok(_)));
+        let outcome = match applied {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => classify(&action, &error),
+            Err(_) => Outcome::Unknown { error: "timed out".to_owned() },
+        };
+        if matches!(outcome, Outcome::Unknown { .. }) {
+            self.workload.lost_track();
+        }
+        let operation = Operation { process, invoked, completed: self.clock.now(), action, outcome };
+        self.workload.completed(&operation);
+        self.operations.lock().push(operation);
+        answered.then_some(())
+    }
+
+    /// Writes succeed at every member again.
+    async fn liveness(&self) -> Verdict {
+        for member in 0..self.members.len() {
+            let write = async {
+                loop {
+                    if let Ok(mut client) = self.members.client(member).await
+                        && client.put("liveness", member.to_string(), None).await.is_ok()
+                    {
+                        return;
+                    }
+                    tokio::time::sleep(RECONNECT).await;
+                }
+            };
+            if tokio::time::timeout(LIVENESS_BOUND, write).await.is_err() {
+                let why = format!(
+                    "no write through {} in {LIVENESS_BOUND:?} after healing",
+                    self.members.name(member)
+                );
+                return Verdict::Invalid { why, evidence: Vec::new() };
+            }
+        }
+        Verdict::Valid
+    }
+
+    /// Reads everything once at every member, as new processes.
+    async fn last_reads(&self, first_process: u32) {
+        tokio::time::sleep(self.workload.settle()).await;
+        for member in 0..self.members.len() {
+            let process = Process(first_process + member as u32);
+            let Ok(mut client) = self.members.client(member).await else { continue };
+            for action in self.workload.last_reads() {
+                self.perform(process, &mut client, action).await;
+            }
+        }
+    }
+
+    async fn judge_hashes(&self) -> Verdict {
+        match self.hashes().await {
+            Ok(hashes) if hashes.windows(2).all(|pair| pair[0].1 == pair[1].1) => Verdict::Valid,
+            Ok(hashes) => Verdict::Invalid {
+                why: "HashKV differs at one revision".to_owned(),
+                evidence: hashes.iter().map(|(name, hash)| format!("{name}: {hash:#010x}")).collect(),
+            },
+            Err(error) => Verdict::Unknown { why: error.to_string() },
+        }
+    }
+
+    /// Hash of every member's key space, at one revision.
+    async fn hashes(&self) -> Result<Vec<(String, u32)>> {
+        let probe = self.members.any_client().await?.get("hash-probe", None).await?;
+        let revision = probe.header().map_or(0, |header| header.revision());
+        let mut hashes = Vec::new();
+        for member in 0..self.members.len() {
+            let mut client = self.members.client(member).await?;
+            // The member may be a few entries behind; a linearizable read brings it up.
+            client.get("hash-probe", None).await?;
+            hashes.push((self.members.name(member), client.hash_kv(revision).await?.hash()));
+        }
+        Ok(hashes)
+    }
+
+    async fn judge_watches(&self, watches: &[Watch]) -> Result<Verdict> {
+        if watches.iter().all(|watch| watch.responses.iter().all(|response| response.events.is_empty())) {
+            return Ok(Verdict::Unknown { why: "no watcher was sent an event".to_owned() });
+        }
+        let mut log = std::mem::take(&mut *self.log.lock());
+        let known = log.keys().next_back().copied().unwrap_or(0);
+        let prefix = self.workload.watched().unwrap_or_default();
+        log.extend(watch::read_log(self.members.as_ref(), prefix, known + 1).await?);
+        Ok(checkers::watch::check(&log, watches))
+    }
+}
