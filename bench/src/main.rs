@@ -3,6 +3,8 @@
 //! Every benchmark drives both sides with the same client code, the same load and the same machine, one after the
 //! other. None of them is a test: nothing here fails because a machine is slow.
 
+mod apiserver;
+mod control_plane;
 mod dns;
 mod proxy;
 mod scheduler;
@@ -29,8 +31,12 @@ enum Command {
     Proxy(proxy::Options),
     /// The cluster's DNS server on one core.
     Dns(dns::Options),
+    /// kube-apiserver with etcd, and our API server with its embedded store.
+    Apiserver(apiserver::Options),
     /// The scheduler's core on upstream's scheduler_perf cases.
     Scheduler(scheduler::Options),
+    /// From creation through the API to binding: three upstream processes, and ours.
+    SchedulerE2e(scheduler::end_to_end::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,7 +44,13 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Store(options) => store::run(&options),
         Command::Proxy(options) => proxy::run(&options).map_err(|error| error as Box<dyn std::error::Error>),
+        Command::Apiserver(options) => {
+            apiserver::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
+        }
         Command::Dns(options) => dns::run(&options).map_err(|error| error as Box<dyn std::error::Error>),
+        Command::SchedulerE2e(options) => {
+            scheduler::end_to_end::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
+        }
         Command::Scheduler(options) => {
             scheduler::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
         }

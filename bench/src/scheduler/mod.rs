@@ -4,6 +4,7 @@
 //! state only.
 
 mod cases;
+pub mod end_to_end;
 mod measure;
 
 use std::fmt::Write as _;
@@ -17,23 +18,45 @@ pub struct Options {
     /// Also run SchedulingBasic at these numbers of nodes, to show how the cost of a pod grows.
     #[arg(long, value_delimiter = ',', default_value = "1000,5000,20000,100000")]
     pub sizes: Vec<usize>,
+    /// Run only the case at this place of the list, in this process.
+    #[arg(long, hide = true)]
+    pub case: Option<usize>,
 }
 
 /// Pods measured at each size.
 const PODS_PER_SIZE: usize = 10_000;
 
-/// Runs the cases and prints the table.
+/// Runs the cases and prints the table. Each case has a process of its own: memory that an earlier one has freed would
+/// hide what a later one takes.
 ///
 /// # Errors
-/// When the table cannot be printed.
+/// When a case's process fails, or the table cannot be printed.
 pub fn run(options: &Options) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     use std::io::Write;
-    let chosen = cases::all().into_iter().filter(|c| c.name.contains(&options.only));
-    let sizes = options.sizes.iter().map(|n| cases::basic(*n, PODS_PER_SIZE));
+    let mut chosen: Vec<_> = cases::all().into_iter().filter(|c| c.name.contains(&options.only)).collect();
+    chosen.extend(options.sizes.iter().map(|n| cases::basic(*n, PODS_PER_SIZE)));
     let mut out = std::io::stdout().lock();
+    if let Some(case) = options.case.and_then(|at| chosen.get(at)) {
+        writeln!(out, "{}", line(&measure::run(case)))?;
+        return Ok(());
+    }
     writeln!(out, "{}", header())?;
-    for case in chosen.chain(sizes) {
-        writeln!(out, "{}", line(&measure::run(&case)))?;
+    for (at, case) in chosen.iter().enumerate() {
+        let sizes: Vec<String> = options.sizes.iter().map(ToString::to_string).collect();
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .args([
+                "scheduler",
+                "--only",
+                &options.only,
+                "--sizes",
+                &sizes.join(","),
+                "--case",
+                &at.to_string(),
+            ])
+            .status()?;
+        if !status.success() {
+            return Err(format!("the process of {} ended with {status}", case.name).into());
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! etcd and our store beside each other: three members on loopback, disk syncs on, the same load generator.
 
-mod load;
+pub mod load;
 mod scenarios;
 
 use std::path::{Path, PathBuf};
