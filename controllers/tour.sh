@@ -153,12 +153,100 @@ tokens_are_filled() {
 Y
   until_is 'a token secret is filled' 10 'yes' bash -c "[ -n \"\$(kubectl -n $NS get secret token -o jsonpath='{.data.token}')\" ] && echo yes"
 }
+volumes_bind_and_are_released() {
+  kubectl create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"$NS-disk"},"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"storageClassName":"$NS-manual","hostPath":{"path":"/tmp/$NS"}}}
+Y
+  k create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"disk"},"spec":{"storageClassName":"$NS-manual","accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"500Mi"}}}}
+Y
+  until_is 'a claim finds its volume' 20 "Bound $NS-disk" field pvc disk '{.status.phase} {.spec.volumeName}'
+  until_is 'a bound volume is protected' 10 kubernetes.io/pv-protection field pv "$NS-disk" '{.metadata.finalizers[0]}'
+  k run reader --image=i --overrides='{"spec":{"volumes":[{"name":"d","persistentVolumeClaim":{"claimName":"disk"}}]}}' >/dev/null
+  until_is 'its pod runs' 20 Running field pod reader '{.status.phase}'
+  k delete pvc disk --wait=false >/dev/null; sleep 1
+  until_is 'a claim in use stays' 5 disk field pvc disk '{.metadata.name}'
+  k delete pod reader --wait=false >/dev/null
+  until_is 'and goes with its last pod' 30 0 count pvc disk
+  until_is 'its volume is released' 20 Released field pv "$NS-disk" '{.status.phase}'
+  kubectl delete pv "$NS-disk" >/dev/null
+}
+local_path_provisions() {
+  kubectl get storageclass local-path >/dev/null 2>&1 || { echo 'skipped local-path: no such class'; return; }
+  k create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"local"},"spec":{"storageClassName":"local-path","accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}
+Y
+  sleep 1
+  until_is 'a claim waits for its first pod' 10 Pending field pvc local '{.status.phase}'
+  k run writer --image=i --overrides='{"spec":{"volumes":[{"name":"d","persistentVolumeClaim":{"claimName":"local"}}]}}' >/dev/null
+  until_is 'a volume is made on the node of the pod' 40 Bound field pvc local '{.status.phase}'
+  until_is 'its pod runs' 40 Running field pod writer '{.status.phase}'
+  local pv node; pv=$(field pvc local '{.spec.volumeName}'); node=$(field pod writer '{.spec.nodeName}')
+  until_is 'and stays there' 10 "$node" field pv "$pv" '{.spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].values[0]}'
+  k delete pod writer --wait=false >/dev/null; k delete pvc local --wait=false >/dev/null
+  until_is 'a released volume is removed from its node' 60 '' kubectl get pv "$pv" --ignore-not-found -o name
+}
+pods_get_volumes_of_their_own() {
+  k create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"Pod","metadata":{"name":"own"},"spec":{"containers":[{"name":"c","image":"i"}],"volumes":[{"name":"d","ephemeral":{"volumeClaimTemplate":{"spec":{"storageClassName":"none","accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}}}]}}
+Y
+  until_is 'a pod gets a claim of its own' 10 own field pvc own-d '{.metadata.ownerReferences[0].name}'
+  k delete pod own --wait=false >/dev/null
+  until_is 'which goes with it' 30 0 count pvc own-d
+}
+balancers_get_addresses() {
+  k create service loadbalancer lb --tcp=8099:80 >/dev/null
+  local address; address=$(kubectl get nodes -o 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
+  [ -n "$address" ] || { echo 'skipped load balancers: the nodes have no addresses'; return; }
+  until_is 'a load balancer gets the addresses of the nodes' 15 yes bash -c "kubectl -n $NS get service lb -o jsonpath='{.status.loadBalancer.ingress[*].ip}' | grep -qw '$address' && echo yes"
+  k delete service lb >/dev/null
+}
+endpoints_are_mirrored() {
+  k create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"Service","metadata":{"name":"outside"},"spec":{"ports":[{"port":80}]}}
+Y
+  k create -f - >/dev/null 2>&1 <<Y
+{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"outside"},"subsets":[{"addresses":[{"ip":"192.0.2.7"}],"ports":[{"port":80}]}]}
+Y
+  until_is 'endpoints written by hand are mirrored' 15 192.0.2.7 bash -c "kubectl -n $NS get endpointslices -l kubernetes.io/service-name=outside -o jsonpath='{.items[*].endpoints[*].addresses[0]}'"
+}
+certificates_are_signed() {
+  local dir; dir=$(mktemp -d)
+  openssl req -new -newkey rsa:2048 -nodes -keyout "$dir/key" -out "$dir/csr" -subj "/CN=$NS-user" 2>/dev/null
+  kubectl create -f - >/dev/null <<Y
+{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","metadata":{"name":"$NS-user"},"spec":{"signerName":"kubernetes.io/kube-apiserver-client","usages":["client auth"],"request":"$(base64 -w0 <"$dir/csr")"}}
+Y
+  kubectl certificate approve "$NS-user" >/dev/null
+  until_is 'an approved certificate is signed' 15 yes bash -c "[ -n \"\$(kubectl get csr $NS-user -o jsonpath='{.status.certificate}')\" ] && echo yes"
+  kubectl delete csr "$NS-user" >/dev/null; rm -rf "$dir"
+}
+bootstrap_tokens_expire() {
+  kubectl -n kube-system create -f - >/dev/null <<Y
+{"apiVersion":"v1","kind":"Secret","type":"bootstrap.kubernetes.io/token","metadata":{"name":"bootstrap-token-tour00"},"stringData":{"token-id":"tour00","token-secret":"0123456789abcdef","usage-bootstrap-signing":"true","expiration":"$(date -u -d '+3 seconds' +%Y-%m-%dT%H:%M:%SZ)"}}
+Y
+  until_is 'a bootstrap token goes when its time is over' 20 '' kubectl -n kube-system get secret bootstrap-token-tour00 --ignore-not-found -o name
+}
+dead_nodes_lose_their_pods() {
+  [ -n "${TOUR_SILENCE:-}" ] || { echo 'skipped dead nodes: TOUR_SILENCE names no folder that silences nodes'; return; }
+  k create -f - >/dev/null <<Y
+{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"moves"},"spec":{"replicas":1,"selector":{"matchLabels":{"app":"moves"}},"template":{"metadata":{"labels":{"app":"moves"}},"spec":{"containers":[{"name":"c","image":"i"}],"tolerations":[{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":2}]}}}}
+Y
+  until_is 'a deployment runs' 20 1 field deployment moves '{.status.availableReplicas}'
+  local node; node=$(k get pods -l app=moves -o 'jsonpath={.items[0].spec.nodeName}')
+  touch "$TOUR_SILENCE/dead-$node"
+  until_is 'a silent node is tainted' 90 yes bash -c "kubectl get node $node -o jsonpath='{.spec.taints[*].key}' | grep -q unreachable && echo yes"
+  until_is 'its pods are replaced elsewhere' 60 yes bash -c "kubectl -n $NS get pods -l app=moves -o jsonpath='{range .items[*]}{.spec.nodeName} {.status.phase} {end}' | tr ' ' '\n' | grep -v '^$node\$' | grep -q '^[a-z].*[0-9]' && echo yes"
+  rm -f "$TOUR_SILENCE/dead-$node"
+  until_is 'a node that speaks again is taken back' 60 '' bash -c "kubectl get node $node -o jsonpath='{.spec.taints[*].key}' | grep -o unreachable"
+}
 namespace_goes() {
   kubectl delete namespace "$NS" --wait=false >/dev/null
   until_is 'a namespace goes with all it holds' 60 '' kubectl get namespace "$NS" --ignore-not-found -o name
 }
 steps="namespace_gets_its_own deployment_rolls service_finds_pods replica_sets_adopt jobs_finish stateful_sets_keep_order
   daemon_sets_cover_nodes quotas_count budgets_allow roles_aggregate tokens_are_filled cron_jobs_tick
+  volumes_bind_and_are_released local_path_provisions pods_get_volumes_of_their_own balancers_get_addresses
+  endpoints_are_mirrored certificates_are_signed bootstrap_tokens_expire dead_nodes_lose_their_pods
   owners_take_dependents_along custom_owners_count namespace_goes"
 for step in ${@:-$steps}; do "$step"; done
 echo "$kept kept, $failed broken"

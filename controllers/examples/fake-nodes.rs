@@ -2,7 +2,7 @@
 //! (round robin, unless a scheduler is to do it), runs them at once and lets deleted ones go.
 //!
 //! `fake-nodes <kubeconfig> <nodes> [--no-bind]`. Pods with label `fake/exit` end with that exit code after a moment;
-//! so do pods of jobs, with 0. `touch /tmp/controllers/dead-<node>` silences a node.
+//! so do pods of jobs, with 0. `touch $TOUR_SILENCE/dead-<node>` silences a node.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,19 +66,35 @@ async fn make_node(client: &Client, name: &str) -> Result<(), AnyError> {
     // It may be there from an earlier run.
     let _ = api.create(&PostParams::default(), &node).await;
     let now = jiff::Timestamp::now();
+    let last = name.rsplit('-').next().and_then(|number| number.parse::<u32>().ok()).unwrap_or(0) % 250 + 1;
+    let addresses = json!([{"type": "InternalIP", "address": format!("198.51.100.{last}")}]);
     let capacity = json!({"cpu": "64", "memory": "256Gi", "pods": "2000"});
-    let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "conditions": [
+    let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "addresses": addresses, "conditions": [
         {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "fake", "lastHeartbeatTime": now, "lastTransitionTime": now}]}});
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }
 
+/// Whether somebody wants this node to be dead.
+fn is_silenced(node: &str) -> bool {
+    let folder = std::env::var_os("TOUR_SILENCE");
+    folder.is_some_and(|folder| Path::new(&folder).join(format!("dead-{node}")).exists())
+}
+
 async fn renew_all(client: Client, count: usize) {
+    let mut silent = std::collections::BTreeSet::new();
     loop {
         for number in 0..count {
             let name = format!("fake-{number}");
-            if Path::new(&format!("/tmp/controllers/dead-{name}")).exists() {
+            if is_silenced(&name) {
+                silent.insert(name);
                 continue;
+            }
+            // Back again: it says so itself, as an agent would.
+            if silent.remove(&name)
+                && let Err(error) = make_node(&client, &name).await
+            {
+                eprintln!("status of {name}: {error}");
             }
             let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": name, "namespace": "kube-node-lease"},
@@ -117,8 +133,8 @@ async fn serve(
         }
         return Ok(());
     }
-    if Path::new(&format!("/tmp/controllers/dead-{node}")).exists() {
-        return Ok(());
+    while is_silenced(&node) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     if pod.metadata.deletion_timestamp.is_some() {
         let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
@@ -155,6 +171,10 @@ fn wanted_node(pod: &Pod) -> Option<String> {
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {
+    // Pods that remove or empty a volume's directory.
+    if pod.annotations().contains_key("quarterdeck.dev/works-for") {
+        return Some(0);
+    }
     let labels: &BTreeMap<String, String> = pod.metadata.labels.as_ref()?;
     let named = labels.get("fake/exit").and_then(|text| text.parse().ok());
     named.or_else(|| labels.contains_key("batch.kubernetes.io/job-name").then_some(0))

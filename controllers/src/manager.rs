@@ -249,6 +249,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_kind_that_is_not_served_holds_nothing_else_back() {
+        let mut model = Model::default();
+        model.now = crate::testing::now();
+        model.unserved = vec!["validatingadmissionpolicies"];
+        let policy = json!({"kind": "ValidatingAdmissionPolicy", "metadata": {"name": "p"}});
+        model.apply(policy);
+        model.apply(json!({"kind": "Namespace", "metadata": {"name": "first"}}));
+        let model = Arc::new(Mutex::new(model));
+        let clients = Clients { process: client(model.clone()), anonymous: None };
+        let stop = CancellationToken::new();
+        let names = options(&["serviceaccount", "validatingadmissionpolicy-status-controller"]);
+        let running = tokio::spawn(run(clients, names, Arc::new(Silent), stop.clone()));
+        eventually("the other kinds are served", || {
+            model.lock().get("ServiceAccount", "first", "default").is_some()
+        })
+        .await;
+        let observed = || {
+            let policy = model.lock().get("ValidatingAdmissionPolicy", "", "p");
+            policy.is_some_and(|policy| !policy["status"]["observedGeneration"].is_null())
+        };
+        assert!(!observed());
+        model.lock().unserved.clear();
+        eventually("the kind is back, and so is its loop", observed).await;
+        model.lock().unserved = vec!["validatingadmissionpolicies"];
+        model.lock().apply(json!({"kind": "Namespace", "metadata": {"name": "second"}}));
+        eventually("what remains goes on", || {
+            model.lock().get("ServiceAccount", "second", "default").is_some()
+        })
+        .await;
+        stop.cancel();
+        assert!(running.await.expect("no panic").is_ok());
+    }
+
+    #[tokio::test]
     async fn settings_that_cannot_work_are_refused() {
         let clients = || Clients { process: client(Arc::default()), anonymous: None };
         let wrong = run(clients(), options(&["nosuch"]), Arc::new(Silent), CancellationToken::new()).await;

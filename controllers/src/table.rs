@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(queues.len(), TABLE.len(), "each loop has a queue of its own in the metrics");
         let nameless: Vec<_> =
             TABLE.iter().filter(|row| row.account.is_empty()).map(|row| row.name).collect();
-        assert_eq!(nameless, ["serviceaccount-token-controller", "local-path-provisioner-controller"]);
+        assert_eq!(nameless, ["serviceaccount-token-controller"]);
     }
 
     #[test]

@@ -96,6 +96,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_delays_or_obeys_the_new_time() {
+        let objects = [job(json!(60))];
+        let at = |now: &str| {
+            let now = now.parse().expect("a time");
+            Case { now, ..Case::new(super::build, &objects) }.plan("ns/j")
+        };
+        let back = at("2026-06-01T11:00:00Z");
+        assert_eq!((back.actions().count(), back.again_after.map(|left| left.as_secs())), (0, Some(3660)));
+        assert_eq!(at("2026-06-01T13:00:00Z").asks.len(), 1, "the API server is asked before anything goes");
+    }
+
+    #[test]
     fn expired_jobs_go_whatever_dies() {
         let scenario = Scenario::new(&[super::build], &[job(json!(60))]);
         let mut world = World::start(&scenario, None, false);

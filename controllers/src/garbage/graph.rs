@@ -135,11 +135,23 @@ impl Graph {
         self.dependents.get(uid).is_some_and(|set| !set.is_empty())
     }
 
-    /// Whether `dependent`, itself waiting for its dependents, depends on `owner` and `owner` on it.
+    /// Whether `dependent` blocks `owner`, both wait for their dependents, and `owner` in turn depends on `dependent`,
+    /// directly or by way of others that wait too: then nobody would ever be the first to go.
     pub fn is_circular(&self, dependent: &Node, owner: &Node) -> bool {
-        dependent.waits()
-            && dependent.blocks(&owner.uid)
-            && owner.owners.iter().any(|up| up.uid == dependent.uid)
+        if !dependent.waits() || !dependent.blocks(&owner.uid) {
+            return false;
+        }
+        let (mut seen, mut next) = (FxHashSet::default(), vec![owner]);
+        while let Some(node) = next.pop() {
+            for up in node.owners.iter() {
+                if up.uid == dependent.uid {
+                    return true;
+                }
+                let waiting = self.get(&up.uid).filter(|above| above.waits());
+                next.extend(waiting.filter(|above| seen.insert(above.uid.to_string())));
+            }
+        }
+        false
     }
 
     /// Whether an object with this uid is known to have existed and to be gone.

@@ -134,6 +134,20 @@ fn foreground() {
 }
 
 #[test]
+fn circles_of_owners_are_broken() {
+    for (name, refs) in
+        [("two", vec![("a", "b"), ("b", "a")]), ("three", vec![("a", "c"), ("b", "a"), ("c", "b")])]
+    {
+        let objects: Vec<Value> =
+            refs.iter().map(|(from, to)| owned("ConfigMap", from, &[("ConfigMap", to)])).collect();
+        let mut scenario = Scenario::new(&[build], &objects);
+        scenario.steps = vec![|model| model.remove("ConfigMap", "ns", "a", Some(Propagation::Foreground))];
+        assert_eq!(left(&scenario), Vec::<String>::new(), "a circle of {name}");
+        check_crashes(&scenario);
+    }
+}
+
+#[test]
 fn orphaning() {
     let scenario = scenario(|model| model.remove("ReplicaSet", "ns", "r", Some(Propagation::Orphan)));
     assert_eq!(left(&scenario), ["other", "d", "p1", "p2"]);

@@ -63,6 +63,19 @@ fn silence_becomes_taints() {
 }
 
 #[test]
+fn a_jumping_clock_hastens_no_verdict() {
+    let early = scenario(20);
+    for to in ["2026-06-02T12:00:00Z", "2026-05-31T12:00:00Z"] {
+        let mut world = World::start(&early, None, false);
+        world.run().jump(to.parse().expect("a time"));
+        world.run();
+        for node in ["alive", "dead"] {
+            assert_eq!(taints(&world, node), Vec::<String>::new(), "{node} after a jump to {to}");
+        }
+    }
+}
+
+#[test]
 fn crashes() {
     check_crashes(&scenario(200));
 }

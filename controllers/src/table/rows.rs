@@ -168,8 +168,9 @@ pub const TABLE: &[Row] = &[
         .account("ephemeral-volume-controller")
         .queue("ephemeral_volume")
         .reporter("ephemeral_volume"),
-    // No account of that name exists upstream: it works with the process' own rights.
+    // Not upstream's: our API server has a role for its account, others must be given one.
     row("local-path-provisioner-controller", "local-path-provisioner", crate::volumes::local_path::build)
+        .account("local-path-provisioner")
         .queue("local_path")
         .reporter("quarterdeck.dev/local-path"),
     row("volumeattributesclass-protection-controller", "", crate::volumes::attributes_class::build)

@@ -1,12 +1,13 @@
-//! The test every controller must pass: it is killed before and after each of its writes in turn and started again,
-//! with prompt and with lagging caches; the end is always the same and nothing was created twice.
+//! The test every controller must pass. It is killed before and after each of its writes in turn and started again,
+//! with prompt and with lagging caches: the end is always the same and nothing was created twice. Another client
+//! changes the object of each write in turn just before it: the same. Another client deletes it: things settle.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::model::Model;
-use super::world::{Crash, Scenario, World};
+use super::world::{Crash, MEDDLED, Meddling, Scenario, World};
 
 /// What a run left behind.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +32,18 @@ pub fn check_crashes(scenario: &Scenario) -> usize {
             }
         }
     }
+    for number in 0..writes {
+        let end = end_of(World::beside(scenario, Meddling::Changes(number)).run());
+        assert_eq!(end, expected, "somebody changed the object of write {number}");
+    }
+    // The steps of a scenario rely on what the steps before them left.
+    let first = Scenario { steps: Vec::new(), ..scenario.clone() };
+    let mut quiet = World::start(&first, None, false);
+    quiet.run();
+    for number in 0..quiet.writes() {
+        // Panics when it never settles.
+        World::beside(&first, Meddling::Deletes(number)).run();
+    }
     writes
 }
 
@@ -49,6 +62,17 @@ fn normal_form(object: &Value, model: &Model) -> String {
         for field in ["uid", "resourceVersion", "creationTimestamp", "generation"] {
             meta.remove(field);
         }
+    }
+    if let Value::Object(annotations) = &mut object["metadata"]["annotations"] {
+        annotations.remove(MEDDLED);
+        if annotations.is_empty() {
+            object["metadata"]["annotations"] = Value::Null;
+        }
+    }
+    if object["metadata"]["annotations"].is_null()
+        && let Value::Object(meta) = &mut object["metadata"]
+    {
+        meta.remove("annotations");
     }
     let text = scrub(&object);
     names.iter().fold(text, |text, (name, prefix)| text.replace(name.as_str(), &format!("{prefix}*")))

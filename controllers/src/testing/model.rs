@@ -55,6 +55,8 @@ pub struct Model {
     pub created: BTreeMap<String, usize>,
     /// The wall clock.
     pub now: Timestamp,
+    /// Plurals that are not served.
+    pub unserved: Vec<&'static str>,
 }
 
 fn failure(code: u16, reason: &str, message: String) -> Failure {

@@ -41,6 +41,9 @@ fn json_answer(status: StatusCode, body: &Value) -> Answer {
 async fn answer(model: &Arc<Mutex<Model>>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
     let (path, query) = (parts.uri.path().to_string(), parts.uri.query().unwrap_or("").to_string());
+    if model.lock().unserved.iter().any(|plural| path.ends_with(plural)) {
+        return failed(404, "NotFound", "the server could not find the requested resource");
+    }
     if parts.method == Method::GET {
         return if query.contains("watch=true") {
             watch(model.clone(), &path, &query)
@@ -109,11 +112,13 @@ fn write(model: &Arc<Mutex<Model>>, method: &Method, path: &str, body: Value) ->
     let space = space
         .filter(|_| path.contains(&format!("/{}", gvr.plural)) && gvr.plural != "namespaces")
         .unwrap_or("");
-    let name = path.rsplit('/').next().filter(|last| *last != gvr.plural).unwrap_or("");
+    let subresource = if path.ends_with("/status") { "status" } else { "" };
+    let object = path.strip_suffix("/status").unwrap_or(path);
+    let name = object.rsplit('/').next().filter(|last| *last != gvr.plural).unwrap_or("");
     let verb = match *method {
         Method::POST => Verb::Create { body, subresource: "" },
-        Method::PUT => Verb::Update { body, subresource: "" },
-        Method::PATCH => Verb::Patch { body, kind: PatchKind::Merge, subresource: "" },
+        Method::PUT => Verb::Update { body, subresource },
+        Method::PATCH => Verb::Patch { body, kind: PatchKind::Merge, subresource },
         _ => Verb::Delete { uid: None, resource_version: None, propagation: None, grace_secs: None },
     };
     match model.lock().write(&Action::on(&gvr, space, name, verb)) {

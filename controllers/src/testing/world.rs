@@ -32,12 +32,41 @@ pub enum Crash {
     After(usize),
 }
 
+/// What another client does to the object of write number n, just before that write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meddling {
+    /// Changes it in a way that means nothing here.
+    Changes(usize),
+    /// Deletes it.
+    Deletes(usize),
+}
+
+/// The annotation that a meddling client leaves.
+pub const MEDDLED: &str = "somebody.example/was-here";
+
+impl Meddling {
+    fn play(self, number: usize, action: &Action, model: &mut Model) {
+        let (kind, space, name) = (action.gvr.kind.as_ref(), &action.namespace, &action.name);
+        let is_there = kinds::gvr_of(kind).is_some() && model.get(kind, space, name).is_some();
+        match self {
+            Self::Changes(at) if at == number && is_there => {
+                model.edit(kind, space, name, |object| {
+                    object["metadata"]["annotations"][MEDDLED] = "yes".into()
+                });
+            }
+            Self::Deletes(at) if at == number && is_there => model.remove(kind, space, name, None),
+            _ => {}
+        }
+    }
+}
+
 /// The API server's side: the model, how many writes it saw, and whether the process is dead.
 pub struct Shared {
     /// The state.
     pub model: Mutex<Model>,
     writes: Mutex<usize>,
     crash: Mutex<Option<Crash>>,
+    meddling: Option<Meddling>,
     dead: Mutex<bool>,
     /// Events recorded, as `reason: message`.
     pub notes: Mutex<Vec<String>>,
@@ -58,6 +87,9 @@ impl Api for Shared {
         if crash == Some(Crash::Before(number)) {
             *self.dead.lock() = true;
             return Err(down());
+        }
+        if let Some(meddling) = self.meddling {
+            meddling.play(number, action, &mut self.model.lock());
         }
         let outcome = self.model.lock().write(action);
         if crash == Some(Crash::After(number)) {
@@ -110,6 +142,7 @@ fn discovery() -> Discovery {
 pub type Surroundings = fn(&mut Model) -> bool;
 
 /// What runs.
+#[derive(Clone)]
 pub struct Scenario {
     /// The controllers.
     pub builds: Vec<Build>,
@@ -158,6 +191,20 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// Starts the controllers. With `lagging`, caches see changes only once no key is ready any more.
     pub fn start(scenario: &'a Scenario, crash: Option<Crash>, lagging: bool) -> Self {
+        Self::begin(scenario, crash, None, lagging)
+    }
+
+    /// Starts the controllers beside another client.
+    pub fn beside(scenario: &'a Scenario, meddling: Meddling) -> Self {
+        Self::begin(scenario, None, Some(meddling), false)
+    }
+
+    fn begin(
+        scenario: &'a Scenario,
+        crash: Option<Crash>,
+        meddling: Option<Meddling>,
+        lagging: bool,
+    ) -> Self {
         let mut model = Model::default();
         model.now = super::now();
         for object in &scenario.objects {
@@ -168,6 +215,7 @@ impl<'a> World<'a> {
             model: Mutex::new(model),
             writes: Mutex::new(0),
             crash: Mutex::new(crash),
+            meddling,
             dead: Mutex::new(false),
             notes: Mutex::default(),
             extra: Mutex::new(scenario.extra.clone()),
@@ -260,6 +308,12 @@ impl<'a> World<'a> {
             }
         }
         !fresh.is_empty()
+    }
+
+    /// Sets the wall clock alone, forward or back.
+    pub fn jump(&mut self, to: jiff::Timestamp) {
+        self.clock.jump_wall(to);
+        self.shared.model.lock().now = to;
     }
 
     /// Writes so far.

@@ -167,24 +167,30 @@ fn a_volume_is_released_only_when_the_server_says_so() {
     assert_eq!(answer(Answer::Json(std::sync::Arc::new(live))), "");
 }
 
-#[test]
-fn binding_and_releasing_whatever_dies() {
-    let second = with(claim(json!({})), json!({"metadata": {"name": "d", "uid": "w"}}));
-    let mut scenario =
-        Scenario::new(&[build], &[claim(json!({})), second, volume(json!({"status": {"phase": ""}}))]);
+/// A claim `c` and a new volume; then the claim is deleted.
+fn bound_and_released() -> Scenario {
+    let mut scenario = Scenario::new(&[build], &[claim(json!({})), volume(json!({"status": {"phase": ""}}))]);
     scenario.horizon = std::time::Duration::from_secs(5);
     scenario.steps = vec![|model| {
         let bound = model.all("PersistentVolume")[0]["spec"]["claimRef"]["name"].clone();
         model.remove("PersistentVolumeClaim", "ns", bound.as_str().unwrap_or(""), None);
     }];
+    scenario
+}
+
+#[test]
+fn binding_and_releasing_whatever_dies() {
+    assert_eq!(check_crashes(&bound_and_released()), 6);
+}
+
+#[test]
+fn one_volume_is_bound_to_one_claim() {
+    let mut scenario = bound_and_released();
+    scenario.objects.push(with(claim(json!({})), json!({"metadata": {"name": "d", "uid": "w"}})));
     let mut world = World::start(&scenario, None, false);
-    world.run();
-    {
-        let model = world.shared.model.lock();
-        assert_eq!(model.all("PersistentVolume")[0]["status"]["phase"], "Released");
-        assert_eq!(model.all("PersistentVolumeClaim").len(), 1, "and the other claim still waits");
-    }
-    check_crashes(&scenario);
+    let model = world.run().shared.model.lock();
+    assert_eq!(model.all("PersistentVolume")[0]["status"]["phase"], "Released");
+    assert_eq!(model.all("PersistentVolumeClaim").len(), 1, "the other claim still waits");
 }
 
 #[test]
