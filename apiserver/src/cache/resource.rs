@@ -4,7 +4,7 @@
 //! transaction on one resource.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ use crate::storage::StoreError;
 
 /// How long a read waits for the cache to reach the revision it asked for (upstream: three seconds).
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
+/// From this many watches of one resource on, sends are bundled.
+const CROWD_LEN: usize = 100;
 /// How long a request waits for the first load of a resource.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -113,6 +115,8 @@ pub struct ResourceCache {
     watchers: Mutex<Watchers>,
     changes: AtomicU64,
     pub counters: Counters,
+    /// Open watches, readable without a lock.
+    watches: AtomicUsize,
     this: Weak<Self>,
 }
 
@@ -129,6 +133,7 @@ impl ResourceCache {
             loaded_revision: AtomicI64::new(0),
             changes: AtomicU64::new(0),
             counters: Counters::default(),
+            watches: AtomicUsize::new(0),
             this: this.clone(),
         })
     }
@@ -257,12 +262,20 @@ impl ResourceCache {
             }
         };
         let id = watchers.add(filter.clone(), queue.clone(), state.revision);
+        self.watches.store(watchers.len(), Ordering::Relaxed);
         let revision = floor.max(state.revision);
         Ok(WatchStart { initial, revision, watcher: Watcher::new(filter, queue, self.this.clone(), id) })
     }
 
     pub(super) fn remove_watcher(&self, id: usize, filter: &Filter) {
-        self.watchers.lock().remove(id, filter);
+        let mut watchers = self.watchers.lock();
+        watchers.remove(id, filter);
+        self.watches.store(watchers.len(), Ordering::Relaxed);
+    }
+
+    /// Whether very many watches are open.
+    pub fn is_crowded(&self) -> bool {
+        self.watches.load(Ordering::Relaxed) >= CROWD_LEN
     }
 
     /// How many watches are open.

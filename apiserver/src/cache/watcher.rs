@@ -114,6 +114,11 @@ impl Watcher {
         std::future::poll_fn(|cx| self.poll_batch(cx, out, max)).await
     }
 
+    /// Whether so many watch the resource that the cost of each send matters.
+    pub fn is_crowded(&self) -> bool {
+        self.cache.upgrade().is_some_and(|cache| cache.is_crowded())
+    }
+
     /// A revision such that every event at or below it has been handed out, or `None` while events are waiting.
     pub fn bookmark(&self) -> Option<i64> {
         let revision = self.cache.upgrade()?.revision();

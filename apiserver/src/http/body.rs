@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
@@ -10,6 +11,8 @@ use futures::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
+
+use crate::cache::Entry;
 
 /// Any answer body.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -33,10 +36,34 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
 }
 
+/// A part of an answer: bytes, or what is left of an object's JSON from some place on. Objects are not touched before
+/// they are sent: a list has tens of thousands.
+#[derive(Debug)]
+enum Piece {
+    Bytes(Bytes),
+    Json(Arc<Entry>, usize),
+}
+
+impl Piece {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Json(entry, from) => &entry.json[*from..],
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Json(entry, from) => entry.json.slice(from..),
+        }
+    }
+}
+
 /// Shared pieces of one answer, in order.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    pieces: Vec<Bytes>,
+    pieces: Vec<Piece>,
     len: usize,
 }
 
@@ -48,7 +75,13 @@ impl Pieces {
     pub fn push(&mut self, piece: impl Into<Bytes>) {
         let piece = piece.into();
         self.len += piece.len();
-        self.pieces.push(piece);
+        self.pieces.push(Piece::Bytes(piece));
+    }
+
+    /// The object's JSON from `from` on.
+    pub fn push_json(&mut self, entry: Arc<Entry>, from: usize) {
+        self.len += entry.json.len() - from;
+        self.pieces.push(Piece::Json(entry, from));
     }
 
     /// Bytes of the whole answer.
@@ -63,7 +96,7 @@ impl Pieces {
     /// Everything in one buffer.
     pub fn concat(self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.len);
-        self.pieces.iter().for_each(|p| out.extend_from_slice(p));
+        self.pieces.iter().for_each(|p| out.extend_from_slice(p.as_slice()));
         out.freeze()
     }
 
@@ -72,13 +105,13 @@ impl Pieces {
         let mut pieces = self.pieces.into_iter().peekable();
         std::iter::from_fn(move || {
             let first = pieces.next()?;
-            if first.len() >= CHUNK_LEN || pieces.peek().is_none() {
-                return Some(first);
+            if first.as_slice().len() >= CHUNK_LEN || pieces.peek().is_none() {
+                return Some(first.into_bytes());
             }
-            let mut out = BytesMut::with_capacity(CHUNK_LEN + first.len());
-            out.extend_from_slice(&first);
-            while let Some(next) = pieces.next_if(|p| out.len() + p.len() <= CHUNK_LEN) {
-                out.extend_from_slice(&next);
+            let mut out = BytesMut::with_capacity(CHUNK_LEN);
+            out.extend_from_slice(first.as_slice());
+            while let Some(next) = pieces.next_if(|p| out.len() + p.as_slice().len() <= CHUNK_LEN) {
+                out.extend_from_slice(next.as_slice());
             }
             Some(out.freeze())
         })

@@ -158,13 +158,13 @@ impl Api {
     async fn list(&self, request: &ResourceRequest<'_>) -> Result<Response<Body>, StatusError> {
         let options = ListOptions::from_query(request.query)?;
         let listed = self.registry.list(request.kind, &request.filter()?, &options).await?;
-        self.list_answer(request, &listed)
+        self.list_answer(request, listed)
     }
 
     fn list_answer(
         &self,
         request: &ResourceRequest<'_>,
-        listed: &Listed,
+        listed: Listed,
     ) -> Result<Response<Body>, StatusError> {
         let form = request.form()?;
         let pieces = encode::list(request.kind, listed, form, request.include()?)?;
@@ -262,6 +262,6 @@ impl Api {
         let filter = request.filter()?;
         let entries = self.registry.delete_collection(request.ctx, request.kind, &filter, &options).await?;
         let revision = self.registry.hub.revision();
-        self.list_answer(request, &Listed { entries, revision, ..Listed::default() })
+        self.list_answer(request, Listed { entries, revision, ..Listed::default() })
     }
 }

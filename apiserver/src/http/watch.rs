@@ -28,6 +28,10 @@ const BATCH_LEN_MAX: usize = 512;
 /// Small events are sent together up to this size: one TLS record instead of many.
 const COALESCE_LEN: usize = 16 * 1024;
 
+/// Where very many watch one resource, events that follow each other this closely go to a client together: what a send
+/// costs would otherwise leave no time for the writes that make the events. The first after a pause goes at once.
+const LINGER: Duration = Duration::from_millis(10);
+
 /// What a watch request asks for besides its filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchOptions {
@@ -118,6 +122,8 @@ struct WatchBody {
     /// Kept over all waits: setting a timer anew for every event costs as much as sending the event.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     bookmarks: tokio::time::Interval,
+    /// When events were last taken to be sent.
+    sent_at: Instant,
     counters: WatchCounters,
 }
 
@@ -145,8 +151,17 @@ pub fn stream(
         }
     });
     let revision = start.revision;
-    let state =
-        WatchBody { encoder, watcher: start.watcher, phase, revision, options, end, bookmarks, counters };
+    let state = WatchBody {
+        encoder,
+        watcher: start.watcher,
+        phase,
+        revision,
+        options,
+        end,
+        bookmarks,
+        sent_at: Instant::now(),
+        counters,
+    };
     futures::stream::unfold(state, |mut state| async move {
         loop {
             let bytes = state.step().await?;
@@ -184,8 +199,20 @@ impl WatchBody {
                 self.phase = Phase::Live;
                 Some(self.encode(&items))
             }
-            Phase::Live => self.live().await,
+            Phase::Live => {
+                self.linger().await;
+                self.live().await
+            }
             Phase::Ended => None,
+        }
+    }
+
+    /// Lets events gather, once a send has just been made.
+    async fn linger(&mut self) {
+        if self.watcher.is_crowded()
+            && let Some(rest) = LINGER.checked_sub(self.sent_at.elapsed())
+        {
+            tokio::time::sleep(rest).await;
         }
     }
 
@@ -194,7 +221,10 @@ impl WatchBody {
         tokio::select! {
             biased;
             result = self.watcher.next_batch(&mut items, BATCH_LEN_MAX) => match result {
-                Ok(()) => Some(self.encode(&items)),
+                Ok(()) => {
+                    self.sent_at = Instant::now();
+                    Some(self.encode(&items))
+                }
                 // The client lists again, or resumes from the revision it has seen.
                 Err(_) => None,
             },
