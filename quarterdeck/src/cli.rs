@@ -78,6 +78,20 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether the role runs in this process alone.
+    pub fn starts_no_children(&self) -> bool {
+        matches!(
+            self,
+            Command::Server(_)
+                | Command::Store(_)
+                | Command::Apiserver(_)
+                | Command::Scheduler(_)
+                | Command::ControllerManager(_)
+        )
+    }
+}
+
 /// Parses, or prints help or a usage error and ends the process as clap does.
 pub fn parse(args: Vec<OsString>) -> Cli {
     Cli::parse_from(args)

@@ -7,6 +7,7 @@ mod agent;
 mod cli;
 mod config_file;
 mod failure;
+mod footprint;
 mod https;
 mod kubeconfig;
 mod logging;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     };
     let cli = cli::parse(args);
     logging::start(cli.log_format, &cli.log_level);
+    if cli.command.starts_no_children() {
+        footprint::keep_small();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
