@@ -18,7 +18,10 @@ use crate::{
     config::Config,
     error::Error,
     machine::Records,
-    member::{identity::Identity, layout::Layout},
+    member::{
+        identity::{self, Identity},
+        layout::Layout,
+    },
     mvcc::{
         history::Version,
         keys::{Position, lease_key_row, version_row},
@@ -84,6 +87,9 @@ pub fn restore(options: &RestoreOptions) -> Result<Contents, RestoreError> {
     let mut loader =
         Loader { db: &db, batch: WriteBatch::default(), contents: Contents::default(), failed: None };
     loader.load(&reader)?;
+    let founders = identity::beginning(identity::founding_members(&config))?;
+    Records::begin_cluster(&db, &mut loader.batch, &founders)?;
+    loader.commit()?;
     let mut contents = loader.contents;
     contents.size = size;
     db.flush()?;

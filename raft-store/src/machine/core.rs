@@ -193,14 +193,14 @@ impl Machine {
         Ok(Pending::new(view))
     }
 
-    /// Keeps keys, leases and users but no position in a log and no members: the start of another cluster.
-    pub fn forget_cluster(&mut self) -> Result<(), Error> {
+    /// Keeps keys, leases and users, at the beginning of another cluster's log.
+    pub fn begin_cluster(&mut self, founders: StoredMembership) -> Result<(), Error> {
         let mut batch = rocksdb::WriteBatch::default();
-        Records::forget_cluster(&self.db, &mut batch);
+        Records::begin_cluster(&self.db, &mut batch, &founders)?;
         self.db.commit(batch)?;
         self.db.flush()?;
-        self.applied = None;
-        self.membership = StoredMembership::default();
+        self.applied = *founders.log_id();
+        self.membership = founders;
         Ok(())
     }
 

@@ -72,10 +72,19 @@ impl Records {
 }
 
 impl Records {
-    /// Removes what ties a state to a log and its members.
-    pub fn forget_cluster(db: &StateDb, batch: &mut rocksdb::WriteBatch) {
-        batch.delete_cf(db.family(Column::Meta), APPLIED);
-        batch.delete_cf(db.family(Column::Meta), MEMBERSHIP);
+    /// Ties a state to the beginning of another log, with other members. It is the entry that these would have written
+    /// first; since it is not in the log, a member that joins later is sent the whole state and not only what comes after.
+    pub fn begin_cluster(
+        db: &StateDb,
+        batch: &mut rocksdb::WriteBatch,
+        founders: &StoredMembership,
+    ) -> Result<(), Error> {
+        let meta = db.family(Column::Meta);
+        if let Some(position) = founders.log_id() {
+            batch.put_cf(meta, APPLIED, codec::encode(position).map_err(Error::internal)?);
+        }
+        batch.put_cf(meta, MEMBERSHIP, codec::encode(founders).map_err(Error::internal)?);
+        Ok(())
     }
 
     /// Writes the records of a state that was restored and has not applied any log entry.

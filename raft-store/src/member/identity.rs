@@ -1,9 +1,15 @@
 //! Who this member is: decided once, kept in its data directory.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use openraft::Membership;
 
 use super::{layout::write_durably, membership};
-use crate::config::{ClusterState, Config};
+use crate::{
+    config::{ClusterState, Config},
+    error::Error,
+    raft::types::{LogId, MemberId, MemberNode, StoredMembership},
+};
 
 const HEADLINE: &str = "quarterdeck-store 1";
 
@@ -87,6 +93,21 @@ pub fn founders(config: &Config) -> Vec<(String, Vec<String>, u64)> {
         (name, urls, id)
     });
     with_id.collect()
+}
+
+/// The founders as members.
+pub fn founding_members(config: &Config) -> BTreeMap<MemberId, MemberNode> {
+    founders(config)
+        .into_iter()
+        .map(|(name, peer_urls, id)| (id, MemberNode { name, peer_urls, ..MemberNode::default() }))
+        .collect()
+}
+
+/// The membership at the beginning of a log: where consensus puts it when it is initialized.
+pub fn beginning(members: BTreeMap<MemberId, MemberNode>) -> Result<StoredMembership, Error> {
+    let voters = vec![members.keys().copied().collect()];
+    let membership = Membership::new(voters, members).map_err(Error::internal)?;
+    Ok(StoredMembership::new(Some(LogId::new_term_index(0, 0)), membership))
 }
 
 /// Whether a missing identity is to be made from the flags or asked for.

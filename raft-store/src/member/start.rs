@@ -1,7 +1,6 @@
 //! Starting and stopping a member.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     path::PathBuf,
@@ -38,7 +37,7 @@ use crate::{
         peers::{PEER_MESSAGE_BYTES_MAX, Peers},
         service::RaftService,
         state_machine::StateMachine,
-        types::{MemberNode, Raft},
+        types::{MemberId, MemberNode, Raft},
     },
     server,
     storage::{StateDb, View},
@@ -107,7 +106,7 @@ impl Member {
         let identity = establish_identity(&config, &layout, tls.clone()).await?;
         let consensus = ConsensusThread::start()?;
         let peers = Peers::new(identity.cluster_id, tls, &config).driven_by(consensus.handle().clone());
-        let parts = open(&config, &layout).await?;
+        let parts = open(&config, &layout, identity.member_id).await?;
         let stop = CancellationToken::new();
         let mut machine = parts.machine;
         let shared = machine.shared().clone();
@@ -182,20 +181,11 @@ impl Member {
     async fn found_cluster(&self) -> Result<(), StartError> {
         let initialized = self.raft.is_initialized().await;
         let initialized = initialized.map_err(|error| StartError::Consensus(error.to_string()))?;
-        let founds = identity::is_founder(&self.config) || self.config.force_new_cluster;
-        if initialized || !founds {
+        // What was restored, or kept by force, has its members already.
+        if initialized || !identity::is_founder(&self.config) {
             return Ok(());
         }
-        let mut founders: BTreeMap<u64, MemberNode> = identity::founders(&self.config)
-            .into_iter()
-            .map(|(name, peer_urls, id)| (id, MemberNode { name, peer_urls, ..MemberNode::default() }))
-            .collect();
-        if self.config.force_new_cluster {
-            let peer_urls = self.config.initial_advertise_peer_urls.clone();
-            let own = MemberNode { name: self.config.name.clone(), peer_urls, ..MemberNode::default() };
-            founders = [(self.id, own)].into();
-        }
-        match self.raft.initialize(founders).await {
+        match self.raft.initialize(identity::founding_members(&self.config)).await {
             Ok(()) => Ok(()),
             // Another founder was faster, and this member has already heard from it.
             Err(error) if error.api_error().is_some() => Ok(()),
@@ -248,7 +238,7 @@ struct Opened {
     files: TaskTracker,
 }
 
-async fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
+async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, StartError> {
     let db = StateDb::open(&layout.state()?)?;
     if db.size_bytes() <= VERIFIED_AT_START_BYTES {
         let verified = db.clone();
@@ -261,7 +251,9 @@ async fn open(config: &Config, layout: &Layout) -> Result<Opened, StartError> {
     let mut log = LogStore::open(&layout.log(), files.token())?;
     if config.force_new_cluster {
         apply_committed(&mut machine, &mut log).await?;
-        machine.forget_cluster()?;
+        let peer_urls = config.initial_advertise_peer_urls.clone();
+        let own = MemberNode { name: config.name.clone(), peer_urls, ..MemberNode::default() };
+        machine.begin_cluster(identity::beginning([(id, own)].into())?)?;
         drop(log);
         layout.set_log_aside()?;
         log = LogStore::open(&layout.log(), files.token())?;
