@@ -24,7 +24,7 @@ use crate::server::layout::{Layout, State};
 #[derive(Args, Clone, Debug)]
 pub struct Here {
     /// The data directory of a server on this machine.
-    #[arg(long, env = "QUARTERDECK_DATA_DIR", default_value = "/var/lib/quarterdeck/server")]
+    #[arg(long, global = true, env = "QUARTERDECK_DATA_DIR", default_value = "/var/lib/quarterdeck/server")]
     pub data_dir: PathBuf,
 }
 

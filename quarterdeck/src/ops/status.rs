@@ -97,7 +97,7 @@ async fn server_rows(layout: &Layout, state: &State, servers: &Servers) -> Resul
 async fn server_row(layout: &Layout, servers: &Servers, member: proto::etcdserverpb::Member) -> ServerRow {
     let known = servers.get(&member.name).cloned().unwrap_or_default();
     let mut row = ServerRow {
-        name: member.name,
+        name: if member.name.is_empty() { "(joining)".to_owned() } else { member.name },
         id: format!("{:x}", member.id),
         store_url: member.client_ur_ls.first().cloned().unwrap_or_default(),
         version: known.version,

@@ -81,8 +81,12 @@ fn missing_controllers(root: &Path) -> Option<String> {
     };
     let missing: Vec<&str> = CONTROLLERS.iter().copied().filter(|name| !has(name)).collect();
     let at = root.display();
-    (!missing.is_empty())
-        .then(|| format!("control groups at {at} lack {} (mount cgroup2 there)", missing.join(", ")))
+    (!missing.is_empty()).then(|| {
+        format!(
+            "control groups at {at} lack {} (mount cgroup2 there, or have them delegated)",
+            missing.join(", ")
+        )
+    })
 }
 
 /// Runs a program in a network namespace of its own, which ends with it.

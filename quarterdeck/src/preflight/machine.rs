@@ -1,7 +1,7 @@
 //! Size of the machine, room on the disk, free ports.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::{At, Failure, Result};
 
@@ -84,19 +84,25 @@ fn memory_mib() -> Result<u64> {
     let read = |path: &Path| std::fs::read_to_string(path);
     let meminfo = Path::new("/proc/meminfo");
     let machine = total_memory_mib(&read(meminfo).at("read", meminfo)?).unwrap_or(u64::MAX);
-    // Without cgroup v2, or without its files in sight, there is no limit to be seen.
-    let group =
-        read(Path::new("/proc/self/cgroup")).ok().and_then(|text| own_group(&text)).unwrap_or_default();
-    let limits = Path::new(&group).ancestors().filter_map(|folder| {
-        let folder = folder.strip_prefix("/").unwrap_or(folder);
-        let text = read(&Path::new("/sys/fs/cgroup").join(folder).join("memory.max")).ok()?;
+    // Where the files are not in sight there is no limit to be seen.
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let limits = limit_files(&groups).into_iter().filter_map(|file| {
+        let text = read(&Path::new("/sys/fs/cgroup").join(file)).ok()?;
         text.trim().parse::<u64>().ok().map(|bytes| bytes >> 20)
     });
     Ok(limits.fold(machine, u64::min))
 }
 
-fn own_group(cgroup: &str) -> Option<String> {
-    cgroup.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+/// The files with the memory limits of a process and of the groups around it, below the control groups' mount.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let own = groups.lines().find_map(|line| match line.split_once(':')?.1.split_once(':')? {
+        ("", path) => Some((path, "", "memory.max")),
+        ("memory", path) => Some((path, "memory", "memory.limit_in_bytes")),
+        _ => None,
+    });
+    let Some((path, mount, file)) = own else { return Vec::new() };
+    let below = |folder: &Path| Path::new(mount).join(folder.strip_prefix("/").unwrap_or(folder)).join(file);
+    Path::new(path).ancestors().map(below).collect()
 }
 
 fn total_memory_mib(meminfo: &str) -> Option<u64> {
@@ -121,7 +127,11 @@ mod tests {
     #[test]
     fn a_machine_that_is_too_small_is_refused_and_nothing_is_made() {
         assert_eq!(total_memory_mib("MemTotal:        2048 kB\n"), Some(2));
-        assert_eq!(own_group("12:cpu:/x\n0::/user.slice/a\n").as_deref(), Some("/user.slice/a"));
+        let files =
+            |groups| limit_files(groups).iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(files("0::/a/b\n"), ["a/b/memory.max", "a/memory.max", "memory.max"]);
+        let first = "memory/x/memory.limit_in_bytes";
+        assert_eq!(files("9:cpu:/y\n4:memory:/x\n0::/\n"), [first, "memory/memory.limit_in_bytes"]);
         let dir = tempfile::tempdir().expect("a folder");
         let data_dir = dir.path().join("a/b");
         assert!(is_fit(&data_dir, 1).is_ok());

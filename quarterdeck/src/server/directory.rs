@@ -49,8 +49,8 @@ pub async fn withdraw(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Removes the entries of servers that are no members, such as those from before a restore.
-pub async fn prune(client: &Client, members: &[&str]) -> Result<()> {
-    for name in list(client).await?.keys().filter(|name| !members.contains(&name.as_str())) {
+pub async fn prune(client: &Client, members: &[String]) -> Result<()> {
+    for name in list(client).await?.keys().filter(|name| !members.contains(name)) {
         withdraw(client, name).await?;
     }
     Ok(())

@@ -70,11 +70,13 @@ pub struct ServerOptions {
     /// How long this server's certificates are good for, and those it signs for nodes; each is renewed when a third is left.
     #[arg(long, env = "QUARTERDECK_CERTIFICATE_LIFETIME", default_value = "8760h", value_parser = certificate_lifetime)]
     pub certificate_lifetime: Duration,
-    /// Which controllers run, as kube-controller-manager's --controllers.
-    #[arg(long, env = "QUARTERDECK_CONTROLLERS", value_delimiter = ',', default_value = "*")]
+    /// Which controllers run, as kube-controller-manager's --controllers. By default those too that upstream leaves to cloud
+    /// providers and installers: load balancers on node addresses, signing and cleaning of join tokens.
+    #[arg(long, env = "QUARTERDECK_CONTROLLERS", value_delimiter = ',', default_value = CONTROLLERS)]
     pub controllers: Vec<String>,
 }
 
+const CONTROLLERS: &str = "*,service-lb-controller,bootstrap-signer-controller,token-cleaner-controller";
 /// Shorter, and a certificate could end before every listener has read its successor.
 const CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(30);
 

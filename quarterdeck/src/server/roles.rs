@@ -15,6 +15,9 @@ use crate::failure::{Failure, Result, role};
 /// runs: clients then see about a second without a leader, and a short stall of a machine is still forgiven.
 const ELECTION_HEARTBEATS: u64 = 6;
 
+/// The storage class that claims get where nothing else is installed: a folder on the pod's node.
+const LOCAL_PATH_CLASS: &str = "local-path";
+
 /// What ended, with its outcome.
 type Ended = (&'static str, std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>);
 
@@ -155,6 +158,7 @@ fn controller_flags(layout: &Layout, state: &State, options: &ServerOptions) -> 
     let mut all = loop_flags(layout, "controller-manager");
     all.extend(flags(&[
         ("controllers", &options.controllers.join(",")),
+        ("local-path-class", LOCAL_PATH_CLASS),
         ("cluster-cidr", &state.cluster_cidr),
         ("allocate-node-cidrs", "true"),
         ("service-cluster-ip-range", &state.service_cidr),
@@ -168,7 +172,9 @@ fn controller_flags(layout: &Layout, state: &State, options: &ServerOptions) -> 
     all
 }
 
-/// What scheduler and controllers share. Their own listeners stay off: one process, one set of metrics at the API.
+/// What scheduler and controllers share. Their own listeners stay off: one process, one set of metrics at the API. The
+/// leases are short, so that another server goes on within five seconds, and longer than an election of the store, which
+/// must not cost them.
 fn loop_flags(layout: &Layout, user: &str) -> Vec<String> {
     let kubeconfig = layout.kubeconfig(user).display().to_string();
     flags(&[
@@ -176,9 +182,9 @@ fn loop_flags(layout: &Layout, user: &str) -> Vec<String> {
         ("authentication-kubeconfig", kubeconfig.as_str()),
         ("authorization-kubeconfig", kubeconfig.as_str()),
         ("leader-elect", "true"),
-        ("leader-elect-lease-duration", "4s"),
-        ("leader-elect-renew-deadline", "3s"),
-        ("leader-elect-retry-period", "500ms"),
+        ("leader-elect-lease-duration", "3s"),
+        ("leader-elect-renew-deadline", "2s"),
+        ("leader-elect-retry-period", "400ms"),
         ("secure-port", "0"),
     ])
 }

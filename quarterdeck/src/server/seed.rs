@@ -54,18 +54,16 @@ pub async fn plant(
     shutdown: &CancellationToken,
 ) -> Result<()> {
     let client = ops::client_from(&layout.admin_kubeconfig()).await?;
-    tokio::select! {
-        () = until_ready(&client) => {}
+    let names = tokio::select! {
+        names = until_known(&client, member, &state.name) => names?,
         () = shutdown.cancelled() => return Ok(()),
-    }
+    };
     node_network_role(&client).await?;
     for (name, role, group) in BINDINGS {
         bind(&client, name, role, group).await?;
     }
     directory::open_to_nodes(&client).await?;
     directory::announce(&client, &state.name, &state.reached_at).await?;
-    let members = member.member_list(MemberListRequest { linearizable: true }).await?.members;
-    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
     directory::prune(&client, &names).await?;
     // The founder leaves a token for the first agents; `quarterdeck token create` makes more.
     if state.initial_cluster_state == "new" && !layout.token("agent").exists() {
@@ -73,6 +71,19 @@ pub async fn plant(
         write_private(&layout.token("agent"), token.to_string().as_bytes())?;
     }
     write_private(&layout.token("server"), ops::token::server_token(layout, state)?.to_string().as_bytes())
+}
+
+/// Waits until the API is ready and this member has told the others its name; returns the names of all.
+async fn until_known(client: &Client, member: &Member, name: &str) -> Result<Vec<String>> {
+    until_ready(client).await;
+    loop {
+        let members = member.member_list(MemberListRequest { linearizable: true }).await?.members;
+        let names: Vec<String> = members.into_iter().map(|member| member.name).collect();
+        if names.iter().any(|known| known == name) {
+            return Ok(names);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }
 
 async fn until_ready(client: &Client) {

@@ -13,6 +13,9 @@ const INTERFACE: &str = "quarterdeck0";
 /// A range that no default of Kubernetes or of home routers uses; the servers are .1 to .5, the node is .100.
 const NETWORK: [u8; 3] = [10, 89, 223];
 const NODE_HOST: u8 = 100;
+/// The default range of services, and one of its addresses.
+const SERVICES: &str = "10.96.0.0/16";
+const SERVICES_PROBE: &str = "10.96.0.1";
 /// Without root: loopback addresses, which need no interface.
 const LOOPBACK: [u8; 3] = [127, 89, 223];
 const HOLLOW_NODES: usize = 3;
@@ -87,6 +90,10 @@ impl Ground {
         ip(&["link", "set", INTERFACE, "up"])?;
         for address in self.addresses.iter().chain(&self.node_address) {
             ip(&["address", "replace", &format!("{address}/32"), "dev", INTERFACE])?;
+        }
+        // The kernel looks for a route before the service rules see a packet; a machine without a network has none.
+        if ip(&["route", "get", SERVICES_PROBE]).is_err() {
+            ip(&["route", "replace", SERVICES, "dev", INTERFACE])?;
         }
         Ok(())
     }

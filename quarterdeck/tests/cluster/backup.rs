@@ -1,6 +1,7 @@
 //! Backup, destruction, restore: every object comes back with its revisions, and the other servers join afresh.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DynamicObject, ListParams, ObjectMeta, PostParams};
@@ -25,6 +26,19 @@ async fn everything(client: &Client) -> BTreeMap<String, String> {
         }
     }
     all
+}
+
+/// The same once the controllers have nothing more to do.
+async fn settled(client: &Client) -> BTreeMap<String, String> {
+    let mut before = everything(client).await;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = everything(client).await;
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
 }
 
 async fn add(client: &Client, resource: &ApiResource, all: &mut BTreeMap<String, String>) {
@@ -54,7 +68,7 @@ async fn a_destroyed_cluster_comes_back_from_its_backup() {
         let object = ConfigMap { metadata, ..Default::default() };
         api.create(&PostParams::default(), &object).await.expect("created");
     }
-    let before = everything(&client).await;
+    let before = settled(&client).await;
     let file = root.path().join("backup.tar.gz");
     let said = servers[1].command(&["backup", file.to_str().expect("a path")]).succeeded();
     assert!(said.contains("holds the cluster"), "{said}");
@@ -90,7 +104,10 @@ async fn a_destroyed_cluster_comes_back_from_its_backup() {
     assert!(!after.keys().any(|key| key.ends_with("/later")), "what came after the backup came back, too");
     let token = format!("--token={}", servers[0].token("server"));
     servers[1].start(&[token]);
-    servers[1].ready(READY).await;
+    // Who joins a restored cluster has its state, too.
+    let joined = everything(&servers[1].ready(READY).await).await;
+    let lacks: Vec<_> = before.keys().filter(|key| !joined.contains_key(*key)).collect();
+    assert!(lacks.is_empty(), "the server that joined lacks {lacks:#?}");
     let table = servers[1].command(&["status"]).succeeded();
     assert_eq!(table.matches(" ok ").count(), 2, "{table}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -64,11 +64,10 @@ impl Load {
 }
 
 async fn write(mut clients: Clients, stop: Arc<AtomicBool>) -> Seen {
-    let (mut seen, mut last, mut number) = (Seen::nothing(), Instant::now(), 0_u64);
+    let (mut seen, mut last) = (Seen::nothing(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        number += 1;
         // Not acknowledged, it may or may not be there: the next one has another name.
-        let name = format!("w-{}-{number}", std::process::id());
+        let name = fresh_name("w");
         let api: Api<ConfigMap> = Api::namespaced(clients.current(), "default");
         let object = ConfigMap { metadata: named(&name), ..Default::default() };
         match clients.ask(api.create(&PostParams::default(), &object)).await {
@@ -80,10 +79,9 @@ async fn write(mut clients: Clients, stop: Arc<AtomicBool>) -> Seen {
 }
 
 async fn make_pods(mut clients: Clients, stop: Arc<AtomicBool>) -> Seen {
-    let (mut seen, mut last, mut number) = (Seen::nothing(), Instant::now(), 0_u64);
+    let (mut seen, mut last) = (Seen::nothing(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let name = format!("p-{number}");
+        let name = fresh_name("p");
         let sets: Api<ReplicaSet> = Api::namespaced(clients.current(), "default");
         if clients.ask(sets.create(&PostParams::default(), &replica_set(&name))).await.is_none() {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -121,6 +119,11 @@ impl Clients {
             }
         }
     }
+}
+
+fn fresh_name(prefix: &str) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("{prefix}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 fn named(name: &str) -> ObjectMeta {
