@@ -110,6 +110,16 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// How many warnings there are; see [`RequestContext::forget_warnings_after`].
+    pub fn warning_count(&self) -> usize {
+        self.warnings.lock().len()
+    }
+
+    /// Takes later warnings back: advice about an object that is refused would only hide why.
+    pub fn forget_warnings_after(&self, count: usize) {
+        self.warnings.lock().truncate(count);
+    }
+
     /// Adds one warning to the answer; the same words are said once.
     pub fn warn(&self, text: impl Into<String>) {
         let (text, mut warnings) = (text.into(), self.warnings.lock());

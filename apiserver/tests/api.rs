@@ -103,7 +103,7 @@ async fn bad_requests_get_upstreams_answers() {
         (Method::GET, "/api/v1/nothing", "", "", 404, "NotFound"),
         (Method::GET, "/api/v1/pods?fieldSelector=no.such=1", "", "", 400, "BadRequest"),
         (Method::GET, "/api/v1/pods?labelSelector=a%20b", "", "", 400, "BadRequest"),
-        (Method::GET, "/api/v1/pods?resourceVersion=x", "", "", 422, "Invalid"),
+        (Method::GET, "/api/v1/pods?resourceVersion=x", "", "", 400, "BadRequest"),
         (
             Method::PATCH,
             "/api/v1/namespaces/default/configmaps/none",

@@ -3,9 +3,8 @@
 use machinery::status::FieldError;
 use serde_json::{Value, json};
 
-use super::{cleanup, validate};
+use super::validate;
 use crate::contract::{KindHooks, Object, RequestContext};
-use crate::registry::meta;
 
 /// Hooks of `customresourcedefinitions`.
 pub struct DefinitionHooks;
@@ -33,11 +32,6 @@ impl KindHooks for DefinitionHooks {
         object["status"] =
             json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []});
         add_stored_version(object);
-        let mut finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
-        if !finalizers.iter().any(|f| f == cleanup::FINALIZER) {
-            finalizers.push(cleanup::FINALIZER.to_owned());
-            meta::set_finalizers(object, &finalizers);
-        }
     }
 
     fn prepare_for_update(&self, _: &RequestContext, new: &mut Object, _: &Object) {

@@ -105,6 +105,7 @@ const FRESH: &[(&str, &str, &str)] = &[
         r#"{"disruptionsAllowed":0,"currentHealthy":0,"desiredHealthy":0,"expectedPods":0}"#,
     ),
     ("autoscaling", "horizontalpodautoscalers", r#"{"desiredReplicas":0}"#),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "{}"),
     ("networking.k8s.io", "servicecidrs", "{}"),
     ("networking.k8s.io", "ingresses", r#"{"loadBalancer":{}}"#),
     ("flowcontrol.apiserver.k8s.io", "flowschemas", "{}"),

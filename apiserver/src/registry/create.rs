@@ -65,6 +65,7 @@ impl Registry {
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Answer, StatusError> {
+        let warnings = ctx.warning_count();
         prepare(ctx, kind, hooks, &mut object);
         let mut problems = meta_checks::check_new(&object, kind.namespaced, &|name, prefix| {
             hooks.validate_name(name, prefix)
@@ -73,7 +74,8 @@ impl Registry {
         problems.extend(check_custom(kind, &object));
         problems.extend(hooks.validate_create(ctx, &object));
         if !problems.is_empty() {
-            return Err(StatusError::invalid(&kind.group, &kind.kind, meta::name(&object), problems));
+            ctx.forget_warnings_after(warnings);
+            return Err(StatusError::invalid(kind.error_group(), &kind.kind, meta::name(&object), problems));
         }
         self.validate_admission(ctx, kind, Operation::Create, Some(&mut object), None, options).await?;
         if options.dry_run {

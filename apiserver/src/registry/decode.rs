@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use machinery::schema::Schema;
-use machinery::status::StatusError;
+use machinery::status::{FieldError, StatusError};
 use machinery::{codec, json, schema, yaml};
 use serde_json::Value;
 
@@ -96,6 +96,15 @@ pub fn object(
     validation: FieldValidation,
 ) -> Result<Value, StatusError> {
     let tree = parse(body, format).map_err(|text| unrecognized(expected.kind, &text, body))?;
+    let says_nothing = |field: &str| tree.value.get(field).and_then(Value::as_str).is_none_or(str::is_empty);
+    if expected.is_custom && says_nothing("kind") {
+        return Err(StatusError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{}' ({})",
+            expected.kind,
+            String::from_utf8_lossy(body),
+            summary(body)
+        )));
+    }
     let tree = check_version(expected, tree)?;
     tree_to_object(ctx, expected, tree, validation)
 }
@@ -151,6 +160,9 @@ fn check_version(expected: &Expected<'_>, mut tree: Tree) -> Result<Tree, Status
         return Err(schema::decode::bad_request(expected.kind, &wanted, text));
     };
     for (field, default) in [("apiVersion", wanted.as_str()), ("kind", expected.kind)] {
+        if expected.is_custom {
+            break;
+        }
         let absent = map.get(field).is_none_or(|v| v.is_null() || *v == "");
         if absent {
             map.insert(field.to_owned(), default.into());
@@ -162,6 +174,11 @@ fn check_version(expected: &Expected<'_>, mut tree: Tree) -> Result<Tree, Status
         return Ok(tree);
     }
     let (group, version) = machinery::resources::split_api_version(api_version);
+    if expected.is_custom && api_version == wanted && !kind.is_empty() {
+        let error = FieldError::invalid(&"kind", kind, format!("must be {}", expected.kind));
+        let name = map.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str);
+        return Err(StatusError::invalid(expected.group, kind, name.unwrap_or_default(), vec![error]));
+    }
     if expected.is_custom || schema::for_kind(group, version, kind).is_some() {
         return Err(StatusError::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({wanted})"

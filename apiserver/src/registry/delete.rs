@@ -14,6 +14,7 @@ use super::update::{Current, Target, served};
 use super::{Answer, Registry, errors, meta};
 use crate::cache::{Entry, Filter};
 use crate::contract::{Admission, Operation, RequestContext};
+use crate::crd::cleanup;
 use crate::storage::keys::put_if;
 
 /// Attempts against newer and newer objects.
@@ -88,6 +89,9 @@ impl Registry {
         let mut decision = decide(&old, options, kind.facts.propagation, grace, ctx.now);
         if kind.group.is_empty() && kind.resource == "namespaces" {
             decision = namespace_deletion(decision, &old, ctx.now);
+        }
+        if kind.group == crate::crd::GROUP && kind.resource == crate::crd::RESOURCE {
+            decision = definition_deletion(decision, &old, ctx.now);
         }
         match decision {
             Deletion::Pending => Ok(Step::Done(Deleted::Marked(deletion_answer(kind, entry, &old, None)))),
@@ -196,6 +200,23 @@ fn success_status(kind: &Kind, old: &Value) -> Value {
         details["group"] = kind.group.as_str().into();
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// A definition lives until its instances are gone: the finalizer that says so comes with the deletion.
+fn definition_deletion(decision: Deletion, old: &Value, now: jiff::Timestamp) -> Deletion {
+    let mut next = match decision {
+        Deletion::Mark(next) => next,
+        Deletion::Now if !meta::is_deleting(old) => old.clone(),
+        other => return other,
+    };
+    if !meta::is_deleting(old) {
+        meta::set(&mut next, "deletionTimestamp", machinery::time::format_time(now));
+        let held = meta::finalizers(&next).contains(&cleanup::FINALIZER);
+        let own = (!held).then_some(cleanup::FINALIZER);
+        let all: Vec<String> = meta::finalizers(&next).into_iter().chain(own).map(str::to_owned).collect();
+        meta::set_finalizers(&mut next, &all);
+    }
+    Deletion::Mark(next)
 }
 
 /// A namespace lives until its content is gone: `spec.finalizers` hold it as metadata finalizers hold others.

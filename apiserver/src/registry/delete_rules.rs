@@ -81,8 +81,12 @@ pub fn decide(
 
 /// How an object that is taken out at once looks in the answer: kinds with a grace period end with none left.
 pub fn last_state(object: &Value, grace: Option<i64>, now: Timestamp) -> Option<Value> {
-    let secs = grace.filter(|_| !meta::is_deleting(object))?;
+    let secs = grace?;
     let mut last = object.clone();
+    if meta::is_deleting(object) {
+        meta::set(&mut last, "deletionGracePeriodSeconds", 0);
+        return Some(last);
+    }
     set_deletion(&mut last, now, secs);
     bump_generation(&mut last);
     Some(last)

@@ -118,6 +118,11 @@ impl Kind {
         machinery::resources::api_version(&self.group, &self.version)
     }
 
+    /// The group that errors about an object name: where it is stored, whichever group it came through.
+    pub fn error_group(&self) -> &str {
+        self.storage.as_ref().map_or(&self.group, |storage| &storage.group)
+    }
+
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
     }

@@ -154,13 +154,15 @@ fn check_finalizers(object: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Groups whose kinds are checked by the general rules alone.
+/// Groups whose kinds are checked by the general rules alone; three more kinds are named below.
 const GENERAL_RULES_ONLY: [&str; 3] =
     ["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
 
 /// Built-in kinds take only standard finalizers and those with a domain.
 pub fn check_finalizer_names(kind: &Kind, object: &Value) -> Vec<FieldError> {
-    if kind.is_custom() || GENERAL_RULES_ONLY.contains(&kind.group.as_str()) {
+    let general = GENERAL_RULES_ONLY.contains(&kind.group.as_str())
+        || matches!(kind.resource.as_str(), "events" | "leases" | "poddisruptionbudgets");
+    if kind.is_custom() || general {
         return Vec::new();
     }
     let path = Path::new("metadata").child("finalizers");

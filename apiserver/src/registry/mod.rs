@@ -25,6 +25,7 @@ pub mod patch;
 pub mod read;
 pub mod selectors;
 pub mod update;
+mod update_rules;
 pub mod writer;
 
 use std::sync::Arc;

@@ -62,6 +62,6 @@ fn field_ref(kind: &Kind, field: &str) -> Result<FieldRef, StatusError> {
     let wanted = alias.as_deref().unwrap_or(field);
     let known = kind.storage.as_ref().and_then(|s| s.cache.spec.fields.iter().position(|f| f.name == wanted));
     known.map(FieldRef::Slot).ok_or_else(|| {
-        StatusError::bad_request(unknown_field(&kind.group, &kind.resource, kind.is_custom(), field))
+        StatusError::bad_request(unknown_field(kind.error_group(), &kind.resource, kind.is_custom(), field))
     })
 }

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use machinery::status::{FieldError, StatusError};
+use machinery::status::StatusError;
 use proto::etcdserverpb as pb;
 use serde_json::Value;
 
 use super::create::{check_custom_update, stored_bytes, txn_revision};
 use super::delete_rules::completes_deletion;
-use super::facts::StatusKeeps;
 use super::kind::{Kind, Storage};
 use super::options::WriteOptions;
+use super::update_rules::{check_identity, holds_namespace, prepare, settle_revision};
 use super::{Answer, Registry, errors, meta, meta_checks};
 use crate::cache::Entry;
 use crate::contract::{KindHooks, Operation, RequestContext};
@@ -152,13 +152,15 @@ impl Registry {
         }
         self.admit(ctx, kind, Operation::Update, &mut new, Some(&old), options).await?;
         let hooks = kind.hooks(target.subresource);
+        let warnings = ctx.warning_count();
         prepare(ctx, kind, target, &*hooks, &mut new, &old);
         let mut problems = meta_checks::check_update(&new, &old, kind.namespaced);
         problems.extend(meta_checks::check_finalizer_names(kind, &new));
         problems.extend(check_custom_update(kind, &new, &old));
         problems.extend(hooks.validate_update(ctx, &new, &old));
         if !problems.is_empty() {
-            return Err(StatusError::invalid(&kind.group, &kind.kind, target.name, problems));
+            ctx.forget_warnings_after(warnings);
+            return Err(StatusError::invalid(kind.error_group(), &kind.kind, target.name, problems));
         }
         self.validate_admission(ctx, kind, Operation::Update, Some(&mut new), Some(&old), options).await?;
         if options.dry_run {
@@ -292,118 +294,4 @@ fn read_in_txn(storage: &Storage, key: &str, response: &pb::TxnResponse) -> Opti
     };
     let kv = range.kvs.first()?;
     storage.cache.entry_of(key, &kv.value, kv.mod_revision).map(Arc::new)
-}
-
-/// Body and URL must mean the same object.
-fn check_identity(kind: &Kind, target: Target<'_>, new: &mut Value) -> Result<(), StatusError> {
-    let name = meta::name(new);
-    if name.is_empty() {
-        meta::set(new, "name", target.name);
-    } else if name != target.name {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
-    }
-    let namespace = if kind.namespaced { target.namespace } else { "" };
-    meta::match_namespace(new, namespace)
-}
-
-/// Checks the optimistic lock, or fills it in where the request leaves it out and may.
-fn settle_revision(kind: &Kind, new: &mut Value, old: &Value, replaces: bool) -> Result<(), StatusError> {
-    let conflict = || StatusError::conflict_modified(&kind.group, &kind.resource, meta::name(old));
-    let (wanted, found) = (meta::text(new, "resourceVersion"), meta::text(old, "resourceVersion"));
-    let uid = meta::text(new, "uid");
-    // A whole object that is sent names the one it means; a patched uid is a change of an immutable field.
-    if replaces && !uid.is_empty() && uid != meta::text(old, "uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::text(old, "uid")
-        );
-        return Err(StatusError::conflict(&kind.group, &kind.resource, meta::name(old), why));
-    }
-    if wanted.is_empty() || wanted == "0" {
-        if !kind.facts.unconditional_update {
-            let error =
-                FieldError::invalid(&"metadata.resourceVersion", 0, "must be specified for an update");
-            return Err(StatusError::invalid(&kind.group, &kind.resource, meta::name(old), vec![error]));
-        }
-        let found = found.to_owned();
-        meta::set(new, "resourceVersion", found);
-        return Ok(());
-    }
-    if wanted != found { Err(conflict()) } else { Ok(()) }
-}
-
-/// The split between main resource and status, generation, and the kind's own preparation.
-fn prepare(
-    ctx: &RequestContext,
-    kind: &Kind,
-    target: Target<'_>,
-    hooks: &dyn KindHooks,
-    new: &mut Value,
-    old: &Value,
-) {
-    meta::carry_over(new, old);
-    match target.subresource {
-        "" if kind.has_status() => keep(new, old, "status"),
-        "status" => keep_all_but_status(kind, new, old),
-        _ => {}
-    }
-    hooks.prepare_for_update(ctx, new, old);
-    let status_counts = kind.is_custom() && !kind.has_status();
-    // Upstream's binding writes the node's name past the strategy that counts generations.
-    let counts = kind.facts.generation && !matches!(target.subresource, "status" | "binding");
-    let annotations = |object: &Value| object["metadata"].get("annotations").cloned();
-    let changed = meta::differs_outside_metadata(new, old, status_counts)
-        || (kind.facts.generation_of_annotations && annotations(new) != annotations(old));
-    if counts && changed {
-        meta::set(new, "generation", meta::generation(old) + 1);
-    }
-}
-
-fn keep(new: &mut Value, old: &Value, field: &str) {
-    let Some(map) = new.as_object_mut() else { return };
-    match old.get(field) {
-        Some(value) => map.insert(field.to_owned(), value.clone()),
-        None => map.remove(field),
-    };
-}
-
-/// A status write changes the status and, of the metadata, what the kind's facts leave open.
-fn keep_all_but_status(kind: &Kind, new: &mut Value, old: &Value) {
-    let mut kept = old.clone();
-    if let Some(map) = kept.as_object_mut() {
-        match new.get("status") {
-            Some(status) => map.insert("status".to_owned(), status.clone()),
-            None => map.remove("status"),
-        };
-    }
-    if kind.facts.status_keeps != StatusKeeps::Metadata
-        && let Some(metadata) = new.get("metadata")
-    {
-        kept["metadata"] = metadata.clone();
-    }
-    let taken: &[&str] = match kind.facts.status_keeps {
-        StatusKeeps::Nothing => &[],
-        StatusKeeps::Labels => &["labels"],
-        StatusKeeps::Metadata => &["managedFields", "resourceVersion"],
-    };
-    for field in taken {
-        let from = if *field == "labels" { old } else { &*new };
-        match from["metadata"].get(*field).cloned() {
-            Some(value) => meta::set(&mut kept, field, value),
-            None => {
-                meta::remove(&mut kept, field);
-            }
-        }
-    }
-    *new = kept;
-}
-
-/// Namespaces wait for `spec.finalizers` too.
-fn holds_namespace(kind: &Kind, object: &Value) -> bool {
-    kind.group.is_empty()
-        && kind.resource == "namespaces"
-        && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
 }

@@ -26,6 +26,11 @@ impl Change for Bind {
         binding::apply(&mut pod, &self.0, ctx.now)?;
         Ok(pod)
     }
+
+    /// Upstream's binding owns nothing: it writes past the strategies.
+    fn tracks_managers(&self) -> bool {
+        true
+    }
 }
 
 impl Api {

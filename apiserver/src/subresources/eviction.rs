@@ -121,13 +121,17 @@ impl Change for MarkTarget {
             "reason": "EvictionByEvictionAPI",
             "message": "Eviction API: evicting",
             "lastTransitionTime": format_time(ctx.now),
-            "observedGeneration": meta::generation(&pod),
         });
         let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.retain(|c| c["type"] != "DisruptionTarget");
         conditions.push(condition);
         pod["status"]["conditions"] = conditions.into();
         Ok(pod)
+    }
+
+    /// As with a binding, nobody owns what the server itself notes here.
+    fn tracks_managers(&self) -> bool {
+        true
     }
 }
 

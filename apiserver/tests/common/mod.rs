@@ -69,7 +69,22 @@ pub struct Server {
     client: Client<Https, Full<Bytes>>,
     shutdown: CancellationToken,
     _handle: Handle,
-    _folder: tempfile::TempDir,
+    _store: Store,
+}
+
+/// An embedded store in a folder that goes with its last user.
+#[derive(Clone)]
+pub struct Store {
+    member: Arc<raft_store::Member>,
+    folder: Arc<tempfile::TempDir>,
+}
+
+impl Store {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let member = raft_store::Member::start(raft_store::Config::embedded(folder.path().join("store")));
+        Self { member: member.await.expect("embedded store"), folder: Arc::new(folder) }
+    }
 }
 
 /// An answer: code, body as JSON (null when it is not JSON), body as text.
@@ -80,13 +95,15 @@ pub struct Answer {
 }
 
 impl Server {
-    /// Starts and waits until it is ready.
+    /// Starts on a store of its own and waits until it is ready.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let tokens = folder.path().join("tokens.csv");
+        Self::start_with(&Store::new().await, &[]).await
+    }
+
+    /// Starts on a store that others may share.
+    pub async fn start_with(store: &Store, more: &[&str]) -> Self {
+        let tokens = store.folder.path().join("tokens.csv");
         std::fs::write(&tokens, format!("{TOKEN},admin,admin,\"system:masters\"\n")).expect("token file");
-        let store = raft_store::Member::start(raft_store::Config::embedded(folder.path().join("store")));
-        let store = store.await.expect("embedded store");
         let flags = [
             "--secure-port=0".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
@@ -94,10 +111,16 @@ impl Server {
             format!("--token-auth-file={}", tokens.display()),
         ];
         let shutdown = CancellationToken::new();
+        let flags = flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
         let args = Args::from_flags(flags).expect("flags");
-        let handle = start(args, Some(store), shutdown.clone()).await.expect("server");
-        let server =
-            Self { address: handle.address, client: client(), shutdown, _handle: handle, _folder: folder };
+        let handle = start(args, Some(store.member.clone()), shutdown.clone()).await.expect("server");
+        let server = Self {
+            address: handle.address,
+            client: client(),
+            shutdown,
+            _handle: handle,
+            _store: store.clone(),
+        };
         server.ready().await;
         server
     }
@@ -146,16 +169,20 @@ impl Drop for Server {
     }
 }
 
-fn client() -> Client<Https, Full<Bytes>> {
+/// TLS for a client that trusts whoever answers.
+pub fn trusting() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-        .with_no_client_auth();
+        .with_no_client_auth()
+}
+
+fn client() -> Client<Https, Full<Bytes>> {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config)
+        .with_tls_config(trusting())
         .https_only()
         .enable_http1()
         .build();

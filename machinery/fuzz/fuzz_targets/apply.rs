@@ -10,7 +10,8 @@ fuzz_target!(|bytes: &[u8]| {
     if !parsed.value.is_object() {
         return;
     }
-    let manager = apply::Manager { name: "m".into(), subresource: String::new(), now: jiff::Timestamp::UNIX_EPOCH };
+    let manager =
+        apply::Manager { name: "m".into(), subresource: String::new(), now: jiff::Timestamp::UNIX_EPOCH };
     let reset = apply::ResetFields::none();
     let live = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "uid": "u"}, "spec": {"containers": [{"name": "c"}]}});
     let _ = apply::apply(&pod, "v1", Some(&live), &parsed.value, &manager, true, &reset);

@@ -139,7 +139,10 @@ impl Keys {
 fn public_keys(set: &Value) -> Vec<Jwk> {
     let keys = set["keys"].as_array().into_iter().flatten();
     let keys = keys.filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
-    keys.filter(|key| !matches!(key.algorithm, AlgorithmParameters::OctetKey(_))).collect()
+    let verifies = |key: &Jwk| {
+        !matches!(key.algorithm, AlgorithmParameters::OctetKey(_)) && DecodingKey::from_jwk(key).is_ok()
+    };
+    keys.filter(verifies).collect()
 }
 
 fn roots(pem: &str) -> Result<Arc<RootCertStore>, String> {

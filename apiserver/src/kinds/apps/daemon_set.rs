@@ -37,9 +37,8 @@ pub fn check(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mu
     let (selector, template) = (spec.get("selector"), spec.get("template"));
     errors.extend(checks::label_selector(&selector));
     let parsed = Labels::from_value(selector.value).ok();
-    if selector.is_set()
-        && parsed.as_ref().is_some_and(|parsed| !parsed.matches(template.get("metadata").get("labels").value))
-    {
+    // No selector selects nothing, not even the template.
+    if parsed.as_ref().is_some_and(|parsed| !parsed.matches(template.get("metadata").get("labels").value)) {
         let path = template.to_string() + ".metadata.labels";
         let labels = at(template.value, &["metadata", "labels"]).clone();
         errors.push(FieldError::invalid(&path, labels, "`selector` does not match template `labels`"));

@@ -4,7 +4,7 @@ use machinery::selector::Labels;
 use machinery::status::FieldError;
 use serde_json::{Value, json};
 
-use super::{matches_template, runs_forever, status};
+use super::{matches_template, mismatch, runs_forever, status};
 use crate::contract::{Object, RequestContext};
 use crate::kinds::at::At;
 use crate::kinds::checks::{self, Errors, int_or_percent, non_negative};
@@ -97,6 +97,10 @@ fn selector(spec: &At<'_, '_>, errors: &mut Errors) {
     match Labels::from_value(selector.value) {
         Err(_) => errors.push(FieldError::invalid(&selector, selector.value.clone(), "")),
         Ok(parsed) => {
+            if !selector.is_set() {
+                // No selector selects nothing, not even the template.
+                mismatch(&place.with(&template), errors);
+            }
             matches_template(Some(&parsed).filter(|_| selector.is_set()), &place.with(&template), errors)
         }
     }

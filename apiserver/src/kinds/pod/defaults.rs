@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::contract::Object;
-use crate::kinds::json::{at, entries, flag, int, is_set, items_mut, make, set, set_if_null, text};
+use crate::kinds::json::{at, entries, flag, int, is_set, items, items_mut, make, set, set_if_null, text};
 use crate::kinds::pod::resources::{
     aggregate_limits, aggregate_requests, is_overcommit_allowed, is_pod_level,
 };
@@ -12,8 +12,21 @@ const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralCo
 /// Members of a Volume that are not its source.
 const NOT_A_SOURCE: [&str; 1] = ["name"];
 
+/// The list of addresses begins with the single one, which older writers set alone.
+fn addresses(pod: &mut Object) {
+    let ip = text(pod, &["status", "podIP"]).to_owned();
+    let first = items(pod, &["status", "podIPs"]).first().map(|one| text(one, &["ip"]).to_owned());
+    match (ip.as_str(), first.as_deref()) {
+        ("", None) => {}
+        ("", Some(first)) => set(pod, &["status", "podIP"], first),
+        (ip, first) if first != Some(ip) => set(pod, &["status", "podIPs"], json!([{"ip": ip}])),
+        _ => {}
+    }
+}
+
 /// Defaults of a Pod.
 pub fn pod(pod: &mut Object) {
+    addresses(pod);
     let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     pod_spec(spec);
     for list in ["containers", "initContainers"] {
