@@ -12,9 +12,9 @@ use super::{WRITE_GAP_MAX, alone};
 /// The promise: scheduler and controllers go on within this of losing the server that ran them.
 const LOOPS_GAP_MAX: Duration = Duration::from_secs(5);
 /// Longer than the loops' leases, so that a server that holds one loses it.
-const FAULT: Duration = Duration::from_secs(6);
+const FAULT: Duration = Duration::from_secs(5);
 /// How long everything is whole between two faults.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {

@@ -62,20 +62,6 @@ fn cannot_run_containers() -> Option<&'static str> {
 }
 
 #[test]
-fn make_run_reaches_a_service_by_address_and_by_name() {
-    if let Some(why) = cannot_run_containers() {
-        skip(why);
-        return;
-    }
-    let output = up(&[]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{output:?}");
-    for step in ["server-3 is ready", "node-1 is Ready", "the Service `web` answers", "the Job `ask` heard"] {
-        assert!(text.contains(step), "{step:?} is missing in {text}");
-    }
-}
-
-#[test]
 fn without_containers_the_control_plane_runs_with_hollow_nodes() {
     let output = up(&["--hollow-nodes=3"]);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -96,12 +82,17 @@ impl Up {
         let mut process = command(&data_dir, &[]).stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         let up = Up { process, data_dir };
-        let ready = lines.any(|line| {
-            let line = line.expect("text");
-            println!("{line}");
-            line.contains("Look around")
-        });
-        assert!(ready, "it ended before everything was up");
+        let mut said = String::new();
+        while !said.contains("Look around") {
+            let line = lines.next().expect("it ended before everything was up").expect("text");
+            said += &format!("{line}\n");
+        }
+        println!("{said}");
+        for step in
+            ["server-3 is ready", "node-1 is Ready", "the Service `web` answers", "the Job `ask` heard"]
+        {
+            assert!(said.contains(step), "{step:?} is missing");
+        }
         std::thread::spawn(move || lines.for_each(|line| println!("{}", line.unwrap_or_default())));
         up
     }
@@ -206,7 +197,7 @@ async fn pods(client: &Client) -> kube::Result<Vec<String>> {
 }
 
 #[test]
-fn running_pods_notice_nothing_when_servers_die() {
+fn make_run_reaches_a_service_and_its_pods_notice_nothing_when_servers_die() {
     if let Some(why) = cannot_run_containers() {
         skip(why);
         return;
