@@ -2,6 +2,7 @@
 //! nothing is there twice. `STORE_KILLS=1000 cargo test --release -p raft-store --test crash` kills a thousand times.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
+use futures::StreamExt;
+use proto::etcdserverpb::{
+    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
+    watch_client::WatchClient, watch_request::RequestUnion,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,6 +25,8 @@ use tonic::transport::{Channel, Endpoint};
 const KILLS: usize = 8;
 /// Clients that write at the same time.
 const WRITERS: usize = 8;
+/// Longer than a member tries on behalf of a client.
+const REQUEST_LIMIT: Duration = Duration::from_secs(12);
 /// How long the survivors may take to answer again.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -81,12 +88,13 @@ impl Members {
         }
     }
 
+    fn channel(&self, member: usize) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[member].0)).unwrap();
+        endpoint.connect_timeout(Duration::from_secs(1)).timeout(REQUEST_LIMIT).connect_lazy()
+    }
+
     fn clients(&self) -> Vec<KvClient<Channel>> {
-        let channel = |port| {
-            let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
-            endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(8)).connect_lazy()
-        };
-        self.ports.iter().map(|(port, _)| KvClient::new(channel(*port))).collect()
+        (0..self.ports.len()).map(|member| KvClient::new(self.channel(member))).collect()
     }
 }
 
@@ -96,35 +104,84 @@ impl Drop for Members {
     }
 }
 
-/// Writes 1, 2, 3, … to its own key until an attempt fails or it is told to stop; returns the last number that was
-/// acknowledged.
-async fn write(mut client: KvClient<Channel>, key: String, mut last: u64, stop: Arc<AtomicBool>) -> u64 {
-    while !stop.load(Ordering::Relaxed) {
-        let next = (last + 1).to_string();
-        let put = PutRequest { key: key.clone().into(), value: next.into(), ..Default::default() };
-        match client.put(put).await {
-            Ok(_) => last += 1,
-            Err(_) => return last,
-        }
-    }
-    last
+/// What one writer has tried: each attempt is a number of its own, and all but the unknown ones were acknowledged.
+#[derive(Default)]
+struct Attempts {
+    count: u64,
+    /// Their answers never came: they may have happened, or happen yet.
+    unknown: HashSet<u64>,
 }
 
-/// Value and version of a key, as soon as a linearizable read is answered.
-async fn read(client: &mut KvClient<Channel>, key: &str) -> (u64, i64) {
+/// Writes number after number to its own key until an attempt fails or it is told to stop.
+async fn write(
+    mut client: KvClient<Channel>,
+    key: String,
+    mut attempts: Attempts,
+    stop: Arc<AtomicBool>,
+) -> Attempts {
+    while !stop.load(Ordering::Relaxed) {
+        attempts.count += 1;
+        let value = attempts.count.to_string().into();
+        if client.put(PutRequest { key: key.clone().into(), value, ..Default::default() }).await.is_err() {
+            attempts.unknown.insert(attempts.count);
+            break;
+        }
+    }
+    attempts
+}
+
+/// The revision of a linearizable read, as soon as one is answered.
+async fn read(client: &mut KvClient<Channel>) -> i64 {
     let deadline = Instant::now() + RECOVERY_LIMIT;
-    let range = RangeRequest { key: key.to_owned().into(), ..Default::default() };
+    let range = RangeRequest { key: "k".into(), ..Default::default() };
     loop {
         match client.range(range.clone()).await {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                let Some(kv) = answer.kvs.first() else { return (0, 0) };
-                return (String::from_utf8_lossy(&kv.value).parse().unwrap(), kv.version);
-            }
+            Ok(answer) => return answer.into_inner().header.unwrap().revision,
             Err(status) => assert!(Instant::now() < deadline, "no answer: {status}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// How often each number was written to each key, from the whole history.
+async fn history(channel: Channel, upto: i64) -> Vec<HashMap<u64, u32>> {
+    let create = WatchCreateRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        start_revision: 1,
+        ..WatchCreateRequest::default()
+    };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = futures::stream::iter([request]).chain(futures::stream::pending());
+    let mut answers = WatchClient::new(channel).watch(requests).await.unwrap().into_inner();
+    let mut written = vec![HashMap::new(); WRITERS];
+    let mut seen = 1;
+    while seen < upto {
+        for event in answers.message().await.unwrap().unwrap().events {
+            let kv = event.kv.unwrap();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let writer: usize = text(&kv.key[1..]).parse().unwrap();
+            *written[writer].entry(text(&kv.value).parse().unwrap()).or_default() += 1;
+            seen = kv.mod_revision;
+        }
+    }
+    written
+}
+
+/// Every acknowledged write happened once, and every other at most once.
+fn check(writer: usize, attempts: &Attempts, written: &HashMap<u64, u32>) {
+    for number in 1..=attempts.count {
+        let times = written.get(&number).copied().unwrap_or(0);
+        let unknown = attempts.unknown.contains(&number);
+        assert!(
+            times == 1 || unknown && times == 0,
+            "writer {writer}: {number} ({unknown}) was written {times} times"
+        );
+    }
+    assert!(
+        written.keys().all(|number| *number <= attempts.count),
+        "writer {writer}: nothing else was written"
+    );
 }
 
 async fn kill_again_and_again(count: usize) {
@@ -132,40 +189,37 @@ async fn kill_again_and_again(count: usize) {
     let mut members = Members::new(dir.path(), count);
     (0..count).for_each(|member| members.start(member));
     let mut rng = StdRng::seed_from_u64(count as u64);
-    let mut acknowledged = [0_u64; WRITERS];
-    let (kills, mut writes) = (kills(), 0);
-    for round in 0..kills {
+    let mut attempts: Vec<Attempts> = (0..WRITERS).map(|_| Attempts::default()).collect();
+    for _ in 0..kills() {
         let clients = members.clients();
-        for (number, last) in acknowledged.iter_mut().enumerate() {
-            let mut client = clients[rng.random_range(0..count)].clone();
-            let (found, version) = read(&mut client, &format!("k{number}")).await;
-            // The one write that was under way may have happened, too.
-            let may_be = *last..=*last + 1;
-            assert!(may_be.contains(&found), "round {round}: {last} was acknowledged, {found} found");
-            assert_eq!(found as i64, version, "round {round}: every write was applied exactly once");
-            writes += found - *last;
-            *last = found;
-        }
+        read(&mut clients[rng.random_range(0..count)].clone()).await;
         let stop = Arc::new(AtomicBool::new(false));
         let mut writers = tokio::task::JoinSet::new();
-        for (number, last) in acknowledged.iter().enumerate() {
-            let (client, last, stop) = (clients[number % count].clone(), *last, stop.clone());
-            writers.spawn(async move { (number, write(client, format!("k{number}"), last, stop).await) });
+        for (number, attempts) in std::mem::take(&mut attempts).into_iter().enumerate() {
+            let (client, stop) = (clients[number % count].clone(), stop.clone());
+            writers.spawn(async move { (number, write(client, format!("k{number}"), attempts, stop).await) });
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(200..700))).await;
         let victim = rng.random_range(0..count);
         members.kill(victim);
         stop.store(true, Ordering::Relaxed);
-        for (number, last) in writers.join_all().await {
-            writes += last - acknowledged[number];
-            acknowledged[number] = last;
-        }
+        let mut done = writers.join_all().await;
+        done.sort_by_key(|(number, _)| *number);
+        attempts = done.into_iter().map(|(_, attempts)| attempts).collect();
         members.start(victim);
     }
+    let revision = read(&mut members.clients()[0]).await;
+    let written = history(members.channel(0), revision).await;
+    for (writer, (attempts, written)) in attempts.iter().zip(&written).enumerate() {
+        check(writer, attempts, written);
+    }
+    let sum: u64 = attempts.iter().map(|attempts| attempts.count).sum();
+    let unknown: usize = attempts.iter().map(|attempts| attempts.unknown.len()).sum();
     println!(
-        "{kills} kills of {count} member(s): {writes} acknowledged writes, none lost, none applied twice"
+        "{} kills of {count} member(s): {sum} writes, {unknown} unanswered, none lost, none twice",
+        kills()
     );
-    assert!(acknowledged.iter().all(|last| *last > 0), "every writer got something through");
+    assert!(sum > WRITERS as u64, "writes got through");
 }
 
 #[tokio::test(flavor = "multi_thread")]

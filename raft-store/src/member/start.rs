@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use openraft::{RaftLogReader, storage::RaftLogStorage};
+use openraft::{RaftLogReader, ServerState, async_runtime::WatchReceiver};
 use parking_lot::Mutex;
 use proto::raftpb::{HelloRequest, peer_server::PeerServer, raft_server::RaftServer};
 use tokio::sync::Notify;
@@ -156,6 +156,7 @@ impl Member {
             served.map_err(|error| StartError::Consensus(error.to_string()))??;
         }
         member.found_cluster().await?;
+        member.elect_alone().await?;
         member.follow_standing();
         background::spawn_all(&member);
         server::serve_clients(&member).await?;
@@ -191,6 +192,20 @@ impl Member {
             Err(error) if error.api_error().is_some() => Ok(()),
             Err(error) => Err(StartError::Consensus(error.to_string())),
         }
+    }
+
+    /// Who votes alone need not wait whether another leads.
+    async fn elect_alone(&self) -> Result<(), StartError> {
+        let waits_alone = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.state == ServerState::Follower && metrics.membership_config.voter_ids().eq([self.id])
+        };
+        if waits_alone {
+            let elected = self.raft.trigger().elect(false).await;
+            elected.map_err(|error| StartError::Consensus(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Hands the leadership over, stops all listeners and background work, and closes the files.
@@ -250,7 +265,7 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
     let files = TaskTracker::new();
     let mut log = LogStore::open(&layout.log(), files.token())?;
     if config.force_new_cluster {
-        apply_committed(&mut machine, &mut log).await?;
+        apply_log(&mut machine, &mut log).await?;
         let peer_urls = config.initial_advertise_peer_urls.clone();
         let own = MemberNode { name: config.name.clone(), peer_urls, ..MemberNode::default() };
         machine.begin_cluster(identity::beginning([(id, own)].into())?)?;
@@ -262,12 +277,11 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
     Ok(Opened { machine, log, cleaned, files })
 }
 
-/// Applies what the log holds of committed entries beyond the state, so that nothing acknowledged is lost
-/// when the log goes.
-async fn apply_committed(machine: &mut Machine, log: &mut LogStore) -> Result<(), StartError> {
-    let Some(committed) = log.read_committed().await? else { return Ok(()) };
+/// Applies what the log holds beyond the state, so that nothing acknowledged is lost when the log goes. What was under
+/// way and may not have been acknowledged is applied, too: how far a majority had it, nobody can tell any more.
+async fn apply_log(machine: &mut Machine, log: &mut LogStore) -> Result<(), StartError> {
     let from = machine.position().0.map_or(0, |applied| applied.index() + 1);
-    let entries = log.try_get_log_entries(from..=committed.index()).await?;
+    let entries = log.try_get_log_entries(from..).await?;
     machine.apply(entries)?;
     Ok(())
 }
@@ -360,6 +374,9 @@ fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
         purge_batch_size: 512,
         install_snapshot_timeout: 3_600_000,
         enable_pre_vote: Some(true),
+        // A leader that starts again must be elected again: a disk that lost the end of its log would otherwise give
+        // positions its followers hold already to other entries.
+        enable_leader_restore: Some(false),
         // Followers write an entry while the leader still does, not after it.
         broadcast_submitted_on_append: Some(true),
         ..openraft::Config::default()

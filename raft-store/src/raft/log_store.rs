@@ -23,14 +23,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     codec,
     log_cache::LogCache,
-    log_writer::{self, ENTRIES, LogWrite, LogWriter},
+    log_writer::{self, COMMITTED, ENTRIES, LogWrite, LogWriter, Unwritten},
     types::{Entry, LogId, TypeConfig, Vote},
 };
 use crate::blocking;
 
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
-const COMMITTED: &[u8] = b"committed";
 const FORMAT: &[u8] = b"format";
 /// Value of the format record: magic and version.
 const FORMAT_VALUE: &[u8] = b"QDLOG\x00\x00\x01";
@@ -48,6 +47,8 @@ pub struct LogStore {
     cache: Arc<Mutex<LogCache>>,
     writes: Arc<Writer>,
     vote: Arc<Mutex<Option<Vote>>>,
+    /// Not on disk yet.
+    committed: Unwritten,
 }
 
 /// The thread that writes, and the way to it. The last clone of the store waits for it, so that nothing of the
@@ -92,8 +93,10 @@ impl LogStore {
         let vote = read_record(&db, VOTE)?;
         check_entries(&db, path)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
-        let writes = Arc::new(Writer::start(LogWriter::new(db.clone(), cache.clone()), held)?);
-        Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)) })
+        let committed = Unwritten::default();
+        let writes =
+            Arc::new(Writer::start(LogWriter::new(db.clone(), cache.clone(), committed.clone()), held)?);
+        Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed })
     }
 
     fn send(&self, write: LogWrite) -> io::Result<()> {
@@ -291,19 +294,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let value = codec::encode(vote)?;
-        self.send_and_wait(|done| LogWrite::Record { key: VOTE, value, done: Some(done) }).await?;
+        self.send_and_wait(|done| LogWrite::Record { key: VOTE, value, done }).await?;
         *self.vote.lock() = Some(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
-        // Not synced: the entries are, and what is lost here is found again with the next leader.
-        self.send(LogWrite::Record { key: COMMITTED, value: codec::encode(&committed)?, done: None })
+        // Goes with the next write: the entries are safe, and what is lost here is found again with the next leader.
+        *self.committed.lock() = Some(codec::encode(&committed)?);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        read_record(&self.db, COMMITTED)
+        match &*self.committed.lock() {
+            Some(wire) => codec::decode(wire).map(Some),
+            None => read_record(&self.db, COMMITTED),
+        }
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>

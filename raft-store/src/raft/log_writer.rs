@@ -23,14 +23,14 @@ pub enum LogWrite {
         /// Told when the rows are safe.
         flushed: IOFlushed<TypeConfig>,
     },
-    /// A small record; the sender hears when it is safe, if it wants to.
+    /// A small record; the sender hears when it is safe.
     Record {
         /// The record's name.
         key: &'static [u8],
         /// The record.
         value: Bytes,
-        /// Whether to sync, and who waits for it. Without, the record goes with the next sync.
-        done: Option<tokio::sync::oneshot::Sender<io::Result<()>>>,
+        /// Told when it is.
+        done: tokio::sync::oneshot::Sender<io::Result<()>>,
     },
     /// Removes entries from `from` to `to`, both included, with a record that goes with it.
     Remove {
@@ -49,6 +49,13 @@ pub enum LogWrite {
 const BATCH_WRITES_MAX: usize = 1_024;
 /// A sync slower than this is a slow disk, and said so in the log.
 const SLOW_SYNC: Duration = Duration::from_millis(500);
+
+/// The record of how far the log is committed, as far as it has been written.
+pub const COMMITTED: &[u8] = b"committed";
+
+/// A commit position that goes with the next write: it comes with every write, and one of its own for it would wake
+/// this thread and write to the disk once more each time.
+pub type Unwritten = Arc<Mutex<Option<Bytes>>>;
 
 /// The name of the column family of log entries.
 pub const ENTRIES: &str = "entries";
@@ -72,17 +79,19 @@ pub fn run(mut writer: LogWriter, writes: &mpsc::Receiver<LogWrite>) {
 pub struct LogWriter {
     db: Arc<DB>,
     cache: Arc<Mutex<LogCache>>,
+    committed: Unwritten,
     /// The planted bug: batches acknowledged that only memory holds.
     #[cfg(feature = "planted-bugs")]
     held_back: std::collections::VecDeque<(WriteBatch, Option<u64>)>,
 }
 
 impl LogWriter {
-    /// Writes to `db` and tells `cache` what need not be kept any more.
-    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>) -> Self {
+    /// Writes to `db`, with whatever is `committed` by then, and tells `cache` what need not be kept any more.
+    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>, committed: Unwritten) -> Self {
         Self {
             db,
             cache,
+            committed,
             #[cfg(feature = "planted-bugs")]
             held_back: Default::default(),
         }
@@ -95,7 +104,7 @@ impl LogWriter {
         if crate::planted::Bug::AckBeforeSync.is_planted() {
             return self.acknowledge_first(group, last);
         }
-        let result = write(&self.db, &group);
+        let result = write(&self.db, &self.committed, &group);
         if let (Ok(()), Some(last)) = (&result, last) {
             self.cache.lock().flushed(last);
         }
@@ -106,7 +115,8 @@ impl LogWriter {
 
     #[cfg(feature = "planted-bugs")]
     fn acknowledge_first(&mut self, group: Vec<LogWrite>, last: Option<u64>) {
-        let prepared = prepare(&self.db, &group).map(|(batch, _)| self.held_back.push_back((batch, last)));
+        let prepared = prepare(&self.db, &self.committed, &group)
+            .map(|(batch, _)| self.held_back.push_back((batch, last)));
         for write in group {
             tell(write, &prepared);
         }
@@ -129,15 +139,18 @@ fn last_index(group: &[LogWrite]) -> Option<u64> {
     })
 }
 
-fn write(db: &DB, group: &[LogWrite]) -> Result<(), String> {
-    let (batch, sync) = prepare(db, group)?;
+fn write(db: &DB, committed: &Unwritten, group: &[LogWrite]) -> Result<(), String> {
+    let (batch, sync) = prepare(db, committed, group)?;
     commit(db, batch, sync, group.len())
 }
 
 /// The group as one batch, and whether it must be synced.
-fn prepare(db: &DB, group: &[LogWrite]) -> Result<(WriteBatch, bool), String> {
+fn prepare(db: &DB, committed: &Unwritten, group: &[LogWrite]) -> Result<(WriteBatch, bool), String> {
     let entries = db.cf_handle(ENTRIES).ok_or("the log has no entries column")?;
     let mut batch = WriteBatch::default();
+    if let Some(committed) = committed.lock().take() {
+        batch.put(COMMITTED, committed);
+    }
     let mut sync = false;
     for write in group {
         match write {
@@ -147,9 +160,9 @@ fn prepare(db: &DB, group: &[LogWrite]) -> Result<(WriteBatch, bool), String> {
                 }
                 sync = true;
             }
-            LogWrite::Record { key, value, done } => {
+            LogWrite::Record { key, value, .. } => {
                 batch.put(key, value);
-                sync |= done.is_some();
+                sync = true;
             }
             LogWrite::Remove { from, to, record, .. } => {
                 batch.delete_range_cf(entries, from.to_be_bytes(), to.saturating_add(1).to_be_bytes());
@@ -182,10 +195,9 @@ fn tell(write: LogWrite, result: &Result<(), String>) {
     let result = || result.clone().map_err(io::Error::other);
     match write {
         LogWrite::Append { flushed, .. } => flushed.io_completed(result()),
-        LogWrite::Record { done: Some(done), .. } | LogWrite::Remove { done, .. } => {
+        LogWrite::Record { done, .. } | LogWrite::Remove { done, .. } => {
             // The waiter may have been shut down meanwhile.
             let _ = done.send(result());
         }
-        LogWrite::Record { done: None, .. } => {}
     }
 }
