@@ -12,7 +12,7 @@ e2e=$1 kubeconfig=$2 list=$3 out=${4:-.run/conformance}
 parallel=${PARALLEL:-2} limit=${TIMEOUT:-60m}
 [ -x "$e2e" ] || { echo "conformance: $e2e is not a program; build test/e2e/e2e.test of kubernetes 1.36" >&2; exit 2; }
 mkdir -p "$out"
-rm -f "$out"/part-* "$out"/junit-*.xml
+rm -rf "$out"/part-* "$out"/junit-*.xml
 
 names() { grep -v '^#' "$list" | grep -v '^$' || true; }
 # A focus is a regular expression: every name is taken literally.

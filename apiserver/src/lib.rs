@@ -4,8 +4,8 @@
 //! [`server::Handle`] with the bound address; cancel its token to drain and stop. As a command: [`cli::run`].
 //!
 //! Reading order: [`contract`] is the seam between machinery and meaning. Machinery: [`storage`], [`cache`],
-//! [`registry`], [`crd`], [`table`], [`subresources`], [`http`], [`server`]. Meaning: [`authn`], [`authz`],
-//! [`admission`], [`kinds`], [`alloc`], [`tokens`], [`reviews`], [`bootstrap`].
+//! [`registry`], [`crd`], [`table`], [`subresources`], [`http`], [`metrics`], [`server`]. Meaning: [`authn`], [`authz`],
+//! [`admission`], [`kinds`], [`alloc`], [`tokens`], [`reviews`], [`bootstrap`]. Of its own: [`metrics_api`].
 
 pub mod admission;
 pub mod alloc;
