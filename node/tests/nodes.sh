@@ -84,8 +84,8 @@ spec:
 ---
 EOF
     done | K apply -f -
-    K expose pod one --port=80 --target-port=8080 --name=one --selector=app=nodes
-    K patch service one -p '{"spec":{"selector":{"app":"nodes"}}}'
+    K expose pod one --port=80 --target-port=8080 --name=both --selector=app=nodes
+    K patch service both -p '{"spec":{"selector":{"app":"nodes"}}}'
 }
 
 stop() {
@@ -121,10 +121,10 @@ for topology in "$@"; do
     first=$(K get pod one -o 'jsonpath={.status.podIP}') second=$(K get pod two -o 'jsonpath={.status.podIP}')
     check "pods of two nodes reach each other" within 20 has two K exec one -- /web get "http://$second:8080/"
     check "and the other way" within 20 has one K exec two -- /web get "http://$first:8080/"
-    service=$(K get service one -o 'jsonpath={.spec.clusterIP}')
+    service=$(K get service both -o 'jsonpath={.spec.clusterIP}')
     check "a service reaches the pod of the other node" within 20 has two K exec one -- /web get "http://$service/"
-    check "names are answered on one node" within 20 has two K exec one -- /web get http://one/
-    check "and on the other" within 20 has one K exec two -- /web get http://one.default.svc.cluster.local/
+    check "names are answered on one node" within 20 has two K exec one -- /web get http://both/
+    check "and on the other" within 20 has one K exec two -- /web get http://both.default.svc.cluster.local/
     check "logs of both through the server" has "serving" K logs two
     case $topology in
         segment) check "the route is direct" has "via $two dev eth0" ns one ip route ;;

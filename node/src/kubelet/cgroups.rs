@@ -25,6 +25,7 @@ const CONTROLLERS: &[&str] =
 
 /// Makes and removes pods' cgroups.
 pub struct Cgroups {
+    mount: PathBuf,
     root: String,
     driver: CgroupDriver,
     per_qos: bool,
@@ -44,6 +45,7 @@ impl Cgroups {
     /// By the settings and what the kernel has.
     pub fn new(config: &Config) -> Self {
         Self {
+            mount: MOUNT.into(),
             root: config.cgroup_root.clone(),
             driver: config.cgroup_driver,
             per_qos: config.cgroups_per_qos,
@@ -92,9 +94,9 @@ impl Cgroups {
 
     fn trees(&self) -> Vec<PathBuf> {
         if self.unified {
-            return vec![PathBuf::from(MOUNT)];
+            return vec![self.mount.clone()];
         }
-        CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|p| p.is_dir()).collect()
+        CONTROLLERS.iter().map(|c| self.mount.join(c)).filter(|p| p.is_dir()).collect()
     }
 
     /// Makes the pod's cgroup with its limits. With systemd the runtime asks it for the slice.
@@ -115,7 +117,7 @@ impl Cgroups {
         let path = self.path(&self.names(class(pod), spec::uid(pod)));
         of_cgroup(
             |controller| {
-                let base = Path::new(MOUNT);
+                let base = &self.mount;
                 if self.unified { base.join(&path) } else { base.join(controller).join(&path) }
             },
             self.unified,
@@ -145,7 +147,7 @@ impl Cgroups {
 
     fn apply(&self, path: &str, limits: PodLimits) -> io::Result<()> {
         let write = |tree: &str, file: &str, value: String| -> io::Result<()> {
-            let base = if self.unified { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join(tree) };
+            let base = if self.unified { self.mount.clone() } else { self.mount.join(tree) };
             let target = base.join(path).join(file);
             if target.exists() { fs::write(target, value) } else { Ok(()) }
         };
@@ -265,7 +267,76 @@ mod tests {
     use serde_json::json;
 
     fn cgroups(driver: CgroupDriver, root: &str) -> Cgroups {
-        Cgroups { root: root.into(), driver, per_qos: true, unified: false, pids_max: 0 }
+        Cgroups { mount: MOUNT.into(), root: root.into(), driver, per_qos: true, unified: false, pids_max: 0 }
+    }
+
+    /// A kernel's files as far as a plain folder can show them: they are there before they are written.
+    fn pod_folder(mount: &Path, unified: bool) -> (Cgroups, Pod, PathBuf) {
+        let cgroups = Cgroups {
+            mount: mount.to_owned(),
+            unified,
+            pids_max: 77,
+            ..cgroups(CgroupDriver::Cgroupfs, "/lab")
+        };
+        let limits = json!({"cpu": "500m", "memory": "64Mi"});
+        let pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "250m"}, "limits": limits}}]}}))
+        .expect("a pod");
+        (cgroups, pod, PathBuf::from("lab/kubepods/burstable/podu"))
+    }
+
+    fn written(dir: &Path, files: &[&str]) -> Vec<String> {
+        files.iter().map(|f| fs::read_to_string(dir.join(f)).unwrap_or_default()).collect()
+    }
+
+    #[test]
+    fn version_two_gets_weight_quota_memory_and_pids() {
+        let mount = tempfile::tempdir().expect("a folder");
+        let (cgroups, pod, path) = pod_folder(mount.path(), true);
+        cgroups.ensure_pod(&pod).expect("made");
+        let dir = mount.path().join(&path);
+        for file in ["cpu.weight", "cpu.max", "memory.max", "pids.max"] {
+            fs::write(dir.join(file), "").expect("a file of the kernel's");
+        }
+        cgroups.ensure_pod(&pod).expect("made again");
+        let values = written(&dir, &["cpu.weight", "cpu.max", "memory.max", "pids.max"]);
+        assert_eq!(values, ["10", "50000 100000", "67108864", "77"]);
+        // Controllers are handed down on the way, the root's too.
+        for above in ["", "lab", "lab/kubepods", "lab/kubepods/burstable"] {
+            assert!(mount.path().join(above).join("cgroup.subtree_control").exists(), "{above}");
+        }
+        assert_eq!(cgroups.usage(&pod).processes, 0);
+    }
+
+    #[test]
+    fn version_one_gets_them_in_the_trees_there_are() {
+        let mount = tempfile::tempdir().expect("a folder");
+        for tree in ["cpu", "memory"] {
+            fs::create_dir(mount.path().join(tree)).expect("made");
+        }
+        let (cgroups, pod, path) = pod_folder(mount.path(), false);
+        cgroups.ensure_pod(&pod).expect("made");
+        let (cpu, memory) = (mount.path().join("cpu").join(&path), mount.path().join("memory").join(&path));
+        for file in ["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"] {
+            fs::write(cpu.join(file), "").expect("a file of the kernel's");
+        }
+        fs::write(memory.join("memory.limit_in_bytes"), "").expect("a file of the kernel's");
+        cgroups.ensure_pod(&pod).expect("made again");
+        assert_eq!(
+            written(&cpu, &["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"]),
+            ["256", "50000", "100000"]
+        );
+        assert_eq!(written(&memory, &["memory.limit_in_bytes"]), ["67108864"]);
+        for (dir, file) in [
+            (&cpu, "cpu.shares"),
+            (&cpu, "cpu.cfs_quota_us"),
+            (&cpu, "cpu.cfs_period_us"),
+            (&memory, "memory.limit_in_bytes"),
+        ] {
+            fs::remove_file(dir.join(file)).expect("a folder of the kernel's has none to remove");
+        }
+        cgroups.remove_pod(&pod).expect("removed");
+        assert!(!cpu.exists() && !memory.exists());
     }
 
     #[test]

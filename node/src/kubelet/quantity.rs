@@ -86,6 +86,18 @@ pub fn from_bytes(bytes: u64) -> Quantity {
     }
 }
 
+/// Bytes in the largest binary unit that shows them exactly, as Go prints an amount in messages.
+pub fn exact_bytes(bytes: u64) -> String {
+    let units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let mut power = 0;
+    let mut rest = bytes;
+    while rest > 0 && rest.is_multiple_of(1024) && power + 1 < units.len() {
+        rest /= 1024;
+        power += 1;
+    }
+    format!("{rest}{}", units[power])
+}
+
 /// Thousandths of a CPU in their shortest form.
 pub fn from_milli(milli: i64) -> Quantity {
     if milli % 1000 == 0 { Quantity((milli / 1000).to_string()) } else { Quantity(format!("{milli}m")) }
@@ -94,6 +106,20 @@ pub fn from_milli(milli: i64) -> Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exact_amounts_use_the_largest_unit() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1024, "1Ki"),
+            (5 << 20, "5Mi"),
+            (1536 << 20, "1536Mi"),
+            (1 << 40, "1Ti"),
+        ] {
+            assert_eq!(exact_bytes(bytes), text);
+        }
+    }
 
     #[test]
     fn parses_every_form() {

@@ -1,11 +1,12 @@
 # Services of each type, DNS, host ports and policies.
 
+# The bundled web server answers with its pod's name, and is a client too (`/web get`); busybox has nslookup.
+WEB=registry.quarterdeck.local/web:v1
 server() {
     pod "$1" <<EOF
   containers:
   - name: c
-    image: $IMAGE
-    command: [sh, -c, 'echo $1 > /tmp/index.html; exec httpd -f -p 8080 -h /tmp']
+    image: $WEB
     ports: [{containerPort: 8080${2:+, hostPort: $2}}]
     readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 EOF
@@ -13,10 +14,11 @@ EOF
 server alpha
 server beta
 server porty 26081
-pod client <<EOF
+server client
+pod look <<EOF
   containers: [{name: c, image: $IMAGE, command: [sleep, "3600"]}]
 EOF
-for name in alpha beta porty client; do ready $name >/dev/null; done
+for name in alpha beta porty client look; do ready $name >/dev/null; done
 $K label pod alpha beta tier=web --overwrite >/dev/null
 $K apply -f - >/dev/null <<EOF
 apiVersion: v1
@@ -61,7 +63,8 @@ spec: {type: LoadBalancer, allocateLoadBalancerNodePorts: false, selector: {app:
 EOF
 $K patch service balanced --subresource=status --type=merge \
     -p '{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.78"}]}}}' >/dev/null
-get() { inside client "wget -qO- -T 2 http://$1"; }
+get() { from client "$1"; }
+from() { timeout 5 $K exec "$1" -- /web get "http://$2"; }
 both() { local seen; seen=$(for _ in $(seq 20); do get "$1"; done | sort -u | xargs); [ "$seen" = "alpha beta" ] || { echo "$seen"; return 1; }; }
 one() { [ "$(for _ in $(seq 12); do get "$1"; done | sort -u | wc -l)" = 1 ]; }
 check "a service reaches every pod behind it" within 20 both cluster
@@ -70,19 +73,19 @@ check "a node port" within 10 says alpha curl -s -m 3 "http://$NODE_IP:30801/"
 check "a node port from a pod" says alpha get "$NODE_IP:30801"
 check "an external address" within 10 says beta get 192.0.2.77
 check "a load balancer's address" within 10 says beta get 192.0.2.78
-check "a service without endpoints refuses" says refused inside client 'wget -qO- -T 5 http://nobody'
+check "a service without endpoints refuses" says refused get nobody
 $K label pod client tier=self --overwrite >/dev/null
-check "a pod reaches itself through its service" within 10 says alpha inside alpha 'for i in 1 2 3 4 5 6; do wget -qO- -T 2 http://node; done'
+check "a pod reaches itself through its service" within 10 says alpha from alpha node
 check "a host port" within 10 says porty curl -s -m 3 "http://$NODE_IP:26081/"
 check "a host port on the loopback" within 10 says porty curl -s -m 3 http://127.0.0.1:26081/
 
-look() { inside client "nslookup -type=$2 $1 10.96.0.10"; }
+look() { inside look "nslookup ${2:+-type=$2} $1 10.96.0.10"; }
 check "names of services" says "$(field service cluster '{.spec.clusterIP}')" look cluster.tour.svc.cluster.local a
 check "a headless service names its pods" says "$(field pod alpha '{.status.podIP}')" look headless.tour.svc.cluster.local a
 check "search domains" says alpha get node.tour
 check "aliases of other names" within 5 both elsewhere
 check "SRV records" says "8080" look _web._tcp.headless.tour.svc.cluster.local srv
-check "names of addresses" says cluster.tour.svc.cluster.local look "$(field service cluster '{.spec.clusterIP}')" ptr
+check "names of addresses" says cluster.tour.svc.cluster.local look "$(field service cluster '{.spec.clusterIP}')"
 check "no such name" says NXDOMAIN look none.tour.svc.cluster.local a
 
 $K apply -f - >/dev/null <<EOF
@@ -104,8 +107,8 @@ spec:
 EOF
 alpha=$(field pod alpha '{.status.podIP}') beta=$(field pod beta '{.status.podIP}')
 check "a policy keeps others out" within 15 fails get "$alpha:8080"
-check "and lets in whom it names" within 15 says alpha inside beta "wget -qO- -T 2 http://$alpha:8080"
-check "an egress policy holds" within 15 fails inside porty "wget -qO- -T 2 http://$(field pod client '{.status.podIP}'):8080"
-check "and allows what it names" within 15 says beta inside porty "wget -qO- -T 2 http://$beta:8080"
+check "and lets in whom it names" within 15 says alpha from beta "$alpha:8080"
+check "an egress policy holds" within 15 fails from porty "$(field pod client '{.status.podIP}'):8080"
+check "and allows what it names" within 15 says beta from porty "$beta:8080"
 $K delete networkpolicy alpha beta >/dev/null
 check "without it everybody is let in" within 15 says alpha get "$alpha:8080"

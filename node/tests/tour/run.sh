@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The node's promises, one by one, with kubectl against a running cluster with one real node of this machine:
-#   KUBECONFIG=… node/tests/tour/run.sh [pods] [volumes] [network]
+#   KUBECONFIG=… node/tests/tour/run.sh [pods] [volumes] [network] [kubelet]
 # It works in the namespace "tour" and removes it at the end. Needs root, ctr, busybox (static) and curl.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -10,7 +10,7 @@ NODE=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 NODE_IP=$(kubectl get node "$NODE" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
 finish() {
     kubectl delete namespace tour --wait=true --timeout=90s >/dev/null 2>&1
-    kubectl delete persistentvolume tour-local >/dev/null 2>&1
+    kubectl delete persistentvolume/tour-local clusterrolebinding/tour-kubelet >/dev/null 2>&1
     rm -rf "$work"
 }
 trap finish EXIT
@@ -20,7 +20,7 @@ for socket in /run/quarterdeck/*/containerd.sock /run/containerd/containerd.sock
 done
 kubectl create namespace tour >/dev/null
 within 30 $K get serviceaccount default
-[ $# -gt 0 ] || set -- pods volumes network
+[ $# -gt 0 ] || set -- pods volumes network kubelet
 for part in "$@"; do
     echo "== $part"
     . "./$part.sh"

@@ -46,7 +46,7 @@ pub fn choose(candidates: &[Candidate], resource: Resource) -> Option<&Candidate
 /// The message of the pod's status and event, in upstream's words.
 pub fn message(due: &Due, all: u64, chosen: &Candidate) -> String {
     let resource = due.resource;
-    let show = |n: u64| if bytes(resource) { quantity::from_bytes(n).0 } else { n.to_string() };
+    let show = |n: u64| if bytes(resource) { quantity::exact_bytes(n) } else { n.to_string() };
     let wanted = show(super::thresholds::amount(&due.threshold.value, all));
     let mut text = format!(
         "The node was low on resource: {}. Threshold quantity: {wanted}, available: {}. ",

@@ -62,7 +62,7 @@ fn empty_dir(pod: &Pod, used: &LocalUse) -> Option<String> {
 fn whole(pod: &Pod, used: &LocalUse) -> Option<String> {
     let limits: Option<Vec<i128>> = spec::containers(pod).iter().map(limit).collect();
     let limit: i128 = limits?.iter().sum();
-    let text = quantity::from_bytes(u64::try_from(limit).ok()?).0;
+    let text = quantity::exact_bytes(u64::try_from(limit).ok()?);
     (limit > 0 && i128::from(used.total()) > limit)
         .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {text}. "))
 }
@@ -71,7 +71,7 @@ fn container(pod: &Pod, used: &LocalUse) -> Option<String> {
     let all = spec::containers(pod).iter().chain(spec::init_containers(pod));
     all.filter_map(|c| Some((c, limit(c)?))).find_map(|(container, limit)| {
         let over = i128::from(*used.containers.get(&container.name)?) > limit;
-        let text = quantity::from_bytes(u64::try_from(limit).ok()?).0;
+        let text = quantity::exact_bytes(u64::try_from(limit).ok()?);
         over.then(|| {
             format!("Container {} exceeded its local ephemeral storage limit \"{text}\". ", container.name)
         })

@@ -19,6 +19,7 @@ use self::choose::Candidate;
 use self::limits::LocalUse;
 use self::thresholds::{Due, Left, Resource, Signals, Threshold, Watch};
 use super::config::Config;
+use super::metrics;
 use super::node::facts;
 use super::pod::phase::Phase;
 use super::pod::spec;
@@ -31,6 +32,8 @@ use super::worker::{Pool, PoolEvent};
 const PERIOD: Duration = Duration::from_secs(10);
 /// Seconds a pod's containers get when the machine cannot wait.
 const HARD_GRACE_SECS: i64 = 1;
+/// What evictions by limits on local storage are counted under (upstream's word).
+const LOCAL_LIMIT: &str = "ephemeral.containerfs.limit";
 
 /// The standing conditions.
 #[derive(Default)]
@@ -122,7 +125,9 @@ pub async fn run(pool: Arc<Pool>, pressure: Arc<Pressure>, shutdown: Cancellatio
         let left = look(&pool.context().config.root_dir);
         let (signals, due) = watch.look(&thresholds, &left, started.elapsed());
         pressure.note(signals);
-        let usage = container_use(pool.context()).await;
+        // Measuring every container costs the runtime something: only where it is needed.
+        let needed = !due.is_empty() || pool.views().iter().any(|v| limits::has_limits(&v.pod));
+        let usage = if needed { container_use(pool.context()).await } else { vec![] };
         if !enforce_limits(&pool, &usage) && !due.is_empty() {
             relieve(&pool, &due, &left, &usage).await;
         }
@@ -146,7 +151,7 @@ fn enforce_limits(pool: &Arc<Pool>, usage: &[ContainerUse]) -> bool {
         }
         if let Some(message) = limits::broken(&view.pod, &local_use(pool.context(), &view.pod, usage)) {
             any = true;
-            evict(pool, view, message, HARD_GRACE_SECS);
+            evict(pool, view, LOCAL_LIMIT, message, HARD_GRACE_SECS);
         }
     }
     any
@@ -183,7 +188,7 @@ async fn relieve(pool: &Arc<Pool>, due: &[Due], left: &Left, usage: &[ContainerU
     };
     let message = choose::message(first, all, chosen);
     if let Some(view) = views.iter().find(|v| spec::uid(&v.pod) == spec::uid(&chosen.pod)) {
-        evict(pool, view, message, grace);
+        evict(pool, view, &first.threshold.signal, message, grace);
     }
 }
 
@@ -205,7 +210,8 @@ fn candidate(pool: &Pool, view: &View, resource: Resource, usage: &[ContainerUse
     Candidate { pod, used, containers }
 }
 
-fn evict(pool: &Arc<Pool>, view: &View, message: String, grace_secs: i64) {
+fn evict(pool: &Arc<Pool>, view: &View, signal: &str, message: String, grace_secs: i64) {
+    metrics::count_eviction(signal);
     tracing::warn!(pod = spec::display(&view.pod), message, "evicting a pod");
     pool.context().recorder.pod(&view.pod, None, true, EVICTED, message.clone());
     let failure = Failure { reason: EVICTED.into(), message };

@@ -128,7 +128,8 @@ impl Server {
         let running = views.iter().map(|v| v.snapshot.observed.alive().count()).sum::<usize>();
         let all = views.iter().map(|v| v.snapshot.observed.containers.len()).sum::<usize>();
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics::set_containers(number(running), number(all - running));
+        let pods = views.iter().filter(|v| v.snapshot.observed.sandboxes.iter().any(|s| s.ready)).count();
+        metrics::set_containers(number(pods), number(running), number(all - running));
         metrics::text()
     }
 

@@ -169,10 +169,13 @@ impl Job {
             // Without a limit the old one must go; 0 would leave it.
             resources.cpu_quota = -1;
         }
-        let done = match self.context.cgroups.ensure_pod(&self.pod) {
-            Ok(()) => self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
+        // The pod's own limits grow before its containers' and shrink after them: the kernel refuses a parent with less
+        // than its child.
+        let grown = self.context.cgroups.ensure_pod(&self.pod);
+        let mut done = self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string());
+        if done.is_ok() && grown.is_err() {
+            done = self.context.cgroups.ensure_pod(&self.pod).map_err(|e| e.to_string());
+        }
         match done {
             Ok(()) => {
                 self.context.recorder.pod(

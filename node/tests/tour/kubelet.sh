@@ -1,0 +1,52 @@
+# The kubelet's own server and what changes while a pod runs: who may ask, metrics, resizes, evictions by the API.
+
+pod steady <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sleep, "3600"]
+    resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
+EOF
+check "a pod with limits" ready steady
+quota() { inside steady 'cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null | cut -d" " -f1'; }
+check "a CPU limit is a quota" is 20000 quota
+resize() {
+    $K patch pod steady --subresource resize --patch \
+        "{\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"$1\"},\"limits\":{\"cpu\":\"$1\"}}}]}}"
+}
+check "a resize in place" resize 300m
+check "reaches the running container" within 20 is 30000 quota
+check "without a restart" is 0 field pod steady '{.status.containerStatuses[0].restartCount}'
+check "and its status" within 20 is 300m field pod steady '{.status.containerStatuses[0].resources.limits.cpu}'
+# Others hold the rest of the machine: there will be room once they leave.
+cpus=$(kubectl get node "$NODE" -o 'jsonpath={.status.allocatable.cpu}')
+pod filler <<EOF
+  containers:
+  - {name: c, image: $IMAGE, command: [sleep, "3600"], resources: {requests: {cpu: $((cpus * 1000 - 500))m}}}
+EOF
+ready filler >/dev/null
+resize 600m >/dev/null
+check "a resize without room is deferred" within 20 is Deferred \
+    field pod steady '{.status.conditions[?(@.type=="PodResizePending")].reason}'
+check "and changes nothing" is 30000 quota
+$K delete pod filler --wait=true >/dev/null
+check "until there is room" within 30 is 60000 quota
+resize 200m >/dev/null
+check "a smaller one goes through" within 20 is 20000 quota
+
+token=$($K create token default)
+asked() { curl -sk -o /dev/null -w '%{http_code}' ${1:+-H "Authorization: Bearer $1"} "https://$NODE_IP:10250/metrics"; }
+check "the server asks who it is" is 401 asked ""
+check "a token of nobody is refused" is 401 asked nonsense
+check "a known client without the right is refused" is 403 asked "$token"
+kubectl create clusterrolebinding tour-kubelet --clusterrole=system:kubelet-api-admin --serviceaccount=tour:default >/dev/null
+# Refusals are remembered for half a minute, as upstream does.
+check "with the right it is answered" within 60 is 200 asked "$token"
+kubectl delete clusterrolebinding tour-kubelet >/dev/null
+metrics() { kubectl get --raw "/api/v1/nodes/$NODE/proxy/$1"; }
+check "metrics of the runtime's operations" says kubelet_runtime_operations_total metrics metrics
+check "metrics of resources" says 'container_cpu_usage_seconds_total{container="c",namespace="tour",pod="steady"}' metrics metrics/resource
+check "cAdvisor's names" says container_memory_working_set_bytes metrics metrics/cadvisor
+check "the summary" says '"nodeName"' metrics stats/summary
+check "top of nodes" within 30 says "$NODE" kubectl top nodes
+check "top of pods and containers" within 30 says steady $K top pod --containers
