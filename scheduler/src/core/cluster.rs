@@ -357,7 +357,8 @@ impl Cluster {
         self.owner_generation += 1;
     }
 
-    /// Promises a node to a pending pod, or withdraws the promise.
+    /// Promises a node to a pending pod, or withdraws the promise. That counts as a change of the node: who fits there
+    /// depends on it.
     pub fn nominate(&mut self, uid: Uid, spec: Arc<PodSpec>, node: Option<&str>) {
         if let Some(old) = self.nominated_node.remove(&uid)
             && let Some(list) = self.nominated.get_mut(&old)
@@ -366,10 +367,12 @@ impl Cluster {
             if list.is_empty() {
                 self.nominated.remove(&old);
             }
+            self.nodes.note(old);
         }
         if let Some(slot) = node.and_then(|n| self.nodes.find(n)) {
             self.nominated_node.insert(uid, slot);
             self.nominated.entry(slot).or_default().push(Nomination { uid, spec });
+            self.nodes.note(slot);
         }
     }
 

@@ -186,11 +186,12 @@ fn known_refusal(who: &Preemptor<'_>, node: u32, cluster: &Cluster) -> Option<Re
     if !who.remembers(node, cluster) {
         return refusal_with_nominated(who, node, cluster, None);
     }
-    if let Some(known) = who.template.memos.borrow().refusal(node) {
+    let priority = who.spec.priority;
+    if let Some(known) = who.template.memos.borrow().refusal(node, priority) {
         return known.clone();
     }
     let refusal = refusal_with_nominated(who, node, cluster, None);
-    who.template.memos.borrow_mut().keep_refusal(node, refusal.clone());
+    who.template.memos.borrow_mut().keep_refusal(node, priority, refusal.clone());
     refusal
 }
 

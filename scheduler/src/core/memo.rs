@@ -1,7 +1,8 @@
 //! What a template has found out about single nodes, kept until the node changes.
 //!
-//! Holds only verdicts that no other node can change: templates with spread or affinity terms keep nothing here, and
-//! neither do nodes that are promised to somebody. The template drops a node's memo when it refreshes the node.
+//! Holds only verdicts that no other node can change: templates with spread or affinity terms keep nothing here. The
+//! template drops a node's memo when it refreshes the node. Verdicts are for one priority, since pods of at least that
+//! priority that are promised the node count as if they were there.
 
 use super::preempt::Candidate;
 use super::status::Refusal;
@@ -12,7 +13,7 @@ type Victims = (i32, Result<Candidate, Refusal>);
 /// Memos by node slot.
 #[derive(Debug, Default)]
 pub struct NodeMemos {
-    refusals: Vec<Option<Option<Refusal>>>,
+    refusals: Vec<Option<(i32, Option<Refusal>)>>,
     victims: Vec<Option<Victims>>,
 }
 
@@ -28,12 +29,13 @@ impl NodeMemos {
     }
 
     /// The filters' verdict, if it is known.
-    pub fn refusal(&self, node: u32) -> Option<&Option<Refusal>> {
-        self.refusals.get(node as usize)?.as_ref()
+    pub fn refusal(&self, node: u32, priority: i32) -> Option<&Option<Refusal>> {
+        let (known, refusal) = self.refusals.get(node as usize)?.as_ref()?;
+        (*known == priority).then_some(refusal)
     }
 
-    pub fn keep_refusal(&mut self, node: u32, refusal: Option<Refusal>) {
-        *slot_of(&mut self.refusals, node) = Some(refusal);
+    pub fn keep_refusal(&mut self, node: u32, priority: i32, refusal: Option<Refusal>) {
+        *slot_of(&mut self.refusals, node) = Some((priority, refusal));
     }
 
     /// What an eviction for a pod of this priority came to, if it is known.

@@ -35,9 +35,11 @@ pub struct Preemptor<'a> {
 }
 
 impl Preemptor<'_> {
-    /// Whether what holds for this pod on the node holds until the node changes.
+    /// Whether what holds for this pod on the node holds until the node changes, and for all pods like it: a promise
+    /// to this very pod would not count for it.
     pub fn remembers(&self, node: u32, cluster: &Cluster) -> bool {
-        self.template.is_local() && self.volumes.is_none() && cluster.nominated_on(node).is_empty()
+        let own = || cluster.nominated_on(node).iter().any(|n| n.uid == self.uid);
+        self.template.is_local() && self.volumes.is_none() && !own()
     }
 }
 

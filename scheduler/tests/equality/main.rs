@@ -156,7 +156,7 @@ impl Run {
             if let Some(known) = memos.victims(node, PROBE_PRIORITY) {
                 assert_eq!(known, &victims_on(&who, node, &[], &core.cluster), "seed {seed}, {}", pod.name);
             }
-            if let Some(known) = memos.refusal(node) {
+            if let Some(known) = memos.refusal(node, PROBE_PRIORITY) {
                 let fresh = refusal_with_nominated(&who, node, &core.cluster, None);
                 assert_eq!(known, &fresh, "seed {seed}, {}", pod.name);
             }
