@@ -12,6 +12,13 @@ pub struct Sample {
     pub p99_ms: Option<f64>,
 }
 
+impl Sample {
+    /// A value without latencies.
+    pub fn plain(value: f64) -> Self {
+        Self { value, p50_ms: None, p99_ms: None }
+    }
+}
+
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {

@@ -1,5 +1,6 @@
 //! etcd and our store beside each other: three members on loopback, disk syncs on, the same load generator.
 
+mod large;
 pub mod load;
 mod scenarios;
 
@@ -10,7 +11,7 @@ use chaos::cluster::{Cluster, Ground, Program};
 use clap::Args;
 
 use crate::table::{Row, Sample, markdown};
-use scenarios::{SCENARIOS, Scenario};
+use scenarios::SCENARIOS;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -28,6 +29,13 @@ pub struct Options {
     /// Seconds a measurement.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// The large figures instead: a million keys, ten thousand watchers, a laggard, a compaction, leases that expire
+    /// together; one member a side.
+    #[arg(long)]
+    large: bool,
+    /// Revisions the laggard is behind and half of those the compaction removes.
+    #[arg(long, default_value_t = 500_000)]
+    revisions: u64,
     /// Only scenarios whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -38,65 +46,80 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let chosen: Vec<&Scenario> =
-        SCENARIOS.iter().filter(|scenario| scenario.name.contains(options.only.as_str())).collect();
     let etcd = Program {
         command: vec![options.etcd.display().to_string()],
-        flags: vec!["--log-level=error".into()],
+        flags: vec!["--log-level=error".into(), "--quota-backend-bytes=34359738368".into()],
+        env: Vec::new(),
+        is_etcd: true,
     };
     let ours = Program {
         command: vec![options.quarterdeck.display().to_string(), "store".into()],
         flags: Vec::new(),
+        env: Vec::new(),
+        is_etcd: false,
     };
-    let upstream = runtime.block_on(measure(options, "etcd", etcd, &chosen))?;
-    let ours = runtime.block_on(measure(options, "quarterdeck", ours, &chosen))?;
-    let rows: Vec<Row> = chosen
-        .iter()
-        .map(|scenario| (scenario.name, "/s", false))
-        .chain([("memory a member, afterwards", "MiB", true)])
-        .zip(upstream.into_iter().zip(ours))
-        .map(|((name, unit, less_is_better), (upstream, ours))| Row {
-            name: name.to_owned(),
-            unit,
-            less_is_better,
-            upstream,
-            ours,
-        })
-        .collect();
+    let rows = runtime.block_on(async {
+        if options.large {
+            large::compare(options, etcd, ours).await
+        } else {
+            compare(options, etcd, ours).await
+        }
+    })?;
     print!("{}", markdown("etcd", &rows));
     Ok(())
 }
 
-/// All scenarios on one side, on a fresh cluster, and the memory of a member at the end.
-async fn measure(
+/// Every scenario on etcd and then on ours, both clusters fresh at the beginning, and the members' memory at the end.
+/// The sides take turns, so that what else happens on the machine hits both alike.
+async fn compare(options: &Options, etcd: Program, ours: Program) -> Result<Vec<Row>> {
+    let upstream = start(options, "etcd", etcd, options.members, ETCD_PORTS).await?;
+    let ours = start(options, "quarterdeck", ours, options.members, OUR_PORTS).await?;
+    let duration = Duration::from_secs(options.seconds);
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(options.only.as_str())) {
+        let row = Row {
+            name: scenario.name.to_owned(),
+            unit: "/s",
+            less_is_better: false,
+            upstream: scenario.run(&upstream, duration).await?,
+            ours: scenario.run(&ours, duration).await?,
+        };
+        eprintln!("{}: {:.0}/s and {:.0}/s", row.name, row.upstream.value, row.ours.value);
+        rows.push(row);
+    }
+    rows.push(memory("memory a member, afterwards", &upstream, &ours)?);
+    for cluster in [upstream, ours] {
+        for member in 0..cluster.len() {
+            cluster.kill(member).await?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Where each side's ports begin.
+const ETCD_PORTS: u16 = 20_000;
+const OUR_PORTS: u16 = 20_100;
+
+async fn start(
     options: &Options,
     side: &str,
     program: Program,
-    chosen: &[&Scenario],
-) -> Result<Vec<Sample>> {
+    members: usize,
+    ports: u16,
+) -> Result<Cluster> {
     let root = options.dir.join(side);
     if root.exists() {
         std::fs::remove_dir_all(&root)?;
     }
     std::fs::create_dir_all(&root)?;
     let root = root.canonicalize()?;
-    let cluster = Cluster::start_all(Ground::loopback(20_000), program, &root, options.members).await?;
-    let mut samples = Vec::new();
-    for scenario in chosen {
-        let sample = scenario.run(&cluster, Duration::from_secs(options.seconds)).await?;
-        eprintln!(
-            "{side}: {}: {:.0}/s, p99 {:.2} ms",
-            scenario.name,
-            sample.value,
-            sample.p99_ms.unwrap_or(0.0)
-        );
-        samples.push(sample);
-    }
-    samples.push(Sample { value: resident_mib(&cluster)?, p50_ms: None, p99_ms: None });
-    for member in 0..cluster.len() {
-        cluster.kill(member).await?;
-    }
-    Ok(samples)
+    Ok(Cluster::start_all(Ground::loopback(ports), program, &root, members, false).await?)
+}
+
+fn memory(name: &str, upstream: &Cluster, ours: &Cluster) -> Result<Row> {
+    let sample = |cluster| Ok::<_, Box<dyn std::error::Error>>(Sample::plain(resident_mib(cluster)?));
+    let (upstream, ours) = (sample(upstream)?, sample(ours)?);
+    Ok(Row { name: name.to_owned(), unit: "MiB", less_is_better: true, upstream, ours })
 }
 
 /// The mean of the members' resident sets.
