@@ -1,3 +1,5 @@
+//! Attaching, multi-attach, and when a volume is taken from a node; moves between nodes with deaths in between.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

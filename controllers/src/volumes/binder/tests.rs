@@ -1,3 +1,5 @@
+//! Claims, volumes and their events one turn at a time; bindings, releases and recycling with deaths in between.
+
 use serde_json::{Value, json};
 
 use super::super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, SELECTED_NODE};

@@ -1,3 +1,5 @@
+//! Provisioning and removal one turn at a time; a volume from claim to nothing with deaths in between.
+
 use serde_json::{Value, json};
 
 use super::super::{PROVISIONED_BY, PROVISIONER, PROVISIONER_FINALIZER, SELECTED_NODE, binder, protection};
