@@ -5,7 +5,9 @@
 
 mod apiserver;
 mod control_plane;
+mod controllers;
 mod dns;
+mod node_agent;
 mod proxy;
 mod scheduler;
 mod store;
@@ -31,8 +33,12 @@ enum Command {
     Proxy(proxy::Options),
     /// The cluster's DNS server on one core.
     Dns(dns::Options),
+    /// Pods' starts and the agent's memory on a real node of a running cluster (root).
+    Node(node_agent::Options),
     /// kube-apiserver with etcd, and our API server with its embedded store.
     Apiserver(apiserver::Options),
+    /// The controllers and kube-controller-manager, on our API server and hollow nodes.
+    Controllers(controllers::Options),
     /// The scheduler's core on upstream's scheduler_perf cases.
     Scheduler(scheduler::Options),
     /// From creation through the API to binding: three upstream processes, and ours.
@@ -47,7 +53,13 @@ fn main() -> ExitCode {
         Command::Apiserver(options) => {
             apiserver::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
         }
+        Command::Controllers(options) => {
+            controllers::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
+        }
         Command::Dns(options) => dns::run(&options).map_err(|error| error as Box<dyn std::error::Error>),
+        Command::Node(options) => {
+            node_agent::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
+        }
         Command::SchedulerE2e(options) => {
             scheduler::end_to_end::run(&options).map_err(|error| error as Box<dyn std::error::Error>)
         }
