@@ -204,6 +204,7 @@ async fn clients(args: &Args) -> Result<Clients, AnyError> {
     let mut anonymous = config.clone();
     anonymous.auth_info = kube::config::AuthInfo::default();
     Ok(Clients {
+        watching: crate::transport::watching(config.clone())?,
         process: kube::Client::try_from(config)?,
         anonymous: Some(kube::Client::try_from(anonymous)?),
     })

@@ -69,6 +69,7 @@ pub mod table;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod transport;
 pub mod trigger_time;
 pub mod ttl_after_finished;
 pub mod volumes;
@@ -86,7 +87,7 @@ pub async fn run(
     options: options::Options,
     stop: CancellationToken,
 ) -> Result<(), cli::AnyError> {
-    let clients = manager::Clients { process: client, anonymous: None };
+    let clients = manager::Clients { watching: client.clone(), process: client, anonymous: None };
     run_with(clients, options, stop).await
 }
 

@@ -32,7 +32,9 @@ const GAUGES: Duration = Duration::from_secs(1);
 /// The clients of one process.
 #[derive(Clone)]
 pub struct Clients {
-    /// The process' own: informers, discovery, tokens of service accounts.
+    /// The process' own, for watches alone; may be the same as `process`.
+    pub watching: Client,
+    /// The process' own: discovery, tokens of service accounts, events.
     pub process: Client,
     /// Without credentials; needed only for [`Credentials::ServiceAccounts`].
     pub anonymous: Option<Client>,
@@ -82,12 +84,12 @@ pub async fn run(
     }
     let mut informers = JoinSet::new();
     for entry in stores.entries() {
-        let (client, stop) = (clients.process.clone(), stop.clone());
+        let (client, stop) = (clients.watching.clone(), stop.clone());
         informers.spawn(async move { entry.informer.run(client, stop).await });
     }
     let mut loops = JoinSet::new();
     for one in started {
-        loops.spawn(run_loop(one, clients.process.clone(), stores.clone(), stop.clone()));
+        loops.spawn(run_loop(one, clients.watching.clone(), stores.clone(), stop.clone()));
     }
     stop.cancelled().await;
     if tokio::time::timeout(GRACE, async { while loops.join_next().await.is_some() {} }).await.is_err() {
@@ -194,6 +196,10 @@ mod tests {
         fn record(&self, _component: &'static str, _note: Note) {}
     }
 
+    fn clients_of(model: &Arc<Mutex<Model>>) -> Clients {
+        Clients { watching: client(model.clone()), process: client(model.clone()), anonymous: None }
+    }
+
     fn options(names: &[&str]) -> Options {
         Options { controllers: names.iter().map(|name| name.to_string()).collect(), ..Options::default() }
     }
@@ -214,7 +220,7 @@ mod tests {
         model.now = crate::testing::now();
         model.apply(json!({"kind": "Namespace", "metadata": {"name": "first"}}));
         let model = Arc::new(Mutex::new(model));
-        let clients = Clients { process: client(model.clone()), anonymous: None };
+        let clients = clients_of(&model);
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(
             clients,
@@ -257,7 +263,7 @@ mod tests {
         model.apply(policy);
         model.apply(json!({"kind": "Namespace", "metadata": {"name": "first"}}));
         let model = Arc::new(Mutex::new(model));
-        let clients = Clients { process: client(model.clone()), anonymous: None };
+        let clients = clients_of(&model);
         let stop = CancellationToken::new();
         let names = options(&["serviceaccount", "validatingadmissionpolicy-status-controller"]);
         let running = tokio::spawn(run(clients, names, Arc::new(Silent), stop.clone()));
@@ -284,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn settings_that_cannot_work_are_refused() {
-        let clients = || Clients { process: client(Arc::default()), anonymous: None };
+        let clients = || clients_of(&Arc::default());
         let wrong = run(clients(), options(&["nosuch"]), Arc::new(Silent), CancellationToken::new()).await;
         assert!(wrong.expect_err("unknown").to_string().contains("nosuch"));
         let accounts = Options { credentials: Credentials::ServiceAccounts, ..options(&["job"]) };
