@@ -13,7 +13,7 @@ use std::{
 
 use hickory_server::proto::{
     op::{Message, Query, ResponseCode},
-    rr::Record,
+    rr::{Record, RecordType},
 };
 use parking_lot::RwLock;
 use tokio::{
@@ -101,6 +101,12 @@ impl Resolver {
                     return self.cached_or_forward(request, aliases, query);
                 }
                 Outcome::NotReady => return Now::Reply(wire::reply(request, ResponseCode::ServFail)),
+                // Who asks for the alias itself has it: its target is another question.
+                Outcome::Alias(alias) if query.query_type() == RecordType::CNAME => {
+                    aliases.push(alias.record);
+                    let found = Outcome::Found { answers: vec![], additionals: vec![] };
+                    return Now::Reply(authoritative(request, &zone, aliases, found));
+                }
                 Outcome::Alias(alias) if aliases.len() < ALIASES_MAX => {
                     aliases.push(alias.record);
                     name = alias.target;
@@ -131,7 +137,11 @@ impl Resolver {
             Err(error) => {
                 tracing::debug!(name = %query.name(), %error, "upstream resolution failed");
                 self.stats.forward_failures.inc();
-                reply.metadata.response_code = ResponseCode::ServFail;
+                // An alias is known whatever becomes of its target.
+                if aliases.is_empty() {
+                    reply.metadata.response_code = ResponseCode::ServFail;
+                }
+                reply.answers = aliases;
             }
         }
         reply

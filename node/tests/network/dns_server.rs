@@ -185,6 +185,8 @@ fn cluster_names_upstream_names_and_what_lies_between() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the answer was kept");
     let alias = server.udp("alias.ns.svc.cluster.local.", RecordType::A, None).expect("an answer");
     assert_eq!(alias.answers.len(), 2, "alias and address: {alias:?}");
+    let only = server.udp("alias.ns.svc.cluster.local.", RecordType::CNAME, None).expect("an answer");
+    assert_eq!(only.answers.len(), 1, "the alias alone, without asking about its target: {only:?}");
     assert_eq!(server.ask("missing.example.com.").0, ResponseCode::NXDomain);
     assert_eq!(server.ask("db.corp.example.").0, ResponseCode::NoError);
     assert_eq!(stub_asked.load(Ordering::SeqCst), 1, "the stub domain's server was asked");
