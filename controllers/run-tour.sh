@@ -19,7 +19,7 @@ end() {
 }
 trap end EXIT
 "$quarterdeck" server --init --name=tour --data-dir="$work/server" --bind-address="${TOUR_ADDRESS:-127.77.9.1}" \
-  --node-monitor-grace-period=20s >"$work/server.log" 2>&1 & pids+=($!)
+  >"$work/server.log" 2>&1 & pids+=($!)
 for _ in $(seq 240); do
   kubectl get --raw /readyz >/dev/null 2>&1 && break
   kill -0 "${pids[0]}" 2>/dev/null || { tail -5 "$work/server.log" >&2; exit 1; }
