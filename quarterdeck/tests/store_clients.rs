@@ -1,5 +1,4 @@
-//! etcd's own clients against our store, one member and three: etcdctl, a Rust, a Go and a Python library, each the tour
-//! of `tests/clients` that passes on etcd itself.
+//! Client libraries against our store: a Rust, a Go and a Python one, each a tour that passes on etcd itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,15 +14,16 @@ async fn store(root: &Path, members: usize, port_shift: u16) -> Cluster {
     let program = Program {
         command: vec![env!("CARGO_BIN_EXE_quarterdeck").into(), "store".into()],
         flags: Vec::new(),
+        env: Vec::new(),
+        is_etcd: false,
     };
-    let cluster = Cluster::start_all(Ground::loopback(port_shift), program, root, members).await;
+    let cluster = Cluster::start_all(Ground::loopback(port_shift), program, root, members, false).await;
     cluster.unwrap_or_else(|error| {
         let log = std::fs::read_to_string(root.join("m0.log")).unwrap_or_default();
         panic!("the store does not start: {error}\n{log}")
     })
 }
 
-/// As `host:port`: etcdctl 3.4 puts a URL endpoint's scheme into the HTTP/2 authority, which a strict server refuses.
 fn endpoints(members: usize, port_shift: u16) -> String {
     let host_port = |at| Ground::loopback(port_shift).client_url(at).replace("http://", "");
     (0..members).map(host_port).collect::<Vec<_>>().join(",")
@@ -42,22 +42,8 @@ fn missing(program: &str) -> bool {
     let there = Command::new(program).arg("version").output().is_ok();
     if !there {
         println!("skipped: {program} is not installed");
-        assert!(program != "etcdctl" || std::env::var_os("CI").is_none(), "CI must have etcdctl");
     }
     !there
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn etcdctl_tours_one_member_and_three() {
-    if missing("etcdctl") {
-        return;
-    }
-    for (members, port_shift) in [(1, 1_000), (3, 1_010)] {
-        let root = tempfile::tempdir().expect("a folder");
-        let _cluster = store(root.path(), members, port_shift).await;
-        let script = clients().join("etcdctl.sh");
-        tour(Command::new(script).arg("etcdctl").env("ETCDCTL_ENDPOINTS", endpoints(members, port_shift)));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

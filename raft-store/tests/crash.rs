@@ -190,7 +190,10 @@ async fn kill_again_and_again(count: usize) {
     (0..count).for_each(|member| members.start(member));
     let mut rng = StdRng::seed_from_u64(count as u64);
     let mut attempts: Vec<Attempts> = (0..WRITERS).map(|_| Attempts::default()).collect();
-    for _ in 0..kills() {
+    for round in 0..kills() {
+        if round > 0 && round.is_multiple_of(50) {
+            println!("{round} kills of {count} member(s) so far");
+        }
         let clients = members.clients();
         read(&mut clients[rng.random_range(0..count)].clone()).await;
         let stop = Arc::new(AtomicBool::new(false));

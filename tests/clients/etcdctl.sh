@@ -12,12 +12,14 @@ trap 'rm -rf "$work"; kill $(jobs -p) 2>/dev/null' EXIT
 first=${ETCDCTL_ENDPOINTS%%,*}
 members=$(tr ',' '\n' <<< "$ETCDCTL_ENDPOINTS" | wc -l)
 is34=$("$program" version | grep -c '^etcdctl version: 3\.[0-4]\.')
+# A busy machine is no failure.
+patience=(--dial-timeout=30s --command-timeout=30s)
 # As whom ordinary commands run.
-who=()
+who=("${patience[@]}")
 
 ctl() { "$program" ${who[@]+"${who[@]}"} "$@"; }
 one() { ETCDCTL_ENDPOINTS=$first ctl "$@"; }
-as() { local user=$1; shift; "$program" --user="$user" "$@"; }
+as() { local user=$1; shift; "$program" "${patience[@]}" --user="$user" "$@"; }
 fail() { printf 'FAILED %s\n%s\n' "$1" "$2"; exit 1; }
 
 # expect NAME EXPECTED-REGEX COMMAND…: the output (both streams, newlines as \n) matches whole.
@@ -36,7 +38,7 @@ if [ "$with_auth" = auth ]; then
   expect "user add root" 'User root created' ctl user add root:secret
   expect "user grant-role root" 'Role root is granted to user root' ctl user grant-role root root
   expect "auth enable" 'Authentication Enabled' ctl auth enable
-  who=(--user=root:secret)
+  who=("${patience[@]}" --user=root:secret)
 fi
 
 expect "version" '.*API version: 3\.[0-9]+' ctl version
@@ -101,7 +103,7 @@ printf 'ok     a lease runs out\n'
 
 expect "lock runs a command" 'held' ctl lock ctl/lock echo held
 (timeout 40 "$program" ${who[@]+"${who[@]}"} elect ctl/election me > "$work/elect" 2>&1 &)
-until_true 30 grep -q me "$work/elect"
+until_true 30 grep -q "^me" "$work/elect"
 expect "elect" 'ctl/election/[0-9a-f]+\\nme' cat "$work/elect"
 (timeout 8 "$program" ${who[@]+"${who[@]}"} elect -l ctl/election > "$work/elect" 2>&1)
 expect "elect --listen" 'ctl/election/[0-9a-f]+\\nme' cat "$work/elect"
@@ -176,7 +178,7 @@ expect "user passwd" 'Password updated' bash -c "printf 'pw2\npw2\n' | '$program
 expect "the old password is refused" '.*invalid user ID or password.*' as ann:pw get ctl/a
 expect "the new password is taken" 'ctl/a\\n2' as ann:pw2 get ctl/a
 expect "auth disable" 'Authentication Disabled' as root:secret auth disable
-who=()
+who=("${patience[@]}")
 expect "user revoke-role" 'Role reader is revoked from user ann' ctl user revoke-role ann reader
 expect "user delete" 'User ann deleted' ctl user delete ann
 expect "user delete root" 'User root deleted' ctl user delete root

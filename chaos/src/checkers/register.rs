@@ -96,7 +96,7 @@ fn judge(operations: &[(&Operation, Op)], until: Nanos) -> Found {
 
 /// The smallest sub-history that convicts: up to the first answer that nothing explains, without the reads that are not
 /// needed for it. Leaving out writes would make violations of what is none.
-fn smallest<'a>(mut operations: Vec<(&'a Operation, Op)>) -> Vec<&'a Operation> {
+fn smallest(mut operations: Vec<(&Operation, Op)>) -> Vec<&Operation> {
     let convicts =
         |operations: &[(&Operation, Op)], until| matches!(judge(operations, until), Found::Violation);
     let mut ends: Vec<Nanos> = operations.iter().filter_map(|(operation, _)| operation.ends()).collect();
