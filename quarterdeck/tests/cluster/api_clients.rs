@@ -68,7 +68,7 @@ fn python(root: &Path, kubeconfig: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_client_tours_a_server() {
-    let _machine = beside_others();
+    let _machine = beside_others().await;
     let root = tempfile::tempdir().expect("a folder");
     let mut server = Server::new(root.path(), Ipv4Addr::new(127, 77, 40, 1), 1);
     server.start(&["--init".to_owned()]);

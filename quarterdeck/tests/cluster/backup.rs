@@ -53,7 +53,7 @@ async fn add(client: &Client, resource: &ApiResource, all: &mut BTreeMap<String,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destroyed_cluster_comes_back_from_its_backup() {
-    let _machine = beside_others();
+    let _machine = beside_others().await;
     let root = tempfile::tempdir().expect("a folder");
     let mut servers: Vec<Server> =
         (1..=2).map(|host| Server::new(root.path(), [127, 77, 12, host].into(), host)).collect();

@@ -13,7 +13,7 @@ const LIFE: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_renewed_before_they_end_and_nothing_restarts() {
-    let _machine = beside_others();
+    let _machine = beside_others().await;
     let root = tempfile::tempdir().expect("a folder");
     let lifetime = format!("--certificate-lifetime={}s", LIFE.as_secs());
     let mut first = Server::new(root.path(), [127, 77, 13, 1].into(), 1);

@@ -9,7 +9,7 @@ use super::common::{READY, Server, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_looks_around() {
-    let _machine = beside_others();
+    let _machine = beside_others().await;
     let root = tempfile::tempdir().expect("a folder");
     let mut servers: Vec<Server> =
         (1..=3).map(|host| Server::new(root.path(), [127, 77, 14, host].into(), host)).collect();

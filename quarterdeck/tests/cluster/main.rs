@@ -16,18 +16,18 @@ mod orderly;
 mod refusals;
 mod up;
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The promise: clients with a list of servers see at most this without a successful write.
 const WRITE_GAP_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Tests that measure time, or need the whole machine, run alone; the others beside each other.
-static MACHINE: RwLock<()> = RwLock::new(());
+static MACHINE: RwLock<()> = RwLock::const_new(());
 
 fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+    MACHINE.blocking_write()
 }
 
-fn beside_others() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
 }

@@ -58,7 +58,7 @@ fn agents_and_operations_refuse_what_cannot_work() {
 /// Two clusters; nobody takes the other's data or token.
 #[tokio::test(flavor = "multi_thread")]
 async fn clusters_do_not_mix() {
-    let _machine = beside_others();
+    let _machine = beside_others().await;
     let root = tempfile::tempdir().expect("a folder");
     let mut ours = Server::new(root.path(), [127, 77, 10, 1].into(), 1);
     let mut theirs = Server::new(root.path(), [127, 77, 10, 2].into(), 2);
