@@ -121,9 +121,7 @@ async fn schedule(address: SocketAddr, prefix: &'static str, count: u64) -> Resu
     let mut connection = Connection::open(address).await?;
     let list = connection.read(&format!("{}?limit=1", pods_path())).await?;
     let revision = list["metadata"]["resourceVersion"].as_str().ok_or("a list without a resourceVersion")?;
-    let (connection, body) =
-        connection.follow(&format!("{}?watch=true&resourceVersion={revision}", pods_path())).await?;
-    let seen = tokio::spawn(follow(body, prefix, sent.clone(), epoch));
+    let seen = tokio::spawn(Progress::new(prefix, sent.clone(), epoch).follow(address, revision.to_owned()));
     let started = Instant::now();
     let create = move |number: u64| {
         sent[number as usize].store(micros(epoch.elapsed()), Ordering::Relaxed);
@@ -134,7 +132,6 @@ async fn schedule(address: SocketAddr, prefix: &'static str, count: u64) -> Resu
     let latencies = tokio::time::timeout(TIMEOUT, seen)
         .await
         .map_err(|_| format!("{count} pods were not bound within {TIMEOUT:?}"))???;
-    drop(connection);
     eprintln!("  {prefix}: {:.0} creates/s, all after {created_after:?}", made.value);
     Ok(sample(&latencies, started.elapsed()))
 }
@@ -152,8 +149,10 @@ struct Object {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
+    resource_version: String,
 }
 
 #[derive(Deserialize)]
@@ -162,35 +161,66 @@ struct Spec {
     node_name: String,
 }
 
-/// Reads the watch until every pod of the prefix has been seen bound.
-async fn follow(
-    mut body: Incoming,
-    prefix: &str,
+/// Which pods of a load have been seen bound, and how long each took.
+struct Progress {
+    prefix: &'static str,
     sent: Arc<Vec<AtomicU64>>,
     epoch: Instant,
-) -> Result<Histogram<u64>> {
-    let mut latencies = histogram();
-    let mut rest: Vec<u8> = Vec::new();
-    let mut bound = vec![false; sent.len()];
-    while latencies.len() < sent.len() as u64 {
-        let frame = body.frame().await.ok_or("the server ended the watch")??;
-        let Some(bytes) = frame.data_ref() else { continue };
-        let now = micros(epoch.elapsed());
-        rest.extend_from_slice(bytes);
-        let Some(end) = memchr::memrchr(b'\n', &rest) else { continue };
-        for line in rest[..end].split(|b| *b == b'\n') {
-            let event: Event = serde_json::from_slice(line)
-                .map_err(|error| format!("a watch event cannot be read: {error}"))?;
-            let number = event.object.metadata.name.strip_prefix(prefix).and_then(|n| n[1..].parse().ok());
-            let Some(number) = number.filter(|n: &usize| *n < bound.len()) else { continue };
-            if !event.object.spec.node_name.is_empty() && !std::mem::replace(&mut bound[number], true) {
-                let begun = sent[number].load(Ordering::Relaxed);
-                latencies.saturating_record(now.saturating_sub(begun).max(1));
-            }
-        }
-        rest.drain(..=end);
+    bound: Vec<bool>,
+    latencies: Histogram<u64>,
+}
+
+impl Progress {
+    fn new(prefix: &'static str, sent: Arc<Vec<AtomicU64>>, epoch: Instant) -> Self {
+        let bound = vec![false; sent.len()];
+        Self { prefix, sent, epoch, bound, latencies: histogram() }
     }
-    Ok(latencies)
+
+    fn is_complete(&self) -> bool {
+        self.latencies.len() >= self.sent.len() as u64
+    }
+
+    /// Watches until every pod has been seen bound. A server that is short of time cuts watches off; they are then
+    /// opened again where they ended, as every informer does.
+    async fn follow(mut self, address: SocketAddr, mut revision: String) -> Result<Histogram<u64>> {
+        while !self.is_complete() {
+            let path = format!("{}?watch=true&resourceVersion={revision}", pods_path());
+            let (connection, body) = Connection::open(address).await?.follow(&path).await?;
+            self.read(body, &mut revision).await?;
+            drop(connection);
+        }
+        Ok(self.latencies)
+    }
+
+    /// Reads one watch to its end, or until there is nothing to wait for.
+    async fn read(&mut self, mut body: Incoming, revision: &mut String) -> Result<()> {
+        let mut rest: Vec<u8> = Vec::new();
+        while !self.is_complete() {
+            let Some(frame) = body.frame().await else { return Ok(()) };
+            let frame = frame?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            let now = micros(self.epoch.elapsed());
+            rest.extend_from_slice(bytes);
+            let Some(end) = memchr::memrchr(b'\n', &rest) else { continue };
+            for line in rest[..end].split(|b| *b == b'\n') {
+                let event: Event = serde_json::from_slice(line)
+                    .map_err(|error| format!("a watch event cannot be read: {error}"))?;
+                revision.clone_from(&event.object.metadata.resource_version);
+                self.take(&event.object, now);
+            }
+            rest.drain(..=end);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, pod: &Object, now: u64) {
+        let number = pod.metadata.name.strip_prefix(self.prefix).and_then(|n| n[1..].parse().ok());
+        let Some(number) = number.filter(|n: &usize| *n < self.bound.len()) else { return };
+        if !pod.spec.node_name.is_empty() && !std::mem::replace(&mut self.bound[number], true) {
+            let begun = self.sent[number].load(Ordering::Relaxed);
+            self.latencies.saturating_record(now.saturating_sub(begun).max(1));
+        }
+    }
 }
 
 fn pods_path() -> String {
