@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::kubelet::pod::conditions::OWNED;
 use crate::kubelet::pod::spec;
 
+/// Conditions that stand only while a change of resources is under way: a merge keeps them unless told otherwise.
+const PASSING: &[&str] = &["PodResizePending", "PodResizeInProgress"];
+
 /// The strategic-merge patch from what the API shows to `status`; `None` if it shows it already.
 pub fn patch(pod: &Pod, status: &PodStatus) -> Option<Value> {
     let old = to_object(&spec::status(pod));
@@ -64,7 +67,13 @@ fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec
         }
         c
     };
-    let changed = list(new).unwrap_or_default().into_iter().filter(owned).filter(|condition| {
+    let after = list(new).unwrap_or_default();
+    let passed = before.iter().filter(|old| {
+        old["type"].as_str().is_some_and(|t| PASSING.contains(&t))
+            && !after.iter().any(|new| new["type"] == old["type"])
+    });
+    let passed: Vec<Value> = passed.map(|old| json!({"type": old["type"], "$patch": "delete"})).collect();
+    let changed = after.into_iter().filter(owned).filter(|condition| {
         let known = before.iter().find(|b| b["type"] == condition["type"]).map(strip);
         known.is_none_or(|known| known != strip(condition))
     });
@@ -80,6 +89,7 @@ fn changed_conditions(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec
             }
             condition
         })
+        .chain(passed)
         .collect()
 }
 
@@ -142,5 +152,16 @@ mod tests {
             json!({"conditions": [{"type": "Ready", "status": "True", "reason": null}]}),
         );
         check(json!({"conditions": [now]}), json!({"conditions": [now]}), Value::Null);
+    }
+
+    #[test]
+    fn a_resize_that_is_over_takes_its_condition_along() {
+        let resizing = json!({"type": "PodResizeInProgress", "status": "True"});
+        check(
+            json!({"conditions": [resizing]}),
+            json!({"conditions": []}),
+            json!({"conditions": [{"type": "PodResizeInProgress", "$patch": "delete"}]}),
+        );
+        check(json!({"conditions": [resizing]}), json!({"conditions": [resizing]}), Value::Null);
     }
 }
