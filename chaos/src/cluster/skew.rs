@@ -238,7 +238,6 @@ mod tests {
         }
         Skew::attach(child.id()).expect("a second time").set(Offsets::default()).expect("set");
         assert!((0..60).contains(&(ask() - before)));
-        drop(ask);
         drop(input);
         child.kill().expect("killed");
         child.wait().expect("ended");

@@ -8,6 +8,9 @@ use chaos::gaps::{self, Loss, percentile};
 
 use super::{Outcome, Tested};
 
+/// One duration of a [`gaps::Gap`], in seconds.
+type Measured = fn(&gaps::Gap) -> f64;
+
 /// Loses the leader again and again, and measures the longest gap between successful operations each time.
 #[derive(clap::Args)]
 pub struct Args {
@@ -40,7 +43,7 @@ pub fn execute(args: &Args) -> Outcome {
     ground.clear()?;
     println!("| leader lost by | faults | operation | p50 | p90 | p99 | longest |");
     println!("|---|---|---|---|---|---|---|");
-    let kinds: [(&str, fn(&gaps::Gap) -> f64); 3] = [
+    let kinds: [(&str, Measured); 3] = [
         ("write", |gap| gap.write),
         ("linearizable read, healthy side", |gap| gap.linearizable_read),
         ("serializable read, healthy side", |gap| gap.serializable_read),
