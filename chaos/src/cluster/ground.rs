@@ -25,8 +25,8 @@ const HUB: u8 = 254;
 pub enum Ground {
     /// Named namespaces, to be removed at the end.
     Namespaces { prefix: String, members: usize },
-    /// Loopback addresses, with proxies between members.
-    Loopback { port_shift: u16, proxies: Proxies },
+    /// Loopback addresses; links can be cut only where there are proxies between members.
+    Loopback { port_shift: u16, proxies: Option<Proxies> },
 }
 
 impl Ground {
@@ -54,9 +54,26 @@ impl Ground {
         Ok(ground)
     }
 
-    /// For users who are not root. Different `port_shift`s keep runs at the same time apart.
+    /// Addresses on loopback, members linked directly: for measurements and clients' tests, not for faults of links.
+    /// Different `port_shift`s keep runs at the same time apart.
     pub fn loopback(port_shift: u16) -> Self {
-        Ground::Loopback { port_shift, proxies: Proxies::default() }
+        Ground::Loopback { port_shift, proxies: None }
+    }
+
+    /// For users who are not root: as [`Ground::loopback`], with proxies between members.
+    pub fn proxied(port_shift: u16) -> Self {
+        Ground::Loopback { port_shift, proxies: Some(Proxies::default()) }
+    }
+
+    /// Where links are proxies: these. An error where links are direct, if something is to be done to them.
+    fn proxies(&self, is_needed: bool) -> Result<Option<&Proxies>> {
+        match self {
+            Ground::Loopback { proxies: None, .. } if is_needed => {
+                Err(Error::Unsupported("links on loopback cannot be cut without proxies".into()))
+            }
+            Ground::Loopback { proxies, .. } => Ok(proxies.as_ref()),
+            Ground::Namespaces { .. } => Ok(None),
+        }
     }
 
     fn lay(&self, member: usize) -> Result<()> {
@@ -117,7 +134,8 @@ impl Ground {
     pub fn peer_url(&self, member: usize) -> String {
         match self {
             Ground::Namespaces { .. } => self.peer_listen_url(member),
-            Ground::Loopback { .. } => format!("http://{}", self.proxy(member)),
+            Ground::Loopback { proxies: None, .. } => self.peer_listen_url(member),
+            Ground::Loopback { proxies: Some(_), .. } => format!("http://{}", self.proxy(member)),
         }
     }
 
@@ -128,7 +146,7 @@ impl Ground {
 
     /// What must run in this process before members start.
     pub async fn prepare(&self, members: usize) -> Result<()> {
-        let Ground::Loopback { proxies, .. } = self else { return Ok(()) };
+        let Some(proxies) = self.proxies(false)? else { return Ok(()) };
         for member in 0..members {
             let parse = |text: &str| {
                 text.parse().map_err(|_| Error::Unsupported(format!("{text} is no address with a port")))
@@ -141,7 +159,7 @@ impl Ground {
 
     /// A member runs now as this process.
     pub fn know(&self, member: usize, pid: u32) {
-        if let Ground::Loopback { proxies, .. } = self {
+        if let Ground::Loopback { proxies: Some(proxies), .. } = self {
             proxies.know(member, pid);
         }
     }
@@ -163,8 +181,10 @@ impl Ground {
 
     /// Makes exactly these links deaf; all others hear.
     pub fn cut(&self, members: usize, cuts: &BTreeSet<(usize, usize)>) -> Result<()> {
-        if let Ground::Loopback { proxies, .. } = self {
+        if let Some(proxies) = self.proxies(!cuts.is_empty())? {
             proxies.cut(cuts);
+        }
+        if !self.has_namespaces() {
             return Ok(());
         }
         self.rules(members, "cut", |to| {
@@ -175,8 +195,10 @@ impl Ground {
 
     /// Loses a share of all packets between members; zero stops it. Clients are not touched.
     pub fn lose(&self, members: usize, percent: u32) -> Result<()> {
-        if let Ground::Loopback { proxies, .. } = self {
+        if let Some(proxies) = self.proxies(percent > 0)? {
             proxies.lose(percent);
+        }
+        if !self.has_namespaces() {
             return Ok(());
         }
         self.rules(members, "lose", |_| match percent {
@@ -190,8 +212,10 @@ impl Ground {
 
     /// Makes all links slow, or as they were. In namespaces the members' links to clients are as narrow.
     pub fn slow(&self, members: usize, is_slow: bool) -> Result<()> {
-        if let Ground::Loopback { proxies, .. } = self {
+        if let Some(proxies) = self.proxies(is_slow)? {
             proxies.slow(is_slow);
+        }
+        if !self.has_namespaces() {
             return Ok(());
         }
         for member in 0..members {

@@ -291,6 +291,7 @@ impl Cluster {
         let url = self.ground.peer_url(member);
         let answer = client.member_add([url.clone()], None).await?;
         let name = self.name(member);
+        self.await_known(member, answer.member().map_or(0, etcd_client::Member::id)).await?;
         let others = answer.member_list().iter().filter(|known| !known.peer_urls().contains(&url));
         let mut shape: Vec<String> = others
             .flat_map(|known| known.peer_urls().iter().map(|url| format!("{}={url}", known.name())))
@@ -303,6 +304,27 @@ impl Cluster {
             slot.initial_cluster = shape.join(",");
         }
         self.start(member).await
+    }
+
+    /// Until all others know of the new member: it asks one of them who it is, and a late one would name the old member
+    /// of this address.
+    async fn await_known(&self, member: usize, id: u64) -> Result<()> {
+        let all = async {
+            for other in (0..self.len()).filter(|&other| other != member) {
+                loop {
+                    let known = match self.client(other).await {
+                        Ok(mut client) => client.member_list().await,
+                        Err(_) => break,
+                    };
+                    // One that is down learns of it when it comes back.
+                    if known.map_or(true, |list| list.members().iter().any(|known| known.id() == id)) {
+                        break;
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        };
+        tokio::time::timeout(READY_TIMEOUT, all).await.map_err(|_| Error::NotReady(READY_TIMEOUT))
     }
 
     /// One more member than there are, until [`Cluster::leave_extra`].
@@ -364,10 +386,13 @@ impl Cluster {
             for member in 0..self.len() {
                 while !self.answers(member).await {
                     tokio::time::sleep(POLL).await;
+                    // One that has ended of what was done to it is started again, as its supervisor would.
+                    self.revive(member).await?;
                 }
             }
+            Ok(())
         };
-        tokio::time::timeout(READY_TIMEOUT, all).await.map_err(|_| Error::NotReady(READY_TIMEOUT))
+        tokio::time::timeout(READY_TIMEOUT, all).await.map_err(|_| Error::NotReady(READY_TIMEOUT))?
     }
 
     async fn answers(&self, member: usize) -> bool {

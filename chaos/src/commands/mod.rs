@@ -94,7 +94,7 @@ impl Tested {
     pub fn ground(&self) -> chaos::cluster::Result<Ground> {
         if self.loopback || !nix::unistd::geteuid().is_root() {
             // Runs at the same time must not meet.
-            return Ok(Ground::loopback((std::process::id() % 20_000) as u16));
+            return Ok(Ground::proxied((std::process::id() % 20_000) as u16));
         }
         Ground::enter_own_namespace()?;
         Ground::namespaces(self.members + 1)

@@ -181,8 +181,12 @@ fn find(who: Who, world: &World) -> Option<usize> {
 fn carry_out(deed: Deed, world: &mut World) -> std::io::Result<Option<Errand>> {
     let members = 0..world.members();
     match deed {
-        Deed::Kill(who) => find(who, world).into_iter().for_each(|member| world.kill(member)),
-        Deed::KillAll => members.for_each(|member| world.kill(member)),
+        Deed::Kill(who) => find(who, world).map_or(Ok(()), |member| world.kill(member))?,
+        Deed::KillAll => {
+            for member in members {
+                world.kill(member)?;
+            }
+        }
         Deed::StartAll => {
             for member in members {
                 world.boot(member)?;

@@ -370,3 +370,88 @@ impl State {
         self.underway.insert((link.last_at, self.sent), packet);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use std::collections::BTreeSet;
+    use tonic::body::Body;
+
+    const URL: &str = "http://m1:2380";
+
+    fn head() -> http::request::Parts {
+        http::Request::new(()).into_parts().0
+    }
+
+    /// Host 1 serves, host 0 calls.
+    fn net() -> (Net, UnboundedReceiver<Arrival>) {
+        let net = Net::new(2, StdRng::seed_from_u64(4));
+        let arrivals = net.come_up(1);
+        let service = tower::service_fn(|_: http::Request<Body>| async {
+            Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
+        });
+        net.serve(1, URL, Transport::new(service));
+        (net, arrivals)
+    }
+
+    fn bytes(content: Content) -> Option<Bytes> {
+        match content {
+            Content::Frame(frame) => frame.into_data().ok(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_is_sent_arrives_in_order_also_over_a_link_that_was_cut_for_a_while() {
+        let (net, mut arrivals) = net();
+        let (stream, _answers) = net.open(0, URL, head()).expect("somebody serves it");
+        let send = |byte: u8| net.send(0, stream, Content::Frame(Frame::data(Bytes::from(vec![byte]))));
+        (0..5).for_each(send);
+        net.advance(Duration::from_millis(50));
+        let mut body = arrivals.try_recv().expect("it arrived").body;
+        net.cut(&BTreeSet::from([(0, 1)]));
+        (5..9).for_each(send);
+        net.advance(Duration::from_millis(500));
+        let mut seen = Vec::new();
+        while let Ok(content) = body.try_recv() {
+            seen.extend(bytes(content).expect("a frame"));
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4], "the rest is held back");
+        net.cut(&BTreeSet::new());
+        net.advance(Duration::from_millis(900));
+        while let Ok(content) = body.try_recv() {
+            seen.extend(bytes(content).expect("a frame"));
+        }
+        assert_eq!(seen, (0..9).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn streams_break_with_their_link_or_their_host() {
+        let (net, mut arrivals) = net();
+        let broken =
+            |answers: &mut UnboundedReceiver<Content>| matches!(answers.try_recv(), Ok(Content::Reset));
+        let (_, mut cut) = net.open(0, URL, head()).expect("served");
+        net.advance(Duration::from_millis(50));
+        let mut body = arrivals.try_recv().expect("it arrived").body;
+        net.cut(&BTreeSet::from([(1, 0)]));
+        net.advance(Duration::from_millis(900));
+        assert!(!broken(&mut cut), "not yet");
+        net.advance(Duration::from_millis(1_200));
+        assert!(broken(&mut cut) && broken(&mut body), "both ends hear of it");
+        net.cut(&BTreeSet::new());
+        let (_, mut frozen) = net.open(0, URL, head()).expect("served");
+        net.freeze(1, true);
+        net.advance(Duration::from_millis(2_500));
+        assert!(broken(&mut frozen), "nobody answers its keep-alive");
+        net.freeze(1, false);
+        let (_, mut killed) = net.open(0, URL, head()).expect("served");
+        net.advance(Duration::from_millis(2_600));
+        net.go_down(1);
+        let (_, mut refused) = net.open(0, URL, head()).expect("known");
+        net.advance(Duration::from_millis(2_700));
+        net.advance(Duration::from_millis(2_800));
+        assert!(broken(&mut killed) && broken(&mut refused));
+        assert!(net.open(0, "http://nobody:1", head()).is_none());
+    }
+}

@@ -4,7 +4,7 @@
 //! had not handed to its disk; a paused one does not run at all and wakes to a later clock; a clock that drifts is
 //! stepped by more or less than the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,8 +154,23 @@ impl World {
         Ok(())
     }
 
-    /// Ends a machine between two instants.
-    pub fn kill(&mut self, at: HostId) {
+    /// Ends a machine between two instants: its disk keeps what was handed to it by now. What a database does when it is
+    /// closed in order, as it is when the member's memory is taken down, happens to files that are thrown away.
+    pub fn kill(&mut self, at: HostId) -> std::io::Result<()> {
+        let (folder, image) = (self.root.join(format!("m{at}")), self.root.join(format!("m{at}-image")));
+        let has_disk = self.hosts[at].runtime.is_some() && folder.exists();
+        if has_disk {
+            copy(&folder, &image)?;
+        }
+        self.end(at);
+        if has_disk {
+            std::fs::remove_dir_all(&folder)?;
+            std::fs::rename(&image, &folder)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, at: HostId) {
         self.net.go_down(at);
         self.net.freeze(at, false);
         let host = &mut self.hosts[at];
@@ -236,7 +251,24 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for at in 0..self.hosts.len() {
-            self.kill(at);
+            self.end(at);
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &target)?,
+            false => match std::fs::copy(entry.path(), target) {
+                // The database removes in the background what it needs no more.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied?),
+            },
+        }
+    }
+    Ok(())
 }

@@ -120,7 +120,9 @@ async fn expire(member: &Arc<Member>) {
         }
         let count = ids.len();
         let command = Caller::trusted().command(Op::LeaseExpire(LeaseExpire { ids }));
-        match member.propose(command).await {
+        // Only as the leader whose clock says so: forwarded, or tried again after an election, it would end a lease that
+        // the next leader has renewed meanwhile.
+        match member.propose_for_peer(vec![command]).await {
             Ok(_) => STORE.lease_expired.inc_by(count as u64),
             // They come up again by themselves.
             Err(error) => {
