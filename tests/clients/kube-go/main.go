@@ -137,12 +137,18 @@ func (t *tour) objects() {
 				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "registry.invalid/web:1"}}}}}}, metav1.CreateOptions{})
 	must(err)
 	check("defaults", deployment.Spec.Strategy.RollingUpdate.MaxSurge.StrVal == "25%" && deployment.Generation == 1)
-	scale, err := t.typed.AppsV1().Deployments(t.ns).GetScale(t.ctx, "web", metav1.GetOptions{})
-	must(err)
-	scale.Spec.Replicas = 3
-	scale, err = t.typed.AppsV1().Deployments(t.ns).UpdateScale(t.ctx, "web", scale, metav1.UpdateOptions{})
-	must(err)
-	check("scale", scale.Spec.Replicas == 3 && scale.Status.Selector == "app=web")
+	// The controller writes the deployment's status meanwhile.
+	must(retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		scale, err := t.typed.AppsV1().Deployments(t.ns).GetScale(t.ctx, "web", metav1.GetOptions{})
+		must(err)
+		scale.Spec.Replicas = 3
+		scale, err = t.typed.AppsV1().Deployments(t.ns).UpdateScale(t.ctx, "web", scale, metav1.UpdateOptions{})
+		if err != nil {
+			return err
+		}
+		check("scale", scale.Spec.Replicas == 3 && scale.Status.Selector == "app=web")
+		return nil
+	}))
 	dry, err := maps.Create(t.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "dry"}},
 		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	must(err)
