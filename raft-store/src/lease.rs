@@ -23,6 +23,8 @@ struct Lease {
     ttl_secs: i64,
     /// Set on the leader only.
     deadline: Option<Millis>,
+    /// Its time was over and its revocation has been proposed.
+    ending: bool,
 }
 
 /// All leases of the store.
@@ -49,7 +51,7 @@ impl LeaseTable {
         if self.leases.contains_key(&id) {
             return false;
         }
-        self.leases.insert(id, Lease { ttl_secs, deadline: None });
+        self.leases.insert(id, Lease { ttl_secs, deadline: None, ending: false });
         if self.primary {
             self.set_deadline(id, deadline(ttl_secs, now));
         }
@@ -73,13 +75,14 @@ impl LeaseTable {
         ids
     }
 
-    /// Starts the full time of a lease again; nothing when it does not exist, or when this member does not
-    /// keep time because it is not the leader.
+    /// Starts the full time of a lease again; nothing when it does not exist, when its revocation is already on its
+    /// way (etcd: a lease that has run out is not renewed), or when this member does not keep time because it is not
+    /// the leader.
     pub fn renew(&mut self, id: i64, now: Millis) -> Option<i64> {
         if !self.primary {
             return None;
         }
-        let lease = *self.leases.get(&id)?;
+        let lease = *self.leases.get(&id).filter(|lease| !lease.ending)?;
         self.set_deadline(id, deadline(lease.ttl_secs, now));
         Some(lease.ttl_secs)
     }
@@ -99,6 +102,7 @@ impl LeaseTable {
         self.primary = true;
         self.queue.clear();
         let ids: Vec<(i64, i64)> = self.leases.iter().map(|(id, lease)| (*id, lease.ttl_secs)).collect();
+        self.leases.values_mut().for_each(|lease| lease.ending = false);
         for (id, ttl_secs) in ids {
             self.set_deadline(id, deadline(ttl_secs, now) + grace);
         }
@@ -115,7 +119,7 @@ impl LeaseTable {
     pub fn become_follower(&mut self) {
         self.primary = false;
         self.queue.clear();
-        self.leases.values_mut().for_each(|lease| lease.deadline = None);
+        self.leases.values_mut().for_each(|lease| (lease.deadline, lease.ending) = (None, false));
     }
 
     /// Takes up to `max` leases whose time is over. They stay in the table until their revocation is
@@ -128,7 +132,8 @@ impl LeaseTable {
                 _ => break,
             }
             let Some(Reverse((deadline, id))) = self.queue.pop() else { break };
-            if self.leases.get(&id).is_some_and(|lease| lease.deadline == Some(deadline)) {
+            if let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.deadline == Some(deadline)) {
+                lease.ending = true;
                 self.set_deadline(id, now + EXPIRE_RETRY_MILLIS);
                 expired.push(id);
             }
@@ -184,6 +189,7 @@ mod tests {
         table.grant(1, 1, 0);
         assert_eq!(table.take_expired(1_000, 10), vec![1]);
         assert_eq!(table.take_expired(1_500, 10), Vec::<i64>::new());
+        assert_eq!(table.renew(1, 1_600), None, "its revocation may be applied at any moment");
         assert_eq!(table.take_expired(3_000, 10), vec![1]);
         assert!(table.revoke(1));
         assert_eq!(table.take_expired(9_000, 10), Vec::<i64>::new());

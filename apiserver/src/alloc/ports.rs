@@ -135,26 +135,21 @@ impl PortAllocator {
         let mut seen = self.seen.lock().await;
         for _ in 0..ATTEMPTS_MAX {
             let mut next = seen.set.clone();
-            let made = match make(&mut next) {
-                Ok(made) => made,
-                Err(error) => {
-                    // A refusal counts only against the newest set.
-                    let newest = self.load().await?;
-                    if newest.revision == seen.revision {
-                        return Err(error);
-                    }
-                    *seen = newest;
-                    continue;
+            let made = make(&mut next);
+            if made.is_err() || next == seen.set {
+                // A refusal, or that there is nothing to do, counts only against the newest set.
+                let newest = self.load().await?;
+                if newest.revision == seen.revision {
+                    return made;
                 }
-            };
-            if next == seen.set && seen.revision > 0 {
-                return Ok(made);
+                *seen = newest;
+                continue;
             }
             let request = put_if(&Bytes::from_static(KEY), seen.revision, next.encode(), 0);
             let response = self.store.txn(request).await.map_err(|e| errors::from_store(&e))?;
             if response.succeeded {
                 *seen = Seen { revision: txn_revision(&response), set: next };
-                return Ok(made);
+                return made;
             }
             *seen = self.read(range_of(&response));
         }

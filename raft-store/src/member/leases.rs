@@ -102,7 +102,7 @@ impl Member {
         match leases.renew(id, now) {
             Some(ttl) => Ok(ttl),
             None if !leases.contains(id) => Ok(0),
-            // It leads, but has not taken over the leases yet.
+            // It leads, but has not taken over the leases yet, or the lease is about to go: ask again.
             None => Err(Error::NOT_LEADER),
         }
     }
