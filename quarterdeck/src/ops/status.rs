@@ -69,7 +69,7 @@ pub async fn run(options: StatusOptions) -> Result<()> {
     };
     let report = Report {
         cluster_id: state.cluster_id.clone(),
-        servers: server_rows(&layout, &state, &directory.unwrap_or_else(|| state.servers.clone())).await?,
+        servers: server_rows(&layout, &state, &known_servers(&state, directory.unwrap_or_default())).await?,
         nodes,
         certificates: certificate_rows(&layout, SystemTime::now())?,
     };
@@ -85,6 +85,14 @@ pub async fn run(options: StatusOptions) -> Result<()> {
     }
     Err(Failure::new(format!("not healthy: {}", down.join(", ")))
         .mend("look at the server's log, start it again, or replace it (`quarterdeck drain-server --help`)"))
+}
+
+/// What this server remembers, and what the cluster's directory says now. A server that has just started stands in
+/// neither, but knows itself.
+fn known_servers(state: &State, directory: Servers) -> Servers {
+    let mut known: Servers = state.everywhere().map(|(name, at)| (name.to_owned(), at.clone())).collect();
+    known.extend(directory);
+    known
 }
 
 async fn server_rows(layout: &Layout, state: &State, servers: &Servers) -> Result<Vec<ServerRow>> {
