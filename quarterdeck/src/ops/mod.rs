@@ -48,7 +48,7 @@ pub async fn client_from(path: &Path) -> Result<Client> {
 }
 
 /// An API server that has not answered by then is taken as down.
-const READY_LIMIT: Duration = Duration::from_secs(2);
+const READY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether `/readyz` says ok.
 pub async fn is_ready(client: &Client) -> bool {

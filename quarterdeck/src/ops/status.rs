@@ -45,6 +45,20 @@ struct ServerRow {
     problem: Option<String>,
 }
 
+impl ServerRow {
+    /// What is wrong with this server, if anything is.
+    fn complaint(&self) -> Option<String> {
+        let store = match (self.healthy, self.role) {
+            (true, _) => None,
+            (false, "down") => Some("its store does not answer"),
+            (false, _) => Some(self.problem.as_deref().unwrap_or("its store knows no leader")),
+        };
+        let api = (!self.api_ready).then_some("its API server is not ready");
+        let wrong: Vec<&str> = store.into_iter().chain(api).collect();
+        (!wrong.is_empty()).then(|| format!("{} ({})", self.name, wrong.join(", ")))
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct CertificateRow {
     file: String,
@@ -78,8 +92,7 @@ pub async fn run(options: StatusOptions) -> Result<()> {
     } else {
         print!("{}", render(&report));
     }
-    let down = report.servers.iter().filter(|row| !row.healthy || !row.api_ready);
-    let down: Vec<&str> = down.map(|row| row.name.as_str()).collect();
+    let down: Vec<String> = report.servers.iter().filter_map(ServerRow::complaint).collect();
     if down.is_empty() {
         return Ok(());
     }
@@ -107,7 +120,8 @@ async fn server_row(layout: &Layout, servers: &Servers, member: proto::etcdserve
     let mut row = ServerRow {
         name: if member.name.is_empty() { "(joining)".to_owned() } else { member.name },
         id: format!("{:x}", member.id),
-        store_url: member.client_ur_ls.first().cloned().unwrap_or_default(),
+        // A member publishes its addresses only some moments after it serves.
+        store_url: member.client_ur_ls.first().cloned().unwrap_or(known.store_url),
         version: known.version,
         api_ready: match super::admin_client(layout, &known.api_url).await {
             Ok(client) => super::is_ready(&client).await,
@@ -253,5 +267,8 @@ mod tests {
               a.crt (CN=a) ends in 3 days
         "#]]
         .assert_eq(&render(&report));
+        assert_eq!(report.servers[0].complaint(), None);
+        let wrong = "s2 (its store does not answer, its API server is not ready)";
+        assert_eq!(report.servers[1].complaint().as_deref(), Some(wrong));
     }
 }

@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Event, Pod, Service};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Discovery, ResourceExt};
 use serde::Deserialize;
@@ -65,6 +65,14 @@ async fn apply_one(client: &Client, discovery: &Discovery, object: &DynamicObjec
 /// Waits until the Deployment is available and, where real containers run, until the Service answers at its cluster
 /// address and the Job has asked it by name.
 pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Result<()> {
+    let outcome = wait_for_each(client, real, progress).await;
+    if outcome.is_err() {
+        progress.note(&situation(client).await.unwrap_or_else(|failure| failure.to_string()));
+    }
+    outcome
+}
+
+async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     until("the Deployment `web` becomes available", EXAMPLES_TIMEOUT, async || {
         let status = deployments.get("web").await?.status.unwrap_or_default();
@@ -101,6 +109,36 @@ pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Resul
         first_line(&said)
     ));
     Ok(())
+}
+
+/// What the examples' pods wait for, and what was complained of last; a line each.
+async fn situation(client: &Client) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut lines = Vec::new();
+    for pod in pods.list(&ListParams::default()).await? {
+        let name = pod.name_any();
+        let status = pod.status.unwrap_or_default();
+        let waiting = status.container_statuses.iter().flatten().filter_map(|container| {
+            let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            Some(format!(
+                "{} waits: {}",
+                container.name,
+                waiting.reason.as_deref().unwrap_or("no reason given")
+            ))
+        });
+        let unmet = status.conditions.iter().flatten().filter(|condition| condition.status != "True");
+        let unmet = unmet.map(|condition| {
+            format!("not {} {}", condition.type_, condition.message.as_deref().unwrap_or_default())
+        });
+        let details: Vec<String> = waiting.chain(unmet).collect();
+        lines.push(format!("pod {name} {}: {}", status.phase.unwrap_or_default(), details.join(", ")));
+    }
+    let events: Api<Event> = Api::namespaced(client.clone(), NAMESPACE);
+    for event in events.list(&ListParams::default().fields("type=Warning")).await? {
+        let about = event.involved_object.name.unwrap_or_default();
+        lines.push(format!("{about}: {}", event.message.unwrap_or_default()));
+    }
+    Ok(lines.join("\n         "))
 }
 
 /// Waits for `expected` Ready nodes.

@@ -3,39 +3,13 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use super::common::{READY, Server, skip};
+use super::common::{Agent, READY, Server, skip};
 use super::{beside_others, kube_rs};
-
-/// A process that is killed when the test ends.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to do about a failure here.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients")
-}
-
-fn hollow_node(server: &Server, root: &Path) -> Agent {
-    let dir = root.join("agent");
-    let process = Command::new(env!("CARGO_BIN_EXE_quarterdeck"))
-        .args(["agent", "--name=hollow", "--hollow-nodes=1", "--relay-port=16447"])
-        .arg(format!("--data-dir={}", dir.display()))
-        .arg(format!("--token={}", server.token("agent")))
-        .arg(format!("--hollow-kubeconfig={}", server.dir.join("admin.kubeconfig").display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the agent starts");
-    Agent(process)
 }
 
 /// Runs one tour; it must succeed. Skipped with a word where the program is not installed, but never on CI.
@@ -73,9 +47,14 @@ async fn every_client_tours_a_server() {
     let mut server = Server::new(root.path(), Ipv4Addr::new(127, 77, 40, 1), 1);
     server.start(&["--init".to_owned()]);
     let client = server.ready(READY).await;
-    let _agent = hollow_node(&server, root.path());
-    kube_rs::tour(client).await;
     let kubeconfig = server.dir.join("admin.kubeconfig");
+    let hollow = [
+        "--name=hollow".to_owned(),
+        "--hollow-nodes=1".to_owned(),
+        format!("--hollow-kubeconfig={}", kubeconfig.display()),
+    ];
+    let _agent = Agent::start(&server, root.path(), &hollow);
+    kube_rs::tour(client).await;
     tour("kubectl", Command::new(clients().join("kubectl.sh")).arg(&kubeconfig));
     python(root.path(), &kubeconfig);
     let mut go = Command::new("go");

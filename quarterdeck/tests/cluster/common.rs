@@ -19,6 +19,22 @@ pub fn skip(why: &str) {
     writeln!(std::io::stderr(), "skipped: {why}").expect("standard error");
 }
 
+/// Why no container can run here; on CI that is a failure, because CI machines can.
+pub fn cannot_run_containers() -> Option<&'static str> {
+    let lacks = |program: &str| {
+        !["/usr/bin", "/usr/sbin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
+    };
+    let why = if !nix::unistd::geteuid().is_root() {
+        "not root"
+    } else if ["containerd", "runc", "nft", "ip"].iter().any(|program| lacks(program)) {
+        "containerd, runc, nftables or iproute2 is not installed"
+    } else {
+        return None;
+    };
+    assert!(std::env::var_os("CI").is_none(), "CI must be able to run containers: {why}");
+    Some(why)
+}
+
 /// A server process that is killed when the test ends.
 pub struct Server {
     pub name: String,
@@ -102,6 +118,18 @@ impl Server {
         run(&[args, &["--data-dir", self.dir.to_str().expect("a path")]].concat())
     }
 
+    /// What `status` prints once every server is healthy: on a loaded machine one may miss a beat.
+    pub fn healthy_status(&self, more: &[&str]) -> String {
+        let deadline = Instant::now() + READY;
+        loop {
+            let outcome = self.command(&[&["status"], more].concat());
+            if outcome.output.status.success() || Instant::now() > deadline {
+                return outcome.succeeded();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     pub async fn client(&self) -> Option<Client> {
         let kubeconfig = Kubeconfig::read_from(self.dir.join("admin.kubeconfig")).ok()?;
         let config =
@@ -131,8 +159,12 @@ impl Server {
         }
     }
 
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
@@ -141,6 +173,36 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// An agent process, which is stopped when the test ends.
+pub struct Agent(Child);
+
+impl Agent {
+    /// Joins by `server`'s token, with data and log under `root`.
+    pub fn start(server: &Server, root: &Path, more: &[String]) -> Self {
+        let log = std::fs::File::create(root.join("agent.log")).expect("a log");
+        let process = Command::new(env!("CARGO_BIN_EXE_quarterdeck"))
+            .arg("agent")
+            .arg(format!("--data-dir={}", root.join("agent").display()))
+            .arg(format!("--token={}", server.token("agent")))
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("the agent starts");
+        Agent(process)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0.id()).expect("a process id");
+        // It may have ended by itself; there is nothing to do about a failure here.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
+        let _ = self.0.wait();
     }
 }
 

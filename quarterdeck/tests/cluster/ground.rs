@@ -22,12 +22,11 @@ impl Ground {
             return Ground { namespaces: Vec::new(), net };
         }
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        let hub = format!("{}/24", Ipv4Addr::new(10, 77, net, 254));
         run("ip", &["link", "set", "lo", "up"]);
         run("ip", &["link", "add", "br0", "type", "bridge"]);
-        run("ip", &["address", "add", &hub, "dev", "br0"]);
-        run("ip", &["link", "set", "br0", "up"]);
         let mut ground = Ground { namespaces: Vec::new(), net };
+        run("ip", &["address", "add", &format!("{}/24", ground.hub()), "dev", "br0"]);
+        run("ip", &["link", "set", "br0", "up"]);
         for host in 1..=servers {
             let name = format!("qdtest-{}-{net}-{host}", std::process::id());
             run("ip", &["netns", "add", &name]);
@@ -48,6 +47,11 @@ impl Ground {
 
     pub fn address(&self, host: u8) -> Ipv4Addr {
         Ipv4Addr::new(if self.can_cut() { 10 } else { 127 }, 77, self.net, host)
+    }
+
+    /// Where this thread itself is, beside the servers.
+    pub fn hub(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.net, 254)
     }
 
     /// What a server's command line starts with.

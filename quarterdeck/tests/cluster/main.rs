@@ -1,6 +1,7 @@
 //! The one binary from outside: whole clusters under load and faults, what administrators do to them, what is refused, and
 //! `make run`. Everything here starts real processes of the built binary, on addresses and folders of its own.
 
+mod agents;
 mod api_clients;
 mod availability;
 mod backup;
