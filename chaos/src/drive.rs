@@ -1,7 +1,7 @@
 //! The clients' side of a run, the same against real members and simulated ones: drive, wait for the faults to be over,
 //! prove liveness, read everything once more, judge.
 //!
-//! Time is tokio's, so that a simulation's virtual clock rules here too.
+//! Waiting is by tokio's time, so that a simulation's virtual clock rules here too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkers::watch::{Log, Watch};
 use crate::checkers::{self, Verdict};
+use crate::clients::{Clients, Endpoints};
+use crate::clock::Clock;
 use crate::cluster::Result;
-use crate::history::{Action, History, Nanos, Operation, Outcome, Process};
+use crate::history::{Action, History, Operation, Outcome, Process};
 use crate::plan::{Plan, Window};
-use crate::workloads::{Workload, WorkloadKind, classify, watch};
+use crate::workloads::{Workload, WorkloadKind, watch};
 
-/// An operation that takes longer has an unknown outcome, and its process goes on with a new connection.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
-/// After healing, writes must succeed within this.
-const LIVENESS_BOUND: Duration = Duration::from_secs(10);
 /// A process whose connection broke waits so long before the next.
 const RECONNECT: Duration = Duration::from_millis(50);
 /// Pause between two rounds of the historian.
@@ -33,7 +31,7 @@ const HISTORIAN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The cluster under test, as clients and the plan meet it.
 #[async_trait]
-pub trait Members: Send + Sync {
+pub trait Members: Endpoints {
     fn len(&self) -> usize;
 
     fn is_empty(&self) -> bool {
@@ -42,35 +40,17 @@ pub trait Members: Send + Sync {
 
     fn name(&self, member: usize) -> String;
 
-    /// A client of one member only, so that what that member alone believes can be heard.
-    async fn client(&self, member: usize) -> Result<Client>;
-
     /// A client of all members, or of one that works.
     async fn any_client(&self) -> Result<Client>;
+
+    /// The clients that carry the workload out; the run's clock begins.
+    async fn clients(self: Arc<Self>, workload: WorkloadKind) -> Result<Box<dyn Clients>>;
 
     /// Carries out the plan, window by window; returns what was done once its duration is over.
     async fn inflict(&self, plan: &Plan, clock: Clock) -> Result<Vec<Window>>;
 
     /// Undoes whatever a fault left undone and waits until every member answers.
     async fn heal(&self) -> Result<()>;
-}
-
-/// Time since the run began.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    pub fn start() -> Self {
-        Clock(Instant::now())
-    }
-
-    pub fn now(self) -> Nanos {
-        Nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    pub async fn reach(self, at: Duration) {
-        tokio::time::sleep_until(self.0 + at).await;
-    }
 }
 
 /// What clients do.
@@ -103,8 +83,9 @@ impl Outcomes {
 /// Shared by the processes of a run.
 struct Stage {
     members: Arc<dyn Members>,
+    clients: Box<dyn Clients>,
+    /// Decides what is done; the clients do it.
     workload: Box<dyn Workload>,
-    clock: Clock,
     operations: Mutex<Vec<Operation>>,
     log: Mutex<Log>,
     stop: CancellationToken,
@@ -115,10 +96,11 @@ struct Stage {
 pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes> {
     let workload = script.workload.build();
     workload.set_up(&mut members.any_client().await?).await?;
+    let clients = members.clone().clients(script.workload).await?;
     let stage = Arc::new(Stage {
         members,
+        clients,
         workload,
-        clock: Clock::start(),
         operations: Mutex::default(),
         log: Mutex::default(),
         stop: CancellationToken::new(),
@@ -131,11 +113,12 @@ pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes>
     }
     let watchers = stage.clone().watchers();
     let historian = tokio::spawn(stage.clone().keep_history());
-    let windows = stage.members.inflict(&script.plan, stage.clock).await?;
+    let windows = stage.members.inflict(&script.plan, stage.clients.clock()).await?;
     stage.stop.cancel();
     while processes.join_next().await.is_some() {}
     stage.members.heal().await?;
-    let mut verdicts = vec![("liveness after healing".to_owned(), stage.liveness().await)];
+    let lively = checkers::liveness::check(&stage.first_writes().await);
+    let mut verdicts = vec![("liveness after healing".to_owned(), lively)];
     stage.last_reads(script.processes).await;
     verdicts.push(("members hold the same bytes".to_owned(), stage.judge_hashes().await));
     let mut watches = Vec::new();
@@ -144,6 +127,7 @@ pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes>
     }
     // It ended with the processes; a panic in it shows as an incomplete log below.
     let _ = historian.await;
+    stage.clients.finish().await?;
     let mut operations = std::mem::take(&mut *stage.operations.lock());
     operations.sort_by_key(|operation| operation.invoked);
     let history = History { operations };
@@ -170,10 +154,7 @@ impl Stage {
         let Some(prefix) = self.workload.watched() else { return Vec::new() };
         let follow = |member| {
             let stage = self.clone();
-            tokio::spawn(async move {
-                let (members, stop) = (stage.members.as_ref(), stage.stop.child_token());
-                watch::follow(members, member, prefix, stop).await
-            })
+            tokio::spawn(async move { stage.clients.follow(member, prefix, stage.stop.child_token()).await })
         };
         (0..self.members.len()).map(follow).collect()
     }
@@ -208,18 +189,9 @@ impl Stage {
     /// One client, bound to one member: what that member answers is what it is judged by.
     async fn process(self: Arc<Self>, process: Process, mut rng: StdRng) {
         let member = process.0 as usize % self.members.len();
-        let mut client = None;
         while !self.stop.is_cancelled() {
-            if client.is_none() {
-                client = self.members.client(member).await.ok();
-            }
-            let Some(connected) = client.as_mut() else {
-                tokio::time::sleep(RECONNECT).await;
-                continue;
-            };
             let action = self.workload.next(process, &mut rng);
-            if self.perform(process, connected, action).await.is_none() {
-                client = None;
+            if !self.perform(process, member, action).await {
                 tokio::time::sleep(RECONNECT).await;
             }
             let pause = self.pause_max.mul_f64(rng.random());
@@ -227,28 +199,22 @@ impl Stage {
         }
     }
 
-    /// Carries out one operation and records it. `None` where the connection may not work any more.
-    async fn perform(&self, process: Process, client: &mut Client, action: Action) -> Option<()> {
-        let invoked = self.clock.now();
-        let applied = tokio::time::timeout(OPERATION_TIMEOUT, self.workload.apply(client, &action)).await;
-        let answered = matches!(applied, Ok(Ok(_)));
-        let outcome = match applied {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => classify(&action, &error),
-            Err(_) => Outcome::Unknown { error: "timed out".to_owned() },
-        };
-        if matches!(outcome, Outcome::Unknown { .. }) {
+    /// Has one operation carried out and records it. `false` where the member did not answer.
+    async fn perform(&self, process: Process, member: usize, action: Action) -> bool {
+        let Some(done) = self.clients.perform(process, member, action).await else { return false };
+        if matches!(done.operation.outcome, Outcome::Unknown { .. }) {
             self.workload.lost_track();
         }
-        let operation = Operation { process, invoked, completed: self.clock.now(), action, outcome };
-        self.workload.completed(&operation);
-        self.operations.lock().push(operation);
-        answered.then_some(())
+        self.workload.completed(&done.operation);
+        self.operations.lock().push(done.operation);
+        done.answered
     }
 
-    /// Writes succeed at every member again.
-    async fn liveness(&self) -> Verdict {
+    /// How long every member takes to its first write.
+    async fn first_writes(&self) -> Vec<(String, Option<Duration>)> {
+        let mut found = Vec::new();
         for member in 0..self.members.len() {
+            let began = Instant::now();
             let write = async {
                 loop {
                     if let Ok(mut client) = self.members.client(member).await
@@ -259,15 +225,10 @@ impl Stage {
                     tokio::time::sleep(RECONNECT).await;
                 }
             };
-            if tokio::time::timeout(LIVENESS_BOUND, write).await.is_err() {
-                let why = format!(
-                    "no write through {} in {LIVENESS_BOUND:?} after healing",
-                    self.members.name(member)
-                );
-                return Verdict::Invalid { why, evidence: Vec::new() };
-            }
+            let written = tokio::time::timeout(checkers::liveness::BOUND, write).await;
+            found.push((self.members.name(member), written.ok().map(|()| began.elapsed())));
         }
-        Verdict::Valid
+        found
     }
 
     /// Reads everything once at every member, as new processes.
@@ -275,20 +236,15 @@ impl Stage {
         tokio::time::sleep(self.workload.settle()).await;
         for member in 0..self.members.len() {
             let process = Process(first_process + member as u32);
-            let Ok(mut client) = self.members.client(member).await else { continue };
             for action in self.workload.last_reads() {
-                self.perform(process, &mut client, action).await;
+                self.perform(process, member, action).await;
             }
         }
     }
 
     async fn judge_hashes(&self) -> Verdict {
         match self.hashes().await {
-            Ok(hashes) if hashes.windows(2).all(|pair| pair[0].1 == pair[1].1) => Verdict::Valid,
-            Ok(hashes) => Verdict::Invalid {
-                why: "HashKV differs at one revision".to_owned(),
-                evidence: hashes.iter().map(|(name, hash)| format!("{name}: {hash:#010x}")).collect(),
-            },
+            Ok(hashes) => checkers::hashes::check(&hashes),
             Err(error) => Verdict::Unknown { why: error.to_string() },
         }
     }

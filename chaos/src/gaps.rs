@@ -1,8 +1,9 @@
-//! How long clients wait when the leader is lost: the longest gap between two successful operations around each fault.
+//! How long clients wait when a member is lost: the longest gap between two successful operations around each fault.
 //!
 //! Many clients write and read all the time, each going to the next member when one does not answer in time, as etcd's
-//! own clients do. Then the leader is killed, paused or cut off, again and again. A gap is what all clients together
-//! see: the longest time in which none of them succeeded. Reads are counted at the members the fault leaves healthy.
+//! own clients do. Then the leader, or a follower, is killed, paused or cut off, again and again. A gap is what all
+//! clients together see: the longest time in which none of them succeeded. Reads are counted at the members the fault
+//! leaves healthy.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -14,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Result};
-use crate::drive::Clock;
 use crate::faults::partition;
 use crate::history::Nanos;
 
@@ -28,7 +29,7 @@ const HELD: Duration = Duration::from_millis(2_500);
 /// Between faults, once all members answer again.
 const REST: Duration = Duration::from_millis(700);
 
-/// How the leader is lost.
+/// How a member is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     Kill,
@@ -44,9 +45,17 @@ impl FromStr for Loss {
             "kill" => Ok(Loss::Kill),
             "pause" => Ok(Loss::Pause),
             "cut" => Ok(Loss::Cut),
-            other => Err(format!("a leader is lost by kill, pause or cut, not by {other:?}")),
+            other => Err(format!("a member is lost by kill, pause or cut, not by {other:?}")),
         }
     }
+}
+
+/// Who is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Leader,
+    /// The member after the leader.
+    Follower,
 }
 
 /// What clients saw around one fault, in seconds.
@@ -65,8 +74,8 @@ struct Successes {
     reads: Mutex<BTreeMap<(usize, bool), Vec<Nanos>>>,
 }
 
-/// Loses the leader `count` times.
-pub async fn measure(cluster: Arc<Cluster>, loss: Loss, count: u32) -> Result<Vec<Gap>> {
+/// Loses a member `count` times.
+pub async fn measure(cluster: Arc<Cluster>, whom: Whom, loss: Loss, count: u32) -> Result<Vec<Gap>> {
     let (clock, stop) = (Clock::start(), CancellationToken::new());
     let successes = Arc::new(Successes::default());
     let mut clients = JoinSet::new();
@@ -86,23 +95,27 @@ pub async fn measure(cluster: Arc<Cluster>, loss: Loss, count: u32) -> Result<Ve
         *successes.writes.lock() = Vec::new();
         successes.reads.lock().clear();
         tokio::time::sleep(REST).await;
+        let lost = match whom {
+            Whom::Leader => leader,
+            Whom::Follower => (leader + 1) % cluster.len(),
+        };
         let from = clock.now();
-        lose(&cluster, leader, loss).await?;
+        lose(&cluster, lost, loss).await?;
         let to = clock.now();
         cluster.heal().await?;
-        gaps.push(successes.gap(leader, from, to));
-        tracing::info!(gap = ?gaps.last(), "the leader was lost");
+        gaps.push(successes.gap(lost, from, to));
+        tracing::info!(gap = ?gaps.last(), lost, "a member was lost");
     }
     stop.cancel();
     while clients.join_next().await.is_some() {}
     Ok(gaps)
 }
 
-async fn lose(cluster: &Cluster, leader: usize, loss: Loss) -> Result<()> {
+async fn lose(cluster: &Cluster, member: usize, loss: Loss) -> Result<()> {
     match loss {
-        Loss::Kill => cluster.kill(leader).await?,
-        Loss::Pause => cluster.pause(leader).await?,
-        Loss::Cut => cluster.cut(&partition::isolate(cluster.len(), leader)).await?,
+        Loss::Kill => cluster.kill(member).await?,
+        Loss::Pause => cluster.pause(member).await?,
+        Loss::Cut => cluster.cut(&partition::isolate(cluster.len(), member)).await?,
     }
     tokio::time::sleep(HELD).await;
     Ok(())

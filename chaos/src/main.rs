@@ -22,6 +22,9 @@ enum Command {
     Matrix(matrix::Args),
     Controls(controls::Args),
     Gaps(gaps::Args),
+    /// Carries out what the harness says, line by line: a client in a process of its own.
+    #[command(hide = true)]
+    Client,
     /// List workloads and faults.
     List,
     /// A member of the store as it was built into this program: what `controls` starts.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Matrix(args) => matrix::execute(&args),
         Command::Controls(args) => controls::execute(&args),
         Command::Gaps(args) => gaps::execute(&args),
+        Command::Client => commands::client(),
         Command::List => {
             commands::list();
             Ok(true)

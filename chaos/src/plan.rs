@@ -95,6 +95,27 @@ impl Plan {
     }
 }
 
+/// Windows of a plan that has every fault once: just long enough for an election.
+const SHORT_WINDOW_MS: std::ops::Range<u64> = 1_500..2_500;
+const SHORT_REST_MS: std::ops::Range<u64> = 1_000..1_500;
+
+impl Plan {
+    /// Every fault once, in an order that the seed decides, for at least `duration`.
+    pub fn each_once(seed: Seed, duration: Duration, faults: &[FaultKind]) -> Self {
+        let mut rng = seed.rng(1);
+        let mut order = faults.to_vec();
+        order.shuffle(&mut rng);
+        let mut at = LEAD_IN;
+        let mut steps = Vec::new();
+        for fault in order {
+            let lasts = Duration::from_millis(rng.random_range(SHORT_WINDOW_MS));
+            steps.push(Step { at, lasts, faults: vec![fault], draw: rng.random() });
+            at += lasts + Duration::from_millis(rng.random_range(SHORT_REST_MS));
+        }
+        Plan { seed, duration: duration.max(at), steps }
+    }
+}
+
 /// The first fault and others of other groups: two cuts at once would only undo each other.
 fn together(first: FaultKind, allowed: &[FaultKind], combine: usize, rng: &mut StdRng) -> Vec<FaultKind> {
     let mut chosen = vec![first];
@@ -126,5 +147,14 @@ mod tests {
             assert_eq!(step.faults.len(), 2, "{step:?}");
             assert_ne!(step.faults[0].group(), step.faults[1].group(), "{step:?}");
         }
+    }
+
+    #[test]
+    fn each_fault_has_its_window() {
+        let plan = Plan::each_once(Seed(7), Duration::from_secs(1), FaultKind::ALL);
+        let had = |fault: &FaultKind| plan.steps.iter().filter(|step| step.faults == [*fault]).count();
+        assert!(FaultKind::ALL.iter().all(|fault| had(fault) == 1), "{plan:?}");
+        assert!(plan.steps.iter().all(|step| step.at + step.lasts < plan.duration), "{plan:?}");
+        assert_ne!(plan, Plan::each_once(Seed(8), Duration::from_secs(1), FaultKind::ALL));
     }
 }

@@ -12,6 +12,7 @@ use crate::plan::Window;
 const WIDTH: f64 = 1000.0;
 const LATENCY_HEIGHT: f64 = 260.0;
 const RATE_HEIGHT: f64 = 120.0;
+const LANE_HEIGHT: f64 = 12.0;
 /// Points drawn at most; a denser cloud tells no more and loads slowly.
 const POINTS_MAX: usize = 6_000;
 /// The latency axis is logarithmic, from here to [`LATENCY_MAX_MS`].
@@ -34,6 +35,7 @@ pub fn html(title: &str, replay: &str, outcomes: &Outcomes) -> String {
     verdicts(&mut page, outcomes);
     let _ = write!(page, "<h2>Latency (log scale) and fault windows</h2>{}", latency(outcomes, span));
     let _ = write!(page, "<h2>Operations a second</h2>{}", rate(outcomes, span));
+    let _ = write!(page, "<h2>Timeline of each process</h2>{}", timeline(outcomes, span));
     windows(&mut page, &outcomes.windows);
     page
 }
@@ -49,7 +51,7 @@ fn summary(outcomes: &Outcomes) -> String {
     };
     format!(
         "Seed {}, {} s, {} operations: {} ok, {} failed, {} unknown; {} fault windows; the longest time without a \
-         successful write was {:.3} s.",
+         successful operation was {:.3} s.",
         outcomes.plan.seed,
         outcomes.plan.duration.as_secs(),
         outcomes.history.operations.len(),
@@ -104,17 +106,55 @@ fn latency(outcomes: &Outcomes, span: f64) -> String {
     let stride = operations.len().div_ceil(POINTS_MAX).max(1);
     // Failures are few and tell the most: all of them are drawn.
     for (index, operation) in operations.iter().enumerate() {
-        let colour = match operation.outcome {
-            Outcome::Ok { .. } if index % stride == 0 => "#2a6fb0",
-            Outcome::Ok { .. } => continue,
-            Outcome::Fail { .. } => "#c98a00",
-            Outcome::Unknown { .. } => "#b3261e",
-        };
+        if operation.is_ok() && index % stride != 0 {
+            continue;
+        }
+        let colour = colour(&operation.outcome);
         let x = operation.invoked.0 as f64 / span * WIDTH;
         let y = latency_y((operation.completed.0 - operation.invoked.0) as f64 / 1e6);
         let _ = write!(svg, "<circle cx={x:.1} cy={y:.1} r=1.4 fill='{colour}'/>");
     }
+    seconds(&mut svg, span, LATENCY_HEIGHT);
     svg + "</svg><p>Blue: succeeded. Ochre: refused. Red: nobody knows.</p>"
+}
+
+fn colour(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok { .. } => "#2a6fb0",
+        Outcome::Fail { .. } => "#c98a00",
+        Outcome::Unknown { .. } => "#b3261e",
+    }
+}
+
+/// A lane for each process, a bar for each operation from its invocation to its end.
+fn timeline(outcomes: &Outcomes, span: f64) -> String {
+    let operations = &outcomes.history.operations;
+    let lanes = operations.iter().map(|operation| operation.process.0 + 1).max().unwrap_or(0);
+    let height = f64::from(lanes + 1) * LANE_HEIGHT;
+    let mut svg = open_svg(height);
+    shade(&mut svg, &outcomes.windows, span, height);
+    let stride = operations.len().div_ceil(POINTS_MAX).max(1);
+    for (index, operation) in operations.iter().enumerate() {
+        if operation.is_ok() && index % stride != 0 {
+            continue;
+        }
+        let x = operation.invoked.0 as f64 / span * WIDTH;
+        let width = (operation.completed.0 - operation.invoked.0) as f64 / span * WIDTH;
+        let _ = write!(
+            svg,
+            "<rect x={x:.2} y={:.1} width={:.2} height={:.1} fill='{}'/>",
+            f64::from(operation.process.0) * LANE_HEIGHT + 1.0,
+            width.max(0.4),
+            LANE_HEIGHT - 2.0,
+            colour(&operation.outcome)
+        );
+    }
+    for lane in 0..lanes {
+        let y = f64::from(lane + 1) * LANE_HEIGHT - 3.0;
+        let _ = write!(svg, "<text x=2 y={y:.1} font-size=9 fill='#333'>{lane}</text>");
+    }
+    seconds(&mut svg, span, height);
+    svg + "</svg><p>Blue: succeeded. Ochre: refused. Red: nobody knows, drawn until the client gave up.</p>"
 }
 
 fn latency_y(ms: f64) -> f64 {
@@ -150,6 +190,27 @@ fn rate(outcomes: &Outcomes, span: f64) -> String {
 
 fn open_svg(height: f64) -> String {
     format!("<svg viewBox='0 0 {WIDTH} {height}' xmlns='http://www.w3.org/2000/svg'>")
+}
+
+/// Marks on the axis of time, about so many.
+const TICKS: f64 = 12.0;
+
+/// A mark and a number at every so many seconds.
+fn seconds(svg: &mut String, span: f64, height: f64) {
+    let all = span / 1e9;
+    let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+    let step = steps.into_iter().find(|step| all / step <= TICKS).unwrap_or(1_800.0);
+    for tick in 1..=(all / step) as u32 {
+        let second = f64::from(tick) * step;
+        let x = second / all * WIDTH;
+        let _ = write!(
+            svg,
+            "<line x1={x:.1} x2={x:.1} y1={:.1} y2={height} stroke='#777'/>\
+            <text x={x:.1} y={:.1} font-size=9 fill='#777' text-anchor=end>{second} s</text>",
+            height - 5.0,
+            height - 6.0
+        );
+    }
 }
 
 fn shade(svg: &mut String, windows: &[Window], span: f64, height: f64) {
@@ -211,7 +272,14 @@ mod tests {
         let plan = Plan::new(Seed(9), Duration::from_secs(4), &[], 1);
         let outcomes = Outcomes { plan, history, windows: Vec::new(), verdicts, judged_secs: 0.0 };
         let page = html("t", "chaos run --seed=9", &outcomes);
-        for part in ["NOT valid", "x &lt; y", "<pre>proof</pre>", "chaos run --seed=9", "2.500 s"] {
+        for part in [
+            "Timeline of each process",
+            "NOT valid",
+            "x &lt; y",
+            "<pre>proof</pre>",
+            "chaos run --seed=9",
+            "2.500 s",
+        ] {
             assert!(page.contains(part), "{part}");
         }
     }

@@ -1,74 +1,80 @@
 //! One run against real members: start them, play the script while faults are inflicted, keep what came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::Client;
 
+use crate::clients::local::Local;
+use crate::clients::processes::Processes;
+use crate::clients::{Clients, Endpoints};
+use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Ground, Program, Result};
-use crate::drive::{self, Clock, Members, Outcomes, Script};
-use crate::faults::{self, FaultKind};
+use crate::drive::{self, Members, Outcomes};
+use crate::faults;
 use crate::history::History;
-use crate::plan::{Plan, Seed, Window};
+use crate::plan::{Plan, Window};
+use crate::trial::Trial;
 use crate::workloads::WorkloadKind;
 
-/// What is to be run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub seed: Seed,
-    pub duration: Duration,
-    pub members: usize,
-    pub processes: u32,
-    pub workload: WorkloadKind,
-    pub faults: Vec<FaultKind>,
-    /// Faults at work at the same time.
-    pub combine: usize,
+/// Real members, and clients in processes of their own.
+struct Real {
+    cluster: Cluster,
+    /// Processes of the operating system that the clients are spread over; zero: all in this one.
+    client_processes: usize,
+}
+
+/// Where a run takes place.
+pub struct Stand<'a> {
+    pub ground: Ground,
     pub program: Program,
-    /// The longest pause of a process between operations.
-    pub pause_max: Duration,
     /// Folder of this run: data, logs, history and report.
-    pub root: PathBuf,
+    pub root: &'a Path,
+    /// Processes of the operating system that the clients are spread over; zero: all in this one.
+    pub client_processes: usize,
 }
 
 /// Runs to the end. `Err` is a failure of the harness; a store that misbehaves is in the verdicts.
-pub async fn run(options: &Options, ground: Ground) -> Result<Outcomes> {
+pub async fn run(trial: &Trial, stand: Stand<'_>) -> Result<Outcomes> {
+    let Stand { ground, program, root, client_processes } = stand;
     // Members of a run without such faults keep the disk they would have.
     let faulty_disks =
-        nix::unistd::geteuid().is_root() && options.faults.iter().any(|fault| fault.needs_faulty_disk());
-    let (program, root) = (options.program.clone(), &options.root);
-    let cluster = Arc::new(Cluster::start_all(ground, program, root, options.members, faulty_disks).await?);
-    let allowed: Vec<FaultKind> =
-        options.faults.iter().copied().filter(|fault| cluster.supports(*fault)).collect();
-    let plan = Plan::new(options.seed, options.duration, &allowed, options.combine);
-    let script = Script {
-        plan,
-        processes: options.processes,
-        workload: options.workload,
-        pause_max: options.pause_max,
-    };
-    let outcomes = drive::play(cluster, script).await?;
-    save(&options.root, &outcomes.history)?;
+        nix::unistd::geteuid().is_root() && trial.faults.iter().any(|fault| fault.needs_faulty_disk());
+    let cluster = Cluster::start_all(ground, program, root, trial.members, faulty_disks).await?;
+    let script = trial.script(|fault| cluster.supports(fault));
+    let outcomes = drive::play(Arc::new(Real { cluster, client_processes }), script).await?;
+    save(root, &outcomes.history)?;
     Ok(outcomes)
 }
 
 #[async_trait]
-impl Members for Cluster {
+impl Endpoints for Real {
+    async fn client(&self, member: usize) -> Result<Client> {
+        self.cluster.client(member).await
+    }
+}
+
+#[async_trait]
+impl Members for Real {
     fn len(&self) -> usize {
-        Cluster::len(self)
+        self.cluster.len()
     }
 
     fn name(&self, member: usize) -> String {
-        Cluster::name(self, member)
-    }
-
-    async fn client(&self, member: usize) -> Result<Client> {
-        Cluster::client(self, member).await
+        self.cluster.name(member)
     }
 
     async fn any_client(&self) -> Result<Client> {
-        Cluster::any_client(self).await
+        self.cluster.any_client().await
+    }
+
+    async fn clients(self: Arc<Self>, workload: WorkloadKind) -> Result<Box<dyn Clients>> {
+        if self.client_processes == 0 {
+            return Ok(Box::new(Local::new(self, workload.build(), Clock::start_shared())));
+        }
+        let urls = self.cluster.client_urls();
+        Ok(Box::new(Processes::start(self.client_processes, workload, urls).await?))
     }
 
     async fn inflict(&self, plan: &Plan, clock: Clock) -> Result<Vec<Window>> {
@@ -76,7 +82,7 @@ impl Members for Cluster {
         for step in &plan.steps {
             clock.reach(step.at).await;
             let from = clock.now();
-            let what = faults::run(step, self).await?;
+            let what = faults::run(step, &self.cluster).await?;
             let fault = step.name();
             tracing::info!(fault, what, "a fault window ended");
             windows.push(Window { from, to: clock.now(), fault, what });
@@ -86,7 +92,7 @@ impl Members for Cluster {
     }
 
     async fn heal(&self) -> Result<()> {
-        Cluster::heal(self).await
+        self.cluster.heal().await
     }
 }
 

@@ -4,7 +4,9 @@
 pub mod append;
 pub mod bank;
 mod graph;
+pub mod hashes;
 pub mod lease;
+pub mod liveness;
 pub mod objects;
 pub mod register;
 pub mod revisions;

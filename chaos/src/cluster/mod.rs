@@ -2,6 +2,7 @@
 
 mod disk;
 pub mod ground;
+mod membership;
 mod process;
 mod proxy;
 pub mod skew;
@@ -130,6 +131,17 @@ impl Cluster {
         self.root.join(format!("m{member}")).join(format!("data-{generation}"))
     }
 
+    /// The last thing that a member's log says.
+    pub fn last_words(&self, member: usize) -> String {
+        let log = std::fs::read(self.log(&self.name(member))).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.log"))
+    }
+
     /// Whether this cluster can have the fault.
     pub fn supports(&self, fault: FaultKind) -> bool {
         let has_disk = !fault.needs_faulty_disk() || !self.disks.is_empty();
@@ -141,10 +153,14 @@ impl Cluster {
         connect(&[self.ground.client_url(member)]).await
     }
 
+    /// Where clients reach the members.
+    pub fn client_urls(&self) -> Vec<String> {
+        (0..self.len()).map(|at| self.ground.client_url(at)).collect()
+    }
+
     /// A client of all members.
     pub async fn any_client(&self) -> Result<Client> {
-        let urls: Vec<String> = (0..self.len()).map(|at| self.ground.client_url(at)).collect();
-        connect(&urls).await
+        connect(&self.client_urls()).await
     }
 
     pub async fn start(&self, member: usize) -> Result<()> {
@@ -169,7 +185,7 @@ impl Cluster {
             .map(|(flag, value)| format!("--{flag}={value}")),
         );
         let command = self.ground.command(member, &self.program.command, &flags);
-        let log = self.root.join(format!("{}.log", slot.name));
+        let log = self.log(&slot.name);
         let process = Process::start(&command, &self.program.env, &log)?;
         self.ground.know(member, process.id());
         slot.process = Some(process);
@@ -265,80 +281,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes the member out of the group and its data away, and adds it again as a new one.
-    pub async fn replace(&self, member: usize) -> Result<()> {
-        self.remove(member).await?;
-        self.admit(member).await
-    }
-
-    /// Takes the member out of the group; another must be able to say so.
-    pub async fn remove(&self, member: usize) -> Result<()> {
-        self.kill(member).await?;
-        let mut client = self.client((member + 1) % self.len()).await?;
-        let (name, url) = (self.name(member), self.ground.peer_url(member));
-        let list = client.member_list().await?;
-        // One that never started has no name yet.
-        let is_it = |known: &&etcd_client::Member| known.name() == name || known.peer_urls().contains(&url);
-        if let Some(old) = list.members().iter().find(is_it) {
-            client.member_remove(old.id()).await?;
-        }
-        Ok(())
-    }
-
-    /// Adds the member as a new one with an empty disk, and starts it.
-    pub async fn admit(&self, member: usize) -> Result<()> {
-        let mut client = self.client((member + 1) % self.len()).await?;
-        let url = self.ground.peer_url(member);
-        let answer = client.member_add([url.clone()], None).await?;
-        let name = self.name(member);
-        self.await_known(member, answer.member().map_or(0, etcd_client::Member::id)).await?;
-        let others = answer.member_list().iter().filter(|known| !known.peer_urls().contains(&url));
-        let mut shape: Vec<String> = others
-            .flat_map(|known| known.peer_urls().iter().map(|url| format!("{}={url}", known.name())))
-            .collect();
-        shape.push(format!("{name}={url}"));
-        {
-            let mut slot = self.members[member].lock();
-            slot.generation += 1;
-            slot.state = "existing";
-            slot.initial_cluster = shape.join(",");
-        }
-        self.start(member).await
-    }
-
-    /// Until all others know of the new member: it asks one of them who it is, and a late one would name the old member
-    /// of this address.
-    async fn await_known(&self, member: usize, id: u64) -> Result<()> {
-        let all = async {
-            for other in (0..self.len()).filter(|&other| other != member) {
-                loop {
-                    let known = match self.client(other).await {
-                        Ok(mut client) => client.member_list().await,
-                        Err(_) => break,
-                    };
-                    // One that is down learns of it when it comes back.
-                    if known.map_or(true, |list| list.members().iter().any(|known| known.id() == id)) {
-                        break;
-                    }
-                    tokio::time::sleep(POLL).await;
-                }
-            }
-        };
-        tokio::time::timeout(READY_TIMEOUT, all).await.map_err(|_| Error::NotReady(READY_TIMEOUT))
-    }
-
-    /// One more member than there are, until [`Cluster::leave_extra`].
-    pub async fn join_extra(&self) -> Result<()> {
-        self.admit(self.len).await
-    }
-
-    pub async fn leave_extra(&self) -> Result<()> {
-        if self.members[self.len].lock().process.is_none() {
-            return Ok(());
-        }
-        self.remove(self.len).await
-    }
-
     /// Starts a member that has ended by itself.
     pub async fn revive(&self, member: usize) -> Result<()> {
         if self.members[member].lock().process.as_mut().is_some_and(Process::has_ended) {
@@ -401,7 +343,8 @@ impl Cluster {
     }
 }
 
-async fn connect(urls: &[String]) -> Result<Client> {
+/// A client of all of these.
+pub async fn connect(urls: &[String]) -> Result<Client> {
     let options = ConnectOptions::new().with_connect_timeout(REQUEST_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
     Ok(Client::connect(urls, Some(options)).await?)
 }

@@ -1,9 +1,11 @@
 //! `chaos controls`: plants each known bug and demands that its run convicts it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chaos::controls::{CONTROLS, Control};
 use chaos::plan::Seed;
+use chaos::trial::Trial;
 
 use super::simulate::Task;
 use super::{Outcome, Tested, run};
@@ -43,18 +45,19 @@ pub fn execute(args: &Args) -> Outcome {
         let env = vec![(variable.to_owned(), control.bug.to_owned())];
         let mut caught = None;
         for seed in args.seed..args.seed + SEEDS_MAX {
-            let convictions = match &mut real {
-                Some(real) => real.convictions(control, seed, &env, args)?,
+            let (convictions, digest) = match &mut real {
+                Some(real) => (real.convictions(control, seed, &env, args)?, None),
                 None => simulated(control, seed, &env, args)?,
             };
             if let Some((_, text)) = convictions.into_iter().find(|(name, _)| name == control.convicted_by) {
-                caught = Some((seed, text));
+                caught = Some((seed, text, digest));
                 break;
             }
         }
         match caught {
-            Some((seed, text)) => {
+            Some((seed, text, digest)) => {
                 println!("{}: caught by {:?} with seed {seed}\n  {text}", control.bug, control.convicted_by);
+                all_caught &= digest.is_none_or(|digest| replays(control, seed, &env, args, digest));
             }
             None => {
                 println!("{}: NOT caught by {:?} in {SEEDS_MAX} seeds", control.bug, control.convicted_by);
@@ -80,24 +83,40 @@ fn planted_variable() -> Option<&'static str> {
 
 type Convictions = Vec<(String, String)>;
 
+fn trial(control: &Control, seed: u64, processes: u32, pause_ms: u64) -> Trial {
+    Trial {
+        seed: Seed(seed),
+        duration: Duration::from_secs(control.seconds),
+        members: 3,
+        processes,
+        workload: control.workload,
+        faults: control.faults.to_vec(),
+        combine: 1,
+        each_once: false,
+        pause_max: Duration::from_millis(pause_ms),
+    }
+}
+
+/// Convictions, and the history's digest.
 fn simulated(
     control: &Control,
     seed: u64,
     env: &[(String, String)],
     args: &Args,
-) -> Result<Convictions, String> {
-    let task = Task {
-        seed: Seed(seed),
-        seconds: control.seconds,
-        members: 3,
-        processes: 6,
-        pause_ms: 40,
-        workload: control.workload,
-        faults: control.faults.to_vec(),
-        combine: 1,
-        dir: args.dir.clone(),
-    };
-    Ok(task.spawn(env)?.convictions)
+) -> Result<(Convictions, Option<u32>), String> {
+    let task = Task { trial: trial(control, seed, 6, 40), dir: args.dir.join(control.bug) };
+    let summary = task.spawn(env)?;
+    Ok((summary.convictions, Some(summary.digest)))
+}
+
+/// Whether a seed that convicted does so again, by the very same history.
+fn replays(control: &Control, seed: u64, env: &[(String, String)], args: &Args, digest: u32) -> bool {
+    let again = simulated(control, seed, env, args).map(|(_, again)| again);
+    match &again {
+        Ok(Some(again)) if *again == digest => println!("  replayed: the same history, digest {digest:08x}"),
+        other => println!("  NOT replayed: digest {digest:08x}, then {other:?}"),
+    }
+    again == Ok(Some(digest))
 }
 
 /// Members of this very program, as processes.
@@ -132,14 +151,9 @@ impl Real {
         let mut program = self.tested.program();
         program.env = env.to_vec();
         let one = run::One {
-            seed: Seed(seed),
-            seconds: control.seconds,
-            processes: 8,
-            pause_ms: 20,
-            workload: control.workload,
-            faults: control.faults,
-            combine: 1,
-            dir: &args.dir,
+            trial: trial(control, seed, 8, 20),
+            client_processes: run::CLIENT_PROCESSES,
+            dir: &args.dir.join(control.bug),
         };
         let outcomes = one.run(&self.runtime, &self.tested, program, self.ground.clone())?;
         let bad = outcomes.verdicts.iter().filter(|(_, verdict)| *verdict != chaos::checkers::Verdict::Valid);

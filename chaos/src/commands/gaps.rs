@@ -1,22 +1,25 @@
-//! `chaos gaps`: how long clients wait when the leader is lost.
+//! `chaos gaps`: how long clients wait when a member is lost.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chaos::cluster::Cluster;
-use chaos::gaps::{self, Loss, percentile};
+use chaos::gaps::{self, Loss, Whom, percentile};
 
 use super::{Outcome, Tested};
 
 /// One duration of a [`gaps::Gap`], in seconds.
 type Measured = fn(&gaps::Gap) -> f64;
 
-/// Loses the leader again and again, and measures the longest gap between successful operations each time.
+/// Loses the leader, or a follower, again and again, and measures the longest gap between successful operations each time.
 #[derive(clap::Args)]
 pub struct Args {
     /// kill, pause or cut.
     #[arg(long, default_value = "kill")]
     loss: String,
+    /// Lose a follower instead of the leader: then nobody on the healthy side should notice.
+    #[arg(long)]
+    follower: bool,
     /// How often.
     #[arg(long, default_value_t = 34)]
     count: u32,
@@ -28,6 +31,10 @@ pub struct Args {
 
 pub fn execute(args: &Args) -> Outcome {
     let loss: Loss = args.loss.parse()?;
+    let (whom, lost) = match args.follower {
+        true => (Whom::Follower, "follower"),
+        false => (Whom::Leader, "leader"),
+    };
     let ground = args.tested.ground()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if args.dir.exists() {
@@ -38,10 +45,10 @@ pub fn execute(args: &Args) -> Outcome {
     let gaps = runtime.block_on(async {
         let (program, members) = (args.tested.program(), args.tested.members);
         let cluster = Cluster::start_all(ground.clone(), program, &root, members, false).await?;
-        gaps::measure(Arc::new(cluster), loss, args.count).await
+        gaps::measure(Arc::new(cluster), whom, loss, args.count).await
     })?;
     ground.clear()?;
-    println!("| leader lost by | faults | operation | p50 | p90 | p99 | longest |");
+    println!("| {lost} lost by | faults | operation | p50 | p90 | p99 | longest |");
     println!("|---|---|---|---|---|---|---|");
     let kinds: [(&str, Measured); 3] = [
         ("write", |gap| gap.write),

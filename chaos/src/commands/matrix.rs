@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chaos::faults::FaultKind;
 use chaos::plan::Seed;
 use chaos::sim;
+use chaos::trial::Trial;
 use chaos::workloads::WorkloadKind;
+use rand::seq::SliceRandom;
 
 use super::simulate::{Task, run_all};
 use super::{Outcome, Tested, faults, run, workloads};
@@ -30,6 +32,9 @@ pub struct Args {
     /// Fault names, or `all`; `unsimulated` for those that only real members can have.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     faults: Vec<String>,
+    /// Start no new run after so many seconds; the seed decides which pairs come first.
+    #[arg(long)]
+    budget_secs: Option<u64>,
     #[arg(long, default_value = ".run/chaos-matrix")]
     dir: PathBuf,
     /// Also write the table here, as Markdown.
@@ -43,21 +48,27 @@ pub struct Args {
 type Cells = BTreeMap<(String, String), String>;
 
 pub fn execute(args: &Args) -> Outcome {
-    let known = if args.real { FaultKind::ALL } else { sim::KNOWN };
-    let unsimulated: Vec<FaultKind> =
-        FaultKind::ALL.iter().copied().filter(|fault| !sim::KNOWN.contains(fault)).collect();
+    let known = if args.real { FaultKind::ALL.to_vec() } else { sim::known() };
     let faults = match args.faults.as_slice() {
-        [one] if one == "unsimulated" => unsimulated,
-        names => faults(names, known)?,
+        [one] if one == "unsimulated" => {
+            FaultKind::ALL.iter().copied().filter(|fault| !sim::knows(*fault)).collect()
+        }
+        names => faults(names, &known)?,
     };
     // An etcd has nothing against damage to its state: that would be no control of the harness.
     let faults: Vec<FaultKind> =
         faults.into_iter().filter(|fault| !(args.tested.etcd && fault.damages_state())).collect();
     let mut pairs = pairs(&faults, &args.workload)?;
-    // A simulated jump takes the monotonic clock along, and a lease may end early by it; a real one sets the wall clock only.
-    pairs.retain(|pair| args.real || *pair != (FaultKind::ClockJump, WorkloadKind::Lock));
+    pairs.retain(|&(fault, workload)| args.real || sim::simulates(fault, workload));
     let started = Instant::now();
-    let cells = if args.real { real(args, &pairs)? } else { simulated(args, &pairs)? };
+    let deadline = args.budget_secs.map(|secs| started + Duration::from_secs(secs));
+    if deadline.is_some() {
+        pairs.shuffle(&mut Seed(args.seed).rng(3));
+    }
+    let cells = match args.real {
+        true => real(args, &pairs, deadline)?,
+        false => simulated(args, &pairs, deadline)?,
+    };
     let bad = cells.values().filter(|cell| *cell != "valid").count();
     let table = table(&cells);
     println!("{table}");
@@ -66,6 +77,22 @@ pub fn execute(args: &Args) -> Outcome {
         super::write(path, &table)?;
     }
     Ok(bad == 0)
+}
+
+impl Args {
+    fn trial(&self, fault: FaultKind, workload: WorkloadKind, pause_max: Duration) -> Trial {
+        Trial {
+            seed: Seed(self.seed),
+            duration: Duration::from_secs(self.seconds),
+            members: self.tested.members,
+            processes: 6,
+            workload,
+            faults: vec![fault],
+            combine: 1,
+            each_once: false,
+            pause_max,
+        }
+    }
 }
 
 fn pairs(faults: &[FaultKind], workload: &str) -> Result<Vec<(FaultKind, WorkloadKind)>, String> {
@@ -81,24 +108,21 @@ fn pairs(faults: &[FaultKind], workload: &str) -> Result<Vec<(FaultKind, Workloa
         .collect())
 }
 
-fn simulated(args: &Args, pairs: &[(FaultKind, WorkloadKind)]) -> Result<Cells, String> {
+fn simulated(
+    args: &Args,
+    pairs: &[(FaultKind, WorkloadKind)],
+    deadline: Option<Instant>,
+) -> Result<Cells, String> {
     let tasks: Vec<Task> = pairs
         .iter()
         .map(|&(fault, workload)| Task {
-            seed: Seed(args.seed),
-            seconds: args.seconds,
-            members: args.tested.members,
-            processes: 6,
-            pause_ms: 100,
-            workload,
-            faults: vec![fault],
-            combine: 1,
+            trial: args.trial(fault, workload, Duration::from_millis(100)),
             dir: args.dir.join(fault.to_string()),
         })
         .collect();
     let jobs = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let mut cells = Cells::new();
-    for (task, outcome) in run_all(&tasks, jobs, None, false, &[]) {
+    for (task, outcome) in run_all(&tasks, jobs, deadline, false, &[]) {
         let cell = match outcome {
             Ok(summary) if summary.is_valid() => "valid".to_owned(),
             Ok(summary) => {
@@ -110,8 +134,8 @@ fn simulated(args: &Args, pairs: &[(FaultKind, WorkloadKind)]) -> Result<Cells, 
                 "no verdict".to_owned()
             }
         };
-        let fault = task.faults.first().map(FaultKind::to_string).unwrap_or_default();
-        cells.insert((fault, task.workload.to_string()), cell);
+        let fault = task.trial.faults.first().map(FaultKind::to_string).unwrap_or_default();
+        cells.insert((fault, task.trial.workload.to_string()), cell);
     }
     Ok(cells)
 }
@@ -119,19 +143,18 @@ fn simulated(args: &Args, pairs: &[(FaultKind, WorkloadKind)]) -> Result<Cells, 
 fn real(
     args: &Args,
     pairs: &[(FaultKind, WorkloadKind)],
+    deadline: Option<Instant>,
 ) -> Result<Cells, Box<dyn std::error::Error + Send + Sync>> {
     let ground = args.tested.ground()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut cells = Cells::new();
     for &(fault, workload) in pairs {
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            break;
+        }
         let one = run::One {
-            seed: Seed(args.seed),
-            seconds: args.seconds,
-            processes: 6,
-            pause_ms: 30,
-            workload,
-            faults: &[fault],
-            combine: 1,
+            trial: args.trial(fault, workload, Duration::from_millis(30)),
+            client_processes: run::CLIENT_PROCESSES,
             dir: &args.dir.join(fault.to_string()),
         };
         let outcome = one.run(&runtime, &args.tested, args.tested.program(), ground.clone());

@@ -21,9 +21,16 @@ pub fn list() {
         println!("workload {name}");
     }
     for fault in FaultKind::ALL {
-        let simulated = if chaos::sim::KNOWN.contains(fault) { " (also simulated)" } else { "" };
+        let simulated = if chaos::sim::knows(*fault) { " (also simulated)" } else { "" };
         println!("fault    {fault}{simulated}");
     }
+}
+
+/// Serves as a client process until there are no more orders.
+pub fn client() -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(chaos::clients::wire::serve())?;
+    Ok(true)
 }
 
 /// Serves as a member until told to stop.
@@ -82,9 +89,8 @@ impl Tested {
         let etcd = if self.etcd { " --etcd" } else { "" };
         let loopback = if self.loopback { " --loopback" } else { "" };
         format!(
-            "--binary={} --members={} --heartbeat-ms={} --election-ms={}{etcd}{loopback}",
+            "--binary={} --heartbeat-ms={} --election-ms={}{etcd}{loopback}",
             self.binary.display(),
-            self.members,
             self.heartbeat_ms,
             self.election_ms
         )
@@ -115,15 +121,6 @@ pub fn faults(names: &[String], known: &[FaultKind]) -> Result<Vec<FaultKind>, S
         ["all"] => Ok(known.to_vec()),
         ["none"] => Ok(Vec::new()),
         names => names.iter().map(|name| name.parse()).collect(),
-    }
-}
-
-/// The names again, as [`faults`] takes them.
-pub fn names(faults: &[FaultKind]) -> String {
-    match faults {
-        [] => "none".to_owned(),
-        faults if faults == FaultKind::ALL || faults == chaos::sim::KNOWN => "all".to_owned(),
-        faults => faults.iter().map(FaultKind::to_string).collect::<Vec<_>>().join(","),
     }
 }
 

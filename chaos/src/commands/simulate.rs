@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use chaos::checkers::Verdict;
 use chaos::faults::FaultKind;
 use chaos::plan::Seed;
-use chaos::sim::{self, Options};
+use chaos::sim;
+use chaos::trial::Trial;
 use chaos::workloads::WorkloadKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, faults, names, workloads};
+use super::{Outcome, faults, workloads};
 
 /// Set for the process that simulates one seed: the seed.
 const SEED_VARIABLE: &str = "CHAOS_SIMULATED_SEED";
@@ -51,6 +52,9 @@ pub struct Args {
     /// Faults at work at the same time.
     #[arg(long, default_value_t = 2)]
     combine: usize,
+    /// Every fault once, in short windows, however long that takes.
+    #[arg(long)]
+    each_once: bool,
     /// Longest pause of a process between operations, in milliseconds.
     #[arg(long, default_value_t = 200)]
     pause_ms: u64,
@@ -68,14 +72,8 @@ pub struct Args {
 /// One seed's task.
 #[derive(Clone, Debug)]
 pub struct Task {
-    pub seed: Seed,
-    pub seconds: u64,
-    pub members: usize,
-    pub processes: u32,
-    pub pause_ms: u64,
-    pub workload: WorkloadKind,
-    pub faults: Vec<FaultKind>,
-    pub combine: usize,
+    pub trial: Trial,
+    /// Where a report is kept, if it is not valid.
     pub dir: PathBuf,
 }
 
@@ -105,12 +103,12 @@ pub fn replace_entropy() {
 
 pub fn execute(args: &Args) -> Outcome {
     if std::env::var_os(SEED_VARIABLE).is_some() {
-        let faults = faults(&args.faults, sim::KNOWN)?;
+        let faults = faults(&args.faults, &sim::known())?;
         let task = args.task(args.seed.unwrap_or_default(), args.workload.parse()?, &faults);
         println!("{}", serde_json::to_string(&task.simulate()?)?);
         return Ok(true);
     }
-    let faults = faults(&args.faults, sim::KNOWN)?;
+    let faults = faults(&args.faults, &sim::known())?;
     let first = args.seed.unwrap_or_else(rand::random);
     let mut tasks = Vec::new();
     for number in 0..args.seeds {
@@ -126,17 +124,18 @@ pub fn execute(args: &Args) -> Outcome {
 
 impl Args {
     fn task(&self, seed: u64, workload: WorkloadKind, faults: &[FaultKind]) -> Task {
-        Task {
+        let trial = Trial {
             seed: Seed(seed),
-            seconds: self.seconds,
+            duration: Duration::from_secs(self.seconds),
             members: self.members,
             processes: self.processes,
-            pause_ms: self.pause_ms,
             workload,
             faults: faults.to_vec(),
             combine: self.combine,
-            dir: self.dir.clone(),
-        }
+            each_once: self.each_once,
+            pause_max: Duration::from_millis(self.pause_ms),
+        };
+        Task { trial, dir: self.dir.clone() }
     }
 }
 
@@ -230,20 +229,11 @@ pub fn run_all(
 
 impl Task {
     pub fn title(&self) -> String {
-        format!("{} under {}, seed {}", self.workload, names(&self.faults), self.seed)
+        self.trial.title(&sim::known())
     }
 
     fn flags(&self) -> Vec<String> {
-        vec![
-            format!("--seed={}", self.seed),
-            format!("--seconds={}", self.seconds),
-            format!("--members={}", self.members),
-            format!("--processes={}", self.processes),
-            format!("--pause-ms={}", self.pause_ms),
-            format!("--workload={}", self.workload),
-            format!("--faults={}", names(&self.faults)),
-            format!("--combine={}", self.combine),
-        ]
+        self.trial.flags(&sim::known())
     }
 
     pub fn replay(&self) -> String {
@@ -255,7 +245,7 @@ impl Task {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.arg("simulate").args(self.flags()).arg(format!("--dir={}", self.dir.display()));
-        command.env(SEED_VARIABLE, self.seed.to_string()).envs(env.iter().cloned());
+        command.env(SEED_VARIABLE, self.trial.seed.to_string()).envs(env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: one system call, which allocates nothing and takes no lock.
         unsafe {
@@ -278,24 +268,14 @@ impl Task {
 
     /// Simulates here; keeps a report if anything is not valid.
     fn simulate(&self) -> Result<Summary, Box<dyn std::error::Error + Send + Sync>> {
-        let options = Options {
-            seed: self.seed,
-            duration: Duration::from_secs(self.seconds),
-            members: self.members,
-            processes: self.processes,
-            workload: self.workload,
-            faults: self.faults.clone(),
-            combine: self.combine,
-            pause_max: Duration::from_millis(self.pause_ms),
-        };
-        let disk = scratch(self.seed);
-        let run = sim::run(&options, &disk);
+        let disk = scratch(self.trial.seed);
+        let run = sim::run(&self.trial, &disk);
         std::fs::remove_dir_all(&disk)?;
         let run = run?;
         let convictions = run.outcomes.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Valid);
         let convictions = convictions.map(|(name, verdict)| (name.clone(), verdict.to_string())).collect();
         if !run.outcomes.is_valid() {
-            let kept = self.dir.join(format!("{}-{}", self.workload, self.seed));
+            let kept = self.dir.join(format!("{}-{}", self.trial.workload, self.trial.seed));
             let page = chaos::report::html(&self.title(), &self.replay(), &run.outcomes);
             super::write(&kept.join("report.html"), &page)?;
             chaos::run::save(&kept, &run.outcomes.history)?;

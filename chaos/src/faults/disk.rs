@@ -107,11 +107,15 @@ async fn mood(cluster: &Cluster, member: usize, mood: DiskMood, lasts: Duration)
 }
 
 pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<String> {
-    cluster.kill(member).await?;
+    match damage.part {
+        Part::Log => cluster.kill(member).await?,
+        // What was applied may be in memory alone until an orderly end writes it.
+        Part::State => cluster.terminate(member).await?,
+    }
     let name = cluster.name(member);
     let Some(target) = newest(&cluster.data_dir(member), damage.part) else {
         cluster.start(member).await?;
-        return Ok(format!("{name} has no file to damage yet"));
+        return Err(unsupported(&format!("{name} has no file to damage")));
     };
     let failed = |error: std::io::Error| Error::Io { path: target.clone(), error };
     let mut content = std::fs::read(&target).map_err(failed)?;
@@ -126,17 +130,23 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
     if cluster.answers_within(member, VERDICT_WITHIN).await {
         return Ok(format!("{what}, which did without"));
     }
+    let words = cluster.last_words(member);
     cluster.replace(member).await?;
-    Ok(format!("{what}, which refused to serve and was replaced"))
+    Ok(format!("{what}, which refused to serve ({words}) and was replaced"))
 }
 
-/// The file of this part that was written last: RocksDB's `*.log` and etcd's `*.wal`; RocksDB's `*.sst` and etcd's `db`.
+/// The file of this part that was written last: RocksDB's `*.log` and etcd's `*.wal`; an `*.sst` of the state, and etcd's
+/// `db`.
 fn newest(dir: &Path, part: Part) -> Option<PathBuf> {
     let wanted = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match part {
             Part::Log => matches!(extension, "log" | "wal"),
-            Part::State => extension == "sst" || path.file_name().is_some_and(|name| name == "db"),
+            Part::State => {
+                let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+                let is_state = folder.to_string_lossy().starts_with("state");
+                (extension == "sst" && is_state) || path.file_name().is_some_and(|name| name == "db")
+            }
         }
     };
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
@@ -184,6 +194,11 @@ mod tests {
             std::fs::write(folder.join(name), content).expect("written");
         }
         assert_eq!(newest(dir.path(), Part::Log), Some(folder.join("a.wal")));
+        std::fs::create_dir_all(dir.path().join("member/state-1")).expect("made");
+        std::fs::write(folder.join("7.sst"), "of the log").expect("written");
         assert_eq!(newest(dir.path(), Part::State), None);
+        let state = dir.path().join("member/state-1/9.sst");
+        std::fs::write(&state, "of the state").expect("written");
+        assert_eq!(newest(dir.path(), Part::State), Some(state));
     }
 }

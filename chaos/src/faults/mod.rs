@@ -73,9 +73,9 @@ pub enum FaultKind {
     FlipLog,
     /// A member is killed and finds the end of its log missing.
     TruncateLog,
-    /// A member is killed and finds flipped bits in its state on disk.
+    /// A member is stopped and finds flipped bits in its state on disk.
     FlipState,
-    /// A member is killed and finds the end of a file of its state missing.
+    /// A member is stopped and finds the end of a file of its state missing.
     TruncateState,
 }
 

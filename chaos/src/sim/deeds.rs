@@ -22,26 +22,6 @@ const BETWEEN_COMPACTIONS: Duration = Duration::from_millis(500);
 const DRIFT: std::ops::Range<f64> = 0.8..1.25;
 const JUMP_MILLIS: std::ops::Range<u64> = 500..5_000;
 
-/// Faults that the simulation knows.
-pub const KNOWN: &[FaultKind] = &[
-    FaultKind::Kill,
-    FaultKind::KillLeader,
-    FaultKind::KillAll,
-    FaultKind::PauseLeader,
-    FaultKind::RollingRestart,
-    FaultKind::IsolateLeader,
-    FaultKind::SplitHalves,
-    FaultKind::OneWay,
-    FaultKind::RingOfMajorities,
-    FaultKind::Flapping,
-    FaultKind::Lossy,
-    FaultKind::Slow,
-    FaultKind::ClockDrift,
-    FaultKind::ClockJump,
-    FaultKind::MoveLeader,
-    FaultKind::Compact,
-];
-
 #[derive(Clone, Copy, Debug)]
 enum Who {
     Leader,
@@ -122,18 +102,30 @@ impl Timeline {
     }
 }
 
-fn of_step(step: &Step, members: usize) -> Vec<(Duration, Deed)> {
-    let mut rng = StdRng::seed_from_u64(step.draw);
-    step.faults.iter().flat_map(|fault| of_fault(*fault, step.lasts, members, &mut rng)).collect()
+/// Whether a fault can be simulated.
+pub fn knows(fault: FaultKind) -> bool {
+    of_fault(fault, Duration::ZERO, 1, &mut StdRng::seed_from_u64(0)).is_some()
 }
 
-fn of_fault(fault: FaultKind, lasts: Duration, members: usize, rng: &mut StdRng) -> Vec<(Duration, Deed)> {
+fn of_step(step: &Step, members: usize) -> Vec<(Duration, Deed)> {
+    let mut rng = StdRng::seed_from_u64(step.draw);
+    let deeds = step.faults.iter().filter_map(|fault| of_fault(*fault, step.lasts, members, &mut rng));
+    deeds.flatten().collect()
+}
+
+/// The deeds of a fault, by time since it began; `None` if it cannot be simulated.
+fn of_fault(
+    fault: FaultKind,
+    lasts: Duration,
+    members: usize,
+    rng: &mut StdRng,
+) -> Option<Vec<(Duration, Deed)>> {
     let now = Duration::ZERO;
     let any = rng.random_range(0..members);
     let held = |first, last| vec![(now, first), (lasts, last)];
     let cut = |shape| held(Deed::Cut(shape), Deed::Heal);
     let quiet = Deed::Trouble { loss_percent: 0, slowness: Duration::ZERO };
-    match fault {
+    Some(match fault {
         FaultKind::Kill => held(Deed::Kill(Who::Member(any)), Deed::StartAll),
         FaultKind::KillLeader => held(Deed::Kill(Who::Leader), Deed::StartAll),
         FaultKind::KillAll => vec![(now, Deed::KillAll), (lasts / 2, Deed::StartAll)],
@@ -166,9 +158,18 @@ fn of_fault(fault: FaultKind, lasts: Duration, members: usize, rng: &mut StdRng)
         FaultKind::Compact => (0..(lasts.as_millis() / BETWEEN_COMPACTIONS.as_millis()) as u32)
             .map(|round| (BETWEEN_COMPACTIONS * round, Deed::Compact))
             .collect(),
-        // Not among `KNOWN`.
-        _ => Vec::new(),
-    }
+        FaultKind::AddMember
+        | FaultKind::RemoveMember
+        | FaultKind::ReplaceMember
+        | FaultKind::TornWrite
+        | FaultKind::LostWrites
+        | FaultKind::DiskFull
+        | FaultKind::DiskError
+        | FaultKind::FlipLog
+        | FaultKind::TruncateLog
+        | FaultKind::FlipState
+        | FaultKind::TruncateState => return None,
+    })
 }
 
 fn find(who: Who, world: &World) -> Option<usize> {

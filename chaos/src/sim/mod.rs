@@ -23,12 +23,16 @@ use etcd_client::Client;
 use raft_store::Network;
 
 use crate::checkers::Verdict;
+use crate::clients::local::Local;
+use crate::clients::{Clients, Endpoints};
+use crate::clock::Clock;
 use crate::cluster::{Error, Result};
-use crate::drive::{self, Clock, Members, Outcomes, Script};
+use crate::drive::{self, Members, Outcomes};
 use crate::faults::FaultKind;
-use crate::plan::{Plan, Seed, Window};
+use crate::plan::{Plan, Window};
+use crate::trial::Trial;
 use crate::workloads::WorkloadKind;
-pub use deeds::KNOWN;
+pub use deeds::knows;
 use deeds::{Errand, Timeline};
 use net::Net;
 use transport::Card;
@@ -46,20 +50,6 @@ const PROBE: Duration = Duration::from_secs(3);
 /// Revisions kept by a compaction.
 const KEEP: i64 = 400;
 
-/// What is to be simulated.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub seed: Seed,
-    pub duration: Duration,
-    pub members: usize,
-    pub processes: u32,
-    pub workload: WorkloadKind,
-    pub faults: Vec<FaultKind>,
-    /// Faults at work at the same time.
-    pub combine: usize,
-    pub pause_max: Duration,
-}
-
 /// What came of a simulation.
 pub struct Run {
     pub outcomes: Outcomes,
@@ -76,28 +66,31 @@ struct Signals {
     began: AtomicBool,
 }
 
+/// The faults that the simulation knows.
+pub fn known() -> Vec<FaultKind> {
+    FaultKind::ALL.iter().copied().filter(|fault| knows(*fault)).collect()
+}
+
+/// Whether a fault can be simulated under a workload. A simulated jump takes the monotonic clock along, and a lease may
+/// end early by it; a real one sets the wall clock only.
+pub fn simulates(fault: FaultKind, workload: WorkloadKind) -> bool {
+    knows(fault) && (fault, workload) != (FaultKind::ClockJump, WorkloadKind::Lock)
+}
+
 /// Simulates to the end, in this thread. [`entropy::replace`] must have been called with the seed, early.
-pub fn run(options: &Options, root: &Path) -> Result<Run> {
+pub fn run(trial: &Trial, root: &Path) -> Result<Run> {
     let io = |error| Error::Io { path: root.to_owned(), error };
-    let net = Net::new(options.members + 1, options.seed.rng(2));
-    let mut world = World::new(options.members, net, root.to_owned()).map_err(io)?;
-    let allowed: Vec<FaultKind> =
-        options.faults.iter().copied().filter(|fault| KNOWN.contains(fault)).collect();
-    let plan = Plan::new(options.seed, options.duration, &allowed, options.combine);
-    let mut timeline = Timeline::new(&plan, options.members);
+    let net = Net::new(trial.members + 1, trial.seed.rng(2));
+    let mut world = World::new(trial.members, net, root.to_owned()).map_err(io)?;
+    let script = trial.script(|fault| simulates(fault, trial.workload));
+    let mut timeline = Timeline::new(&script.plan, trial.members);
     while world.now() < WARM_UP {
         world.step();
     }
     let signals = Arc::new(Signals::default());
     let card = Card::new(world.net.clone(), world.clients());
-    let members = Arc::new(Simulated { members: options.members, card, signals: signals.clone() });
-    let script = Script {
-        plan,
-        processes: options.processes,
-        workload: options.workload,
-        pause_max: options.pause_max,
-    };
-    let deadline = world.now() + options.duration + AFTERMATH;
+    let members = Arc::new(Simulated { members: trial.members, card, signals: signals.clone() });
+    let deadline = world.now() + script.plan.duration + AFTERMATH;
     let mut began = None;
     let playing = clients(&world)?.spawn(drive::play(members.clone(), script));
     while !playing.is_finished() && world.now() < deadline {
@@ -182,6 +175,14 @@ impl Simulated {
 }
 
 #[async_trait]
+impl Endpoints for Simulated {
+    async fn client(&self, member: usize) -> Result<Client> {
+        let channel = etcd_client::Channel::Custom(self.card.dial(&world::client_url(member)));
+        Ok(Client::from_channel(channel, None).await?)
+    }
+}
+
+#[async_trait]
 impl Members for Simulated {
     fn len(&self) -> usize {
         self.members
@@ -191,11 +192,6 @@ impl Members for Simulated {
         format!("m{member}")
     }
 
-    async fn client(&self, member: usize) -> Result<Client> {
-        let channel = etcd_client::Channel::Custom(self.card.dial(&world::client_url(member)));
-        Ok(Client::from_channel(channel, None).await?)
-    }
-
     async fn any_client(&self) -> Result<Client> {
         for member in 0..self.members {
             if self.answers(member).await {
@@ -203,6 +199,10 @@ impl Members for Simulated {
             }
         }
         Err(Error::NotReady(PROBE))
+    }
+
+    async fn clients(self: Arc<Self>, workload: WorkloadKind) -> Result<Box<dyn Clients>> {
+        Ok(Box::new(Local::new(self, workload.build(), Clock::start())))
     }
 
     async fn inflict(&self, plan: &Plan, clock: Clock) -> Result<Vec<Window>> {

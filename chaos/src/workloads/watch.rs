@@ -8,6 +8,7 @@ use etcd_client::{Client, EventType, WatchOptions, WatchStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkers::watch::{Event, Log, Request, Response, Watch};
+use crate::clients::Endpoints;
 use crate::cluster::{Error, Result};
 use crate::drive::Members;
 
@@ -24,7 +25,7 @@ fn request(prefix: &str, start_revision: i64, prev_kv: bool) -> Request {
 
 /// Follows a prefix at `member` until stopped; one [`Watch`] for every stream it had.
 pub async fn follow(
-    members: &dyn Members,
+    members: &dyn Endpoints,
     member: usize,
     prefix: &str,
     stop: CancellationToken,
@@ -62,7 +63,7 @@ pub async fn follow(
 }
 
 /// Fills the watch until its stream ends; returns the compact revision if that is why, or zero.
-async fn stream(members: &dyn Members, member: usize, watch: &mut Watch) -> Result<i64> {
+async fn stream(members: &dyn Endpoints, member: usize, watch: &mut Watch) -> Result<i64> {
     let mut client = members.client(member).await?;
     let mut stream = open(&mut client, &watch.request).await?;
     while let Some(response) = stream.message().await? {

@@ -11,6 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Member,
     gather::{Gather, Joined},
+    standing::Standpoint,
 };
 use crate::{error::Error, metrics::SERVER, raft::types::Proposal};
 
@@ -184,7 +185,12 @@ impl Member {
         let mut client = self.peers.peer(&node.peer_urls).map_err(Failure::Final)?;
         let mut request = tonic::Request::new(ProposeRequest { commands });
         request.set_timeout(self.config.request_timeout());
-        let response = client.propose(request).await.map_err(|status| {
+        let answer = tokio::select! {
+            answer = client.propose(request) => answer,
+            // A leader that is paused or cut off does not say so: those behind this entry are not to wait for it.
+            () = self.deposed(leader) => return Err(Failure::Final(Error::LEADER_CHANGED)),
+        };
+        let response = answer.map_err(|status| {
             let error = Error::from(status);
             match &error {
                 // It said so before it wrote anything.
@@ -211,6 +217,16 @@ impl Member {
             Ok((results, index)) => Ok((results.into_iter().map(pack).collect(), index)),
             Err(Failure::Retry) => Err(Error::NOT_LEADER),
             Err(Failure::Final(error)) => Err(error),
+        }
+    }
+
+    /// Waits until another leads than this one.
+    pub(crate) async fn deposed(&self, leader: u64) {
+        let mut standing = self.standing.subscribe();
+        let other = |standing: &Standpoint| standing.leader.is_some_and(|now| now != leader);
+        if standing.wait_for(other).await.is_err() {
+            // Nobody tells any more: whoever waits beside this has a limit of his own.
+            std::future::pending::<()>().await;
         }
     }
 

@@ -130,6 +130,10 @@ impl Member {
         let mut client = self.peers.peer(&node.peer_urls)?;
         let mut request = tonic::Request::new(ReadIndexRequest {});
         request.set_timeout(self.config.election_timeout);
-        Ok(client.read_index(request).await?.into_inner().index)
+        tokio::select! {
+            answer = client.read_index(request) => Ok(answer?.into_inner().index),
+            // A leader that is paused or cut off does not say so.
+            () = self.deposed(leader) => Err(Error::LEADER_CHANGED),
+        }
     }
 }

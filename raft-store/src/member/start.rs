@@ -360,12 +360,12 @@ async fn ask_members(config: &Config, tls: Option<ClientTls>) -> Result<Identity
 
 fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let election = millis(config.election_timeout);
+    let (election_timeout_min, election_timeout_max) = election_timeouts(millis(config.election_timeout));
     let consensus = openraft::Config {
         cluster_name: config.initial_cluster_token.clone(),
         heartbeat_interval: millis(config.heartbeat_interval),
-        election_timeout_min: election,
-        election_timeout_max: election * 2,
+        election_timeout_min,
+        election_timeout_max,
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_count),
         max_in_snapshot_log_to_keep: config.snapshot_catchup_entries,
         replication_lag_threshold: config.snapshot_count + config.snapshot_catchup_entries,
@@ -382,4 +382,13 @@ fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
         ..openraft::Config::default()
     };
     consensus.validate().map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// What openraft calls the shortest and the longest election timeout, in milliseconds, so that a follower stands for
+/// election once it has heard of no leader for one to one and a half times `election`, as clients of etcd expect.
+///
+/// openraft waits for the leader's lease first, which is as long as its longest timeout, and for a timeout drawn between
+/// the two after that. An election nobody wins is tried again after the drawn timeout alone.
+fn election_timeouts(election: u64) -> (u64, u64) {
+    (election.div_ceil(4), (election * 3).div_ceil(4))
 }

@@ -257,7 +257,7 @@ fn format_record() -> Vec<u8> {
 
 fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
     let text = error.to_string();
-    let advice = if text.contains("lock") {
+    let advice = if text.contains("lock file") || text.contains("lock hold") {
         "another process is using this data directory"
     } else {
         "the files are damaged; remove this member's data directory and let it be rebuilt from its peers, \
