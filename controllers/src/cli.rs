@@ -145,6 +145,7 @@ fn read(path: Option<&Path>) -> Result<Option<Vec<u8>>, AnyError> {
 /// # Errors
 /// When flags, files or ports cannot be used. Requests that fail are tried again, not errors.
 pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), AnyError> {
+    args.tuning.inert.warn();
     let options = args.options()?;
     let clients = clients(&args).await?;
     if args.secure_port != 0 {
@@ -152,7 +153,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), AnyError
         let key = read(args.tls_private_key_file.as_deref())?;
         let certificate = chain.zip(key).map(|(chain, key)| Certificate { chain, key });
         let address = SocketAddr::new(args.bind_address, args.secure_port);
-        serve::serve(address, certificate, clients.process.clone(), shutdown.clone()).await?;
+        let open_paths = args.tuning.authorization_always_allow_paths.clone();
+        let readers = serve::Readers { client: clients.process.clone(), open_paths };
+        serve::serve(address, certificate, readers, shutdown.clone()).await?;
     }
     if !args.leader_elect {
         return crate::run_with(clients, options, shutdown).await;
@@ -203,10 +206,11 @@ async fn clients(args: &Args) -> Result<Clients, AnyError> {
     config.read_timeout = None;
     let mut anonymous = config.clone();
     anonymous.auth_info = kube::config::AuthInfo::default();
+    let (qps, burst) = args.tuning.rate();
     Ok(Clients {
         watching: crate::transport::watching(config.clone())?,
-        process: kube::Client::try_from(config)?,
-        anonymous: Some(kube::Client::try_from(anonymous)?),
+        process: machinery::client::from_config(config, qps, burst)?,
+        anonymous: Some(machinery::client::from_config(anonymous, qps, burst)?),
     })
 }
 
@@ -238,6 +242,41 @@ mod tests {
         assert_eq!(options.network.cluster_cidrs.len(), 1);
         assert!(options.network.allocate_node_cidrs);
         assert_eq!(options.credentials, Credentials::Process);
+    }
+
+    #[test]
+    fn flags_without_effect_are_known() {
+        let args =
+            parse(&["--profiling=false", "--cert-dir", "/x", "-v=2", "--requestheader-client-ca-file=/ca"]);
+        assert_eq!(args.tuning.inert.names(), ["cert-dir", "profiling", "requestheader-client-ca-file", "v"]);
+        assert!(Args::from_flags(["--no-such-flag".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn switches_and_worker_numbers_reach_the_options() {
+        let args = parse(&[
+            "--enable-garbage-collector=false",
+            "--enable-dynamic-provisioning=false",
+            "--controller-shutdown-timeout=3s",
+            "--concurrent-ephemeralvolume-syncs=7",
+            "--kube-api-qps=20",
+        ]);
+        assert_eq!(args.tuning.rate(), (20.0, 30));
+        let options = args.options().expect("options");
+        assert_eq!(options.controllers, ["*", "-garbage-collector-controller"]);
+        assert!(!options.volumes.provision && options.shutdown_grace == Duration::from_secs(3));
+        assert_eq!(options.workers.others, [("ephemeral-volume-controller", 7)]);
+        let rows = crate::table::TABLE.iter().map(|row| row.name);
+        let names: Vec<&str> = rows.collect();
+        for name in [
+            "garbage-collector-controller",
+            "ephemeral-volume-controller",
+            "service-lb-controller",
+            "validatingadmissionpolicy-status-controller",
+            "endpointslice-mirroring-controller",
+        ] {
+            assert!(names.contains(&name), "{name}");
+        }
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use machinery::flags::Given;
 
 use crate::cli::{AnyError, duration, pair};
+use crate::inert_flags::ControllerManager;
 use crate::options::{Options, Workers};
 
 /// The flags. An absent one keeps the default of [`Options`].
@@ -134,9 +136,27 @@ pub struct Tuning {
     /// Numbers of workers.
     #[command(flatten)]
     pub workers: WorkerFlags,
-    /// Flags that are understood but change nothing here.
+    /// Off: no garbage collector.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_garbage_collector: Option<bool>,
+    /// Off: claims wait for volumes made by hand.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_dynamic_provisioning: Option<bool>,
+    /// How long controllers may take to finish their keys on shutdown.
+    #[arg(long, value_parser = duration)]
+    pub controller_shutdown_timeout: Option<Duration>,
+    /// Requests a second to the API server, watches apart; without this, as many as it takes.
+    #[arg(long)]
+    pub kube_api_qps: Option<f32>,
+    /// Requests that may come at once where `--kube-api-qps` is given.
+    #[arg(long)]
+    pub kube_api_burst: Option<u32>,
+    /// Paths of the endpoint that anyone may read.
+    #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
+    pub authorization_always_allow_paths: Vec<String>,
+    /// Upstream's flags that change nothing here.
     #[command(flatten)]
-    pub accepted: Accepted,
+    pub inert: Given<ControllerManager>,
 }
 
 /// `--concurrent-…-syncs`.
@@ -173,35 +193,14 @@ pub struct WorkerFlags {
     pub concurrent_ttl_after_finished_syncs: Option<usize>,
     #[arg(long)]
     pub concurrent_horizontal_pod_autoscaler_syncs: Option<usize>,
-}
-
-/// Upstream's flags that need no doing here: there is no client-side rate limit, no delegated authentication file
-/// and no profiling.
-#[derive(clap::Args, Debug, Clone, Default)]
-#[allow(missing_docs, reason = "each flag's name says it all")]
-pub struct Accepted {
     #[arg(long)]
-    pub authentication_kubeconfig: Option<PathBuf>,
+    pub concurrent_ephemeralvolume_syncs: Option<usize>,
     #[arg(long)]
-    pub authorization_kubeconfig: Option<PathBuf>,
+    pub concurrent_service_syncs: Option<usize>,
     #[arg(long)]
-    pub client_ca_file: Option<PathBuf>,
+    pub concurrent_validating_admission_policy_status_syncs: Option<usize>,
     #[arg(long)]
-    pub requestheader_client_ca_file: Option<PathBuf>,
-    #[arg(long)]
-    pub kube_api_qps: Option<f64>,
-    #[arg(long)]
-    pub kube_api_burst: Option<u32>,
-    #[arg(long)]
-    pub kube_api_content_type: Option<String>,
-    #[arg(long)]
-    pub feature_gates: Option<String>,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub profiling: Option<bool>,
-    #[arg(long)]
-    pub cloud_provider: Option<String>,
-    #[arg(long)]
-    pub configure_cloud_routes: Option<bool>,
+    pub mirroring_concurrent_service_endpoint_syncs: Option<usize>,
 }
 
 fn set<T: Clone>(target: &mut T, flag: &Option<T>) {
@@ -234,8 +233,18 @@ impl Tuning {
         set(&mut options.volumes.local_path_class, &self.local_path_class);
         set(&mut options.volumes.helper_image, &self.local_path_helper_image);
         set(&mut options.volumes.disable_force_detach_on_timeout, &self.disable_force_detach_on_timeout);
+        set(&mut options.volumes.provision, &self.enable_dynamic_provisioning);
+        set(&mut options.shutdown_grace, &self.controller_shutdown_timeout);
+        if self.enable_garbage_collector == Some(false) {
+            options.controllers.push("-garbage-collector-controller".into());
+        }
         self.workers.apply(&mut options.workers);
         Ok(())
+    }
+
+    /// Requests a second and at once; zero for no limit. The burst is upstream's where only a rate is given.
+    pub fn rate(&self) -> (f32, u32) {
+        (self.kube_api_qps.unwrap_or(0.0), self.kube_api_burst.unwrap_or(30))
     }
 
     fn apply_network(&self, options: &mut Options) -> Result<(), AnyError> {
@@ -316,5 +325,15 @@ impl WorkerFlags {
         set(&mut workers.serviceaccount_token, &self.concurrent_serviceaccount_token_syncs);
         set(&mut workers.ttl_after_finished, &self.concurrent_ttl_after_finished_syncs);
         set(&mut workers.autoscaler, &self.concurrent_horizontal_pod_autoscaler_syncs);
+        let others = [
+            ("ephemeral-volume-controller", self.concurrent_ephemeralvolume_syncs),
+            ("service-lb-controller", self.concurrent_service_syncs),
+            (
+                "validatingadmissionpolicy-status-controller",
+                self.concurrent_validating_admission_policy_status_syncs,
+            ),
+            ("endpointslice-mirroring-controller", self.mirroring_concurrent_service_endpoint_syncs),
+        ];
+        workers.others.extend(others.into_iter().filter_map(|(name, count)| Some((name, count?))));
     }
 }

@@ -24,8 +24,6 @@ use crate::table::{Row, UnknownController, select};
 
 /// How often a loop that waits for its caches looks at them.
 const SYNC_POLL: Duration = Duration::from_millis(5);
-/// How long workers may take to finish their keys on shutdown before they are cut off.
-const GRACE: Duration = Duration::from_secs(5);
 /// How often gauges that change by waiting are refreshed.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -61,6 +59,7 @@ pub enum StartError {
 
 struct Started {
     one: Arc<Loop>,
+    workers: usize,
     needs: Vec<Arc<dyn AnyStore>>,
     background: Vec<Background>,
 }
@@ -92,7 +91,10 @@ pub async fn run(
         loops.spawn(run_loop(one, clients.watching.clone(), stores.clone(), stop.clone()));
     }
     stop.cancelled().await;
-    if tokio::time::timeout(GRACE, async { while loops.join_next().await.is_some() {} }).await.is_err() {
+    if tokio::time::timeout(options.shutdown_grace, async { while loops.join_next().await.is_some() {} })
+        .await
+        .is_err()
+    {
         tracing::warn!("some controllers did not finish their keys in time and were cut off");
     }
     Ok(())
@@ -109,12 +111,14 @@ fn start(
     let queue = Queue::new(row.queue, clock.clone());
     let mut wiring = Wiring::new(stores.clone(), queue.clone(), clock.clone(), options.clone());
     let controller = (row.build)(&mut wiring);
+    let asked = options.workers.others.iter().find(|(name, _)| *name == row.name);
+    let workers = asked.map_or_else(|| controller.workers(), |(_, count)| *count).max(1);
     let (needs, background) = wiring.into_parts();
     let (client, identity) = identity(row, clients, options.credentials)?;
     let api = Arc::new(ApiClient::new(client, identity, events.clone(), row.component()));
     let (stores, clock, memory) = (stores.clone(), clock.clone(), Mutex::new(Memory::default()));
     let one = Arc::new(Loop { name: row.name, controller, queue, api, stores, clock, memory });
-    Ok(Started { one, needs, background })
+    Ok(Started { one, workers, needs, background })
 }
 
 fn identity(
@@ -142,7 +146,7 @@ fn identity(
 }
 
 async fn run_loop(started: Started, client: Client, stores: Stores, stop: CancellationToken) {
-    let Started { one, needs, background } = started;
+    let Started { one, workers, needs, background } = started;
     let filled = async {
         while !needs.iter().all(|store| store.observed().lists_done > 0) {
             tokio::time::sleep(SYNC_POLL).await;
@@ -160,7 +164,7 @@ async fn run_loop(started: Started, client: Client, stores: Stores, stop: Cancel
             BackgroundContext { client: client.clone(), stores: stores.clone(), stop: stop.clone() };
         tasks.spawn(task(context));
     }
-    for _ in 0..one.controller.workers().max(1) {
+    for _ in 0..workers {
         tasks.spawn(one.clone().work(stop.clone()));
     }
     tasks.spawn(refresh_gauges(one.queue.clone(), stop));

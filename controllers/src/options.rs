@@ -118,6 +118,8 @@ pub struct VolumeOptions {
     pub helper_image: String,
     /// Volumes of unhealthy nodes stay attached until the node is declared out of service.
     pub disable_force_detach_on_timeout: bool,
+    /// `--enable-dynamic-provisioning`
+    pub provision: bool,
 }
 
 impl Default for VolumeOptions {
@@ -128,6 +130,7 @@ impl Default for VolumeOptions {
             // The image the node's agent brings along, so that machines without a registry work.
             helper_image: "registry.quarterdeck.local/pause:v1".into(),
             disable_force_detach_on_timeout: false,
+            provision: true,
         }
     }
 }
@@ -165,6 +168,8 @@ pub struct Workers {
     pub ttl_after_finished: usize,
     /// `--concurrent-horizontal-pod-autoscaler-syncs`
     pub autoscaler: usize,
+    /// Numbers that were asked for of controllers with a fixed one: name and number.
+    pub others: Vec<(&'static str, usize)>,
 }
 
 impl Default for Workers {
@@ -186,6 +191,7 @@ impl Default for Workers {
             serviceaccount_token: 5,
             ttl_after_finished: 5,
             autoscaler: 5,
+            others: Vec::new(),
         }
     }
 }
@@ -225,6 +231,8 @@ pub struct Options {
     pub cluster_name: String,
     /// Volumes.
     pub volumes: VolumeOptions,
+    /// How long workers may take to finish their keys on shutdown before they are cut off.
+    pub shutdown_grace: Duration,
 }
 
 impl Default for Options {
@@ -270,6 +278,8 @@ impl Default for Options {
             quota_sync_period: secs(300),
             cluster_name: "kubernetes".into(),
             volumes: VolumeOptions::default(),
+            // Upstream's ten seconds would leave a stopped container's half minute too short for the hand-over.
+            shutdown_grace: secs(5),
         }
     }
 }

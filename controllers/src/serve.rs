@@ -1,6 +1,7 @@
 //! The process' own endpoint: `/healthz`, `/livez`, `/readyz` and `/metrics`, as kube-controller-manager serves them
-//! on port 10257. Over TLS with a certificate of its own making unless one is given. Health is told to everyone,
-//! metrics to those whom the API server knows and allows.
+//! on port 10257. Over TLS with a certificate of its own making unless one is given. The paths of
+//! `--authorization-always-allow-paths` (health) are told to everyone, others to those whom the API server knows and
+//! allows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +41,23 @@ pub struct Certificate {
     pub key: Vec<u8>,
 }
 
+/// Who may read.
+pub struct Readers {
+    /// Asks the API server about them.
+    pub client: kube::Client,
+    /// `--authorization-always-allow-paths`: read by anyone; `/*` at the end stands for everything below.
+    pub open_paths: Vec<String>,
+}
+
+impl Readers {
+    fn are_all_allowed(&self, path: &str) -> bool {
+        self.open_paths.iter().any(|open| match open.strip_suffix("/*") {
+            Some(folder) => path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')),
+            None => open == path,
+        })
+    }
+}
+
 /// Serves until `stop`. Returns once the port is open; serving goes on in the background.
 ///
 /// # Errors
@@ -47,10 +65,11 @@ pub struct Certificate {
 pub async fn serve(
     address: SocketAddr,
     certificate: Option<Certificate>,
-    client: kube::Client,
+    readers: Readers,
     stop: CancellationToken,
 ) -> Result<SocketAddr, ServeError> {
     let tls = tls(certificate)?;
+    let readers = Arc::new(readers);
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen(address, error))?;
     let bound = listener.local_addr().map_err(|error| ServeError::Listen(address, error))?;
     tokio::spawn(async move {
@@ -60,7 +79,7 @@ pub async fn serve(
                 accepted = listener.accept() => accepted,
             };
             if let Ok((stream, _)) = accepted {
-                tokio::spawn(connection(stream, tls.clone(), client.clone()));
+                tokio::spawn(connection(stream, tls.clone(), readers.clone()));
             }
         }
     });
@@ -94,24 +113,27 @@ fn tls(certificate: Option<Certificate>) -> Result<TlsAcceptor, ServeError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn connection(stream: tokio::net::TcpStream, tls: TlsAcceptor, client: kube::Client) {
+async fn connection(stream: tokio::net::TcpStream, tls: TlsAcceptor, readers: Arc<Readers>) {
     let Ok(stream) = tls.accept(stream).await else { return };
-    let service = hyper::service::service_fn(move |request| answer(request, client.clone()));
+    let service = hyper::service::service_fn(move |request| answer(request, readers.clone()));
     // A client that breaks off is its own affair.
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
-    client: kube::Client,
+    readers: Arc<Readers>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    let (status, body) = match request.uri().path() {
-        "/healthz" | "/livez" | "/readyz" => (StatusCode::OK, "ok".to_string()),
-        path @ "/metrics" => match may_read(&request, path, client).await {
-            true => (StatusCode::OK, metrics::render()),
-            false => (StatusCode::FORBIDDEN, "forbidden\n".to_string()),
-        },
-        _ => (StatusCode::NOT_FOUND, "404 page not found\n".to_string()),
+    let path = request.uri().path();
+    let (status, body) = if !readers.are_all_allowed(path) && !may_read(&request, path, &readers.client).await
+    {
+        (StatusCode::FORBIDDEN, "forbidden\n".to_string())
+    } else {
+        match path {
+            "/healthz" | "/livez" | "/readyz" => (StatusCode::OK, "ok".to_string()),
+            "/metrics" => (StatusCode::OK, metrics::render()),
+            _ => (StatusCode::NOT_FOUND, "404 page not found\n".to_string()),
+        }
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -119,7 +141,7 @@ async fn answer(
 }
 
 /// Asks the API server who a bearer token is and whether that user may read the path.
-async fn may_read(request: &Request<Incoming>, path: &str, client: kube::Client) -> bool {
+async fn may_read(request: &Request<Incoming>, path: &str, client: &kube::Client) -> bool {
     let header = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
     let review = TokenReview {
@@ -144,6 +166,7 @@ async fn may_read(request: &Request<Incoming>, path: &str, client: kube::Client)
         },
         ..SubjectAccessReview::default()
     };
-    let reviewed = Api::<SubjectAccessReview>::all(client).create(&PostParams::default(), &review).await;
+    let reviewed =
+        Api::<SubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await;
     reviewed.ok().and_then(|review| review.status).is_some_and(|status| status.allowed)
 }

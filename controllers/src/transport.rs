@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
+use machinery::client::{ClientError, RequestsLayer};
 use tower::ServiceBuilder;
 
 /// A silent connection is asked whether it lives this often; watches alone would not notice that it does not.
@@ -19,17 +20,17 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the configuration's credentials or certificates cannot be used.
-pub fn watching(config: kube::Config) -> Result<kube::Client, kube::Error> {
+pub fn watching(config: kube::Config) -> Result<kube::Client, ClientError> {
     let is_plain = config.cluster_url.scheme_str() != Some("https");
     if is_plain || config.proxy_url.is_some() || config.tls_server_name.is_some() {
-        return kube::Client::try_from(config);
+        return machinery::client::from_config(config, 0.0, 0);
     }
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(config.connect_timeout);
     let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config.rustls_client_config()?)
+        .with_tls_config(config.rustls_client_config().map_err(ClientError::Build)?)
         .https_only()
         .enable_all_versions()
         .wrap_connector(connector);
@@ -40,9 +41,10 @@ pub fn watching(config: kube::Config) -> Result<kube::Client, kube::Error> {
         .http2_keep_alive_while_idle(true)
         .build::<_, Body>(https);
     let service = ServiceBuilder::new()
+        .layer(RequestsLayer::of(&config))
         .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
+        .option_layer(config.auth_layer().map_err(ClientError::Build)?)
+        .layer(config.extra_headers_layer().map_err(ClientError::Build)?)
         .map_err(tower::BoxError::from)
         .service(client);
     Ok(kube::Client::new(service, config.default_namespace))

@@ -5,9 +5,9 @@
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
 //! [`selector`], [`object`], [`jsonpath`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`json`], [`yaml`], [`codec`]), changes ([`patch`], [`apply`]), documents
+//! ([`json`], [`yaml`], [`codec`], [`spdy`]), changes ([`patch`], [`apply`]), documents
 //! ([`openapi`]), and the client side ([`client`], [`events`],
-//! [`leader`]).
+//! [`leader`], [`flags`]).
 
 pub mod gotext;
 pub mod names;
@@ -24,6 +24,7 @@ pub mod schema;
 
 pub mod codec;
 pub mod json;
+pub mod spdy;
 pub mod yaml;
 
 pub mod apply;
@@ -33,4 +34,5 @@ pub mod openapi;
 
 pub mod client;
 pub mod events;
+pub mod flags;
 pub mod leader;

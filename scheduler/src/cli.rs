@@ -1,13 +1,14 @@
 //! `quarterdeck scheduler`: kube-scheduler's flags.
 //!
 //! Owns the flags and what they override in the configuration file. Flags that only steer parts this scheduler
-//! does not have are accepted, so that manifests written for upstream start it.
+//! does not have are accepted with a warning, so that manifests written for upstream start it.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Parser;
+use machinery::flags::Given;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::config::Settings;
 use crate::config::types::GoDuration;
 use crate::core::queue::Backoff;
 use crate::core::scheduler::Scheduler;
+use crate::inert_flags::KubeScheduler;
 use crate::shell::run::{KINDS, Message, inbox, now_ms, start_informers};
 use crate::shell::service::{self, Options};
 use crate::shell::{convert, wire};
@@ -84,48 +86,9 @@ pub struct Args {
     /// Paths that anyone may read.
     #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
     pub authorization_always_allow_paths: Vec<String>,
+    /// Upstream's flags that change nothing here.
     #[command(flatten)]
-    pub accepted: Accepted,
-}
-
-/// Flags of upstream's that have nothing to steer here.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Accepted {
-    #[arg(long, hide = true)]
-    pub authentication_kubeconfig: Option<String>,
-    #[arg(long, hide = true)]
-    pub authorization_kubeconfig: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub authentication_skip_lookup: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub authentication_tolerate_lookup_failure: Option<bool>,
-    #[arg(long, hide = true)]
-    pub client_ca_file: Option<String>,
-    #[arg(long, hide = true)]
-    pub requestheader_client_ca_file: Option<String>,
-    #[arg(long, hide = true)]
-    pub requestheader_allowed_names: Option<String>,
-    #[arg(long, hide = true)]
-    pub cert_dir: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_cipher_suites: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls_min_version: Option<String>,
-    #[arg(long, hide = true)]
-    pub feature_gates: Option<String>,
-    #[arg(long, hide = true)]
-    pub kube_api_content_type: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub profiling: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub contention_profiling: Option<bool>,
-    #[arg(long, hide = true)]
-    pub logging_format: Option<String>,
-    /// Verbosity; the log's filter is set by the environment.
-    #[arg(short = 'v', long = "v", hide = true)]
-    pub verbosity: Option<String>,
-    #[arg(long, hide = true)]
-    pub vmodule: Option<String>,
+    pub inert: Given<KubeScheduler>,
 }
 
 #[derive(Parser)]
@@ -214,6 +177,7 @@ fn identity() -> String {
 /// # Errors
 /// When the configuration does not hold or a part cannot be set up.
 pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
+    args.inert.warn();
     let settings = args.settings()?;
     let client = args.client(&settings).await?;
     if args.explain_pod.is_some() || args.explain_file.is_some() {

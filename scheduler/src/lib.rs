@@ -22,6 +22,7 @@
 pub mod cli;
 pub mod config;
 pub mod core;
+mod inert_flags;
 pub mod shell;
 
 pub use shell::service::{Options, RunError, run};

@@ -1,5 +1,6 @@
 //! The controllers beside kube-controller-manager: the same API server, scheduler and hollow nodes for both (ours, in
-//! one run, fresh for each), so that only the controllers differ. Client-side rate limits are off on both sides.
+//! one run, fresh for each), so that only the controllers differ; or, with `--whole`, upstream's etcd, kube-apiserver
+//! and kube-scheduler on upstream's side. Client-side rate limits are off on both sides.
 //!
 //! Owns the scenarios of the issue; each is timed from the request that asks for something until a watch or a list
 //! shows that it is so.
@@ -53,6 +54,9 @@ pub struct Options {
     /// How long pods are deleted.
     #[arg(long, default_value_t = 10)]
     churn_secs: u64,
+    /// Upstream's controllers get upstream's API server, store and scheduler, so that whole control planes are compared.
+    #[arg(long)]
+    whole: bool,
     /// Only these scenarios: deployment, rolling, namespace, services.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -83,7 +87,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if let [upstream, ours] = &sides[..] {
         let rows: Vec<Row> = upstream.iter().zip(ours).map(|(theirs, ours)| row(theirs, ours)).collect();
-        print!("{}", markdown("kube-controller-manager", &rows));
+        let name = if options.whole { "upstream's control plane" } else { "kube-controller-manager" };
+        print!("{}", markdown(name, &rows));
     }
     Ok(())
 }
@@ -99,7 +104,8 @@ fn row(upstream: &Figure, ours: &Figure) -> Row {
 }
 
 async fn measure(options: &Options, side: Side) -> Result<Vec<Figure>> {
-    let mut plane = ControlPlane::start(&options.programs, Side::Ours).await?;
+    let around = if options.whole { side } else { Side::Ours };
+    let mut plane = ControlPlane::start(&options.programs, around).await?;
     plane.start_scheduler()?;
     plane.start_hollow_nodes(options.nodes)?;
     plane.start_controllers(side)?;
@@ -118,15 +124,35 @@ async fn measure(options: &Options, side: Side) -> Result<Vec<Figure>> {
         if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
             continue;
         }
+        let before = plane.cpu()?;
         let run = tokio::time::timeout(TIMEOUT, scenario.run(name));
         let found = run.await.map_err(|_| format!("{name}: not done within {TIMEOUT:?}"))??;
         for figure in &found {
             eprintln!("{}: {}: {:.2} {}", side.name(), figure.name, figure.value, figure.unit);
         }
         figures.extend(found);
+        figures.push(own_cpu(side, name, &before, &plane.cpu()?));
         figures.push(memory(&plane, &format!("after {name}"))?);
     }
     Ok(figures)
+}
+
+/// The controllers' own processor time in a scenario; that of the others goes to the log.
+fn own_cpu(
+    side: Side,
+    scenario: &str,
+    before: &[(&str, Duration)],
+    after: &[(&'static str, Duration)],
+) -> Figure {
+    let mut own = Duration::ZERO;
+    for ((name, before), (_, after)) in before.iter().zip(after) {
+        let used = after.saturating_sub(*before);
+        eprintln!("{}: {scenario}: {used:?} of processor time by the {name}", side.name());
+        if *name == "controllers" {
+            own = used;
+        }
+    }
+    Figure::new(format!("{scenario}: processor time of the controllers"), "ms", own.as_secs_f64() * 1000.0)
 }
 
 /// Reads a list's items.

@@ -3,9 +3,11 @@
 //! Owns the choice of cases and the table. The core is measured without API server: decisions, queue and cluster
 //! state only.
 
+mod api_cases;
 mod cases;
 pub mod end_to_end;
 mod measure;
+mod progress;
 
 use std::fmt::Write as _;
 

@@ -82,17 +82,39 @@ fn cpu_utilization() {
     }
 }
 
+/// Two pods; each kind of metric but the plain resource asks its own API.
 #[test]
 fn other_sources() {
-    let external = json!({"type": "External", "external": {"metric": {"name": "jobs"}, "target": {"type": "AverageValue", "averageValue": "10"}}});
-    let objects = [autoscaler(external), pod(0), pod(1)];
-    let plan =
-        run(&objects, &[("/scale", scale(2)), ("external.metrics", json!({"items": [{"value": "45"}]}))]);
-    assert_eq!(asked_replicas(&plan), Some(5));
-    let per_pod = json!({"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "100"}}});
-    let objects = [autoscaler(per_pod), pod(0), pod(1)];
-    let values = json!({"items": [{"describedObject": {"name": "p0"}, "value": "150"}, {"describedObject": {"name": "p1"}, "value": "150"}]});
-    assert_eq!(asked_replicas(&run(&objects, &[("/scale", scale(2)), ("pods/*/rps", values)])), Some(3));
+    let average = |value: &str| json!({"type": "AverageValue", "averageValue": value});
+    let two_pods = json!({"items": [{"describedObject": {"name": "p0"}, "value": "150"},
+        {"describedObject": {"name": "p1"}, "value": "150"}]});
+    let one = |value: &str| json!({"items": [{"value": value}]});
+    let external = |target: Value| json!({"type": "External", "external": {"metric": {"name": "jobs"}, "target": target}});
+    let object = |target: Value| {
+        json!({"type": "Object", "object": {"metric": {"name": "hits"}, "target": target,
+            "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "front"}}})
+    };
+    let container = json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
+        "target": {"type": "Utilization", "averageUtilization": 50}}});
+    let cases = [
+        (external(average("10")), "external.metrics", one("45"), Some(5)),
+        (external(json!({"type": "Value", "value": "15"})), "external.metrics", one("45"), Some(6)),
+        (
+            json!({"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": average("100")}}),
+            "pods/*/rps",
+            two_pods,
+            Some(3),
+        ),
+        (object(average("20")), "services/front/hits", one("70"), Some(4)),
+        (object(json!({"type": "Value", "value": "50"})), "services/front/hits", one("100"), Some(4)),
+        (object(average("35")), "services/front/hits", one("70"), None),
+        (container, "metrics.k8s.io", usage(&[100, 100]), Some(4)),
+    ];
+    for (metric, path, answer, expected) in cases {
+        let objects = [autoscaler(metric.clone()), pod(0), pod(1)];
+        let plan = run(&objects, &[("/scale", scale(2)), (path, answer)]);
+        assert_eq!(asked_replicas(&plan), expected, "{metric}");
+    }
 }
 
 #[test]

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::discovery;
 use super::executor::Api;
 use super::identity::Identity;
-use super::metrics;
 use super::plan::{Action, Answer, Ask, Failure, Note, PatchKind, Propagation, Verb};
 
 /// The field manager of all writes, as upstream's controllers appear in `managedFields`.
@@ -49,15 +48,8 @@ impl ApiClient {
     /// Sends one request as this identity and returns the JSON answer.
     pub async fn send(&self, request: Builder, body: Vec<u8>) -> Result<Value, Failure> {
         let mut request = request.body(body).map_err(|error| Failure::local(error.to_string()))?;
-        let method = request.method().to_string();
         self.identity.sign(request.headers_mut()).await?;
-        let answer = self.client.request::<Value>(request).await;
-        match &answer {
-            Ok(_) => metrics::count_request(&method, 200),
-            Err(kube::Error::Api(status)) => metrics::count_request(&method, status.code),
-            Err(_) => metrics::count_request(&method, 0),
-        }
-        answer.map_err(failure_of)
+        self.client.request::<Value>(request).await.map_err(failure_of)
     }
 
     async fn get(&self, path: &str, accept: &str) -> Result<Value, Failure> {

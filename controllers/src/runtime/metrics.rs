@@ -18,7 +18,6 @@ struct Families {
     work_duration: HistogramVec,
     unfinished: GaugeVec,
     longest_running: GaugeVec,
-    requests: CounterVec,
     running: GaugeVec,
 }
 
@@ -52,11 +51,6 @@ impl Families {
                 "workqueue_longest_running_processor_seconds",
                 "Age of the oldest present run.",
                 &["name"],
-            ),
-            requests: counter(
-                "rest_client_requests_total",
-                "Requests by code and method.",
-                &["code", "method"],
             ),
             running: gauge("running_managed_controllers", "Controllers that run here.", &["name", "manager"]),
             registry,
@@ -101,11 +95,6 @@ impl QueueMetrics {
     }
 }
 
-/// Counts one request to the API server.
-pub fn count_request(method: &str, code: u16) {
-    ALL.requests.with_label_values(&[code.to_string().as_str(), method]).inc();
-}
-
 /// Marks a controller as running here or not.
 pub fn set_running(controller: &str, running: bool) {
     let gauge = ALL.running.with_label_values(&[controller, "kube-controller-manager"]);
@@ -117,10 +106,12 @@ pub fn registry() -> &'static Registry {
     &ALL.registry
 }
 
-/// All metrics in Prometheus' text format.
+/// All metrics in Prometheus' text format, those of the process' clients among them.
 pub fn render() -> String {
     let mut out = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&ALL.registry.gather(), &mut out) {
+    let mut families = ALL.registry.gather();
+    families.extend(machinery::client::requests::gather());
+    if let Err(error) = TextEncoder::new().encode(&families, &mut out) {
         tracing::warn!(%error, "metrics could not be encoded");
     }
     String::from_utf8(out).unwrap_or_default()
@@ -131,10 +122,9 @@ mod tests {
     #[test]
     fn upstreams_names_are_exported() {
         super::QueueMetrics::of("some").adds.inc();
-        super::count_request("GET", 200);
         super::set_running("some", true);
         let text = super::render();
-        for name in ["workqueue_adds_total", "workqueue_depth", "rest_client_requests_total"] {
+        for name in ["workqueue_adds_total", "workqueue_depth", "running_managed_controllers"] {
             assert!(text.contains(name), "{name} is missing in\n{text}");
         }
     }

@@ -39,6 +39,13 @@ fn trim_pod(pod: &mut Pod) {
     let Some(spec) = &mut pod.spec else { return };
     spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(trim_container);
     spec.ephemeral_containers = None;
+    // The largest part of most pods: the token's projection. Controllers look at volumes with claims and secrets alone.
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| {
+            volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() || volume.secret.is_some()
+        });
+        volumes.shrink_to_fit();
+    }
 }
 
 fn trim_container(container: &mut Container) {
@@ -50,4 +57,39 @@ fn trim_container(container: &mut Container) {
         restart_policy_rules: container.restart_policy_rules.take(),
         ..Container::default()
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_pod_stays_what_controllers_read() {
+        let whole = json!({
+            "metadata": {"name": "p", "managedFields": [{"manager": "m"}], "labels": {"a": "b"}},
+            "spec": {
+                "nodeName": "n",
+                "containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "v"}],
+                    "ports": [{"containerPort": 80}], "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+                "volumes": [{"name": "t", "projected": {"sources": []}},
+                    {"name": "d", "persistentVolumeClaim": {"claimName": "d"}}, {"name": "e", "ephemeral": {}}],
+            },
+        });
+        let mut pod: Pod = serde_json::from_value(whole).expect("a pod");
+        trim(&mut pod);
+        let kept = serde_json::to_value(&pod).expect("JSON");
+        assert_eq!(
+            kept,
+            json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
+                "spec": {
+                    "nodeName": "n",
+                    "containers": [{"name": "c", "ports": [{"containerPort": 80}]}],
+                    "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}, {"name": "e", "ephemeral": {}}],
+                },
+            })
+        );
+    }
 }

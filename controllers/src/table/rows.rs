@@ -187,6 +187,11 @@ pub const TABLE: &[Row] = &[
         .queue("service")
         .reporter("service-controller")
         .on_request(),
+    row("node-route-controller", "route", crate::node_route::build)
+        .account("route-controller")
+        .queue("node_routes")
+        .reporter("route_controller")
+        .on_request(),
     row("bootstrap-signer-controller", "bootstrapsigner", crate::bootstrap::build_signer)
         .account("bootstrap-signer")
         .queue("bootstrap_signer_queue")
@@ -205,8 +210,6 @@ pub const ELSEWHERE: &[&str] = &[
     "cloud-node-lifecycle",
     "device-taint-eviction-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "node-route-controller",
-    "route",
     "podcertificaterequest-cleaner-controller",
     "podgroup-protection-controller",
     "resource-claim-controller",

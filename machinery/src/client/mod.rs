@@ -3,6 +3,8 @@
 //! Opens no socket itself: connections are made when the client is first used.
 
 mod limit;
+pub mod requests;
+pub mod unverified;
 
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use thiserror::Error;
 
 pub use limit::{Bucket, QpsLayer};
+pub use requests::RequestsLayer;
 
 /// How to reach the API server; the fields are upstream's flags.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,9 +69,10 @@ pub async fn build(options: &Options) -> Result<kube::Client, ClientError> {
     from_config(config(options).await?, options.qps, options.burst)
 }
 
-/// A client from a ready configuration. Requests beyond `qps` (after a `burst`) wait their turn.
+/// A client from a ready configuration. Requests beyond `qps` (after a `burst`) wait their turn; all are counted.
 pub fn from_config(config: kube::Config, qps: f32, burst: u32) -> Result<kube::Client, ClientError> {
-    let builder = ClientBuilder::try_from(config).map_err(ClientError::Build)?;
+    let counting = RequestsLayer::of(&config);
+    let builder = ClientBuilder::try_from(config).map_err(ClientError::Build)?.with_layer(&counting);
     Ok(if qps > 0.0 { builder.with_layer(&QpsLayer::new(qps, burst)).build() } else { builder.build() })
 }
 

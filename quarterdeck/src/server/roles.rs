@@ -179,8 +179,6 @@ fn loop_flags(layout: &Layout, user: &str) -> Vec<String> {
     let kubeconfig = layout.kubeconfig(user).display().to_string();
     flags(&[
         ("kubeconfig", kubeconfig.as_str()),
-        ("authentication-kubeconfig", kubeconfig.as_str()),
-        ("authorization-kubeconfig", kubeconfig.as_str()),
         ("leader-elect", "true"),
         ("leader-elect-lease-duration", "3s"),
         ("leader-elect-renew-deadline", "2s"),

@@ -160,83 +160,31 @@ impl Storage {
     /// Takes in a message and says which events it is.
     pub fn apply(&mut self, input: StorageInput) -> Vec<Occurrence> {
         let occurrence = match input {
-            StorageInput::Volume { volume, deleted } => {
-                let name = volume.name.clone();
-                change(
-                    &mut self.volumes,
-                    name,
-                    volume,
-                    deleted,
-                    Event::VolumeAdd,
-                    Event::VolumeUpdate,
-                    |_, _| true,
-                )
-            }
+            StorageInput::Volume { volume, deleted } => change(&mut self.volumes, volume, deleted),
             StorageInput::Claim { claim, deleted } => {
-                let key = (claim.namespace.clone(), claim.name.clone());
-                let kind = change(
-                    &mut self.claims,
-                    key.clone(),
-                    claim,
-                    deleted,
-                    Event::ClaimAdd,
-                    Event::ClaimUpdate,
-                    |_, _| true,
-                );
-                kind.map(|o| Occurrence { payload: Payload::Claim { namespace: key.0, name: key.1 }, ..o })
+                let (namespace, name) = claim.key();
+                let kind = change(&mut self.claims, claim, deleted);
+                kind.map(|o| Occurrence { payload: Payload::Claim { namespace, name }, ..o })
             }
-            StorageInput::Class { class, deleted } => {
-                let name = class.name.clone();
-                let helps = |old: &Class, new: &Class| old.topologies != new.topologies;
-                change(
-                    &mut self.classes,
-                    name,
-                    class,
-                    deleted,
-                    Event::StorageClassAdd,
-                    Event::StorageClassUpdate,
-                    helps,
-                )
-            }
-            StorageInput::CsiNode { node, deleted } => {
-                let name = node.name.clone();
-                change(
-                    &mut self.csi_nodes,
-                    name,
-                    node,
-                    deleted,
-                    Event::CsiNodeAdd,
-                    Event::CsiNodeUpdate,
-                    csi_node_helps,
-                )
-            }
+            StorageInput::Class { class, deleted } => change(&mut self.classes, class, deleted),
+            StorageInput::CsiNode { node, deleted } => change(&mut self.csi_nodes, node, deleted),
             StorageInput::Driver { name, tracks_capacity, deleted } => {
                 self.set_driver(name, tracks_capacity, deleted)
             }
-            StorageInput::Capacity { capacity, deleted } => {
-                let key = (capacity.namespace.clone(), capacity.name.clone());
-                let helps = |old: &Capacity, new: &Capacity| new.limit > old.limit;
-                change(
-                    &mut self.capacities,
-                    key,
-                    capacity,
-                    deleted,
-                    Event::CapacityAdd,
-                    Event::CapacityUpdate,
-                    helps,
-                )
-            }
-            StorageInput::Attachment { attachment, deleted } => {
-                if deleted {
-                    self.attachments.remove(&attachment.name);
-                    Some(Occurrence { event: Event::AttachmentDelete, payload: Payload::Helpful(true) })
-                } else {
-                    self.attachments.insert(attachment.name.clone(), attachment);
-                    None
-                }
-            }
+            StorageInput::Capacity { capacity, deleted } => change(&mut self.capacities, capacity, deleted),
+            StorageInput::Attachment { attachment, deleted } => self.set_attachment(attachment, deleted),
         };
         occurrence.into_iter().collect()
+    }
+
+    /// An attachment that goes makes room on its node; one that comes helps nobody.
+    fn set_attachment(&mut self, attachment: Attachment, deleted: bool) -> Option<Occurrence> {
+        if deleted {
+            self.attachments.remove(&attachment.name);
+            return Some(Occurrence { event: Event::AttachmentDelete, payload: Payload::Helpful(true) });
+        }
+        self.attachments.insert(attachment.name.clone(), attachment);
+        None
     }
 
     fn set_driver(&mut self, name: Arc<str>, tracks_capacity: bool, deleted: bool) -> Option<Occurrence> {
@@ -302,31 +250,96 @@ impl Storage {
     }
 }
 
-fn csi_node_helps(old: &CsiNode, new: &CsiNode) -> bool {
-    let limit = |node: &CsiNode, driver: &Arc<str>| {
-        node.limits.iter().find(|(d, _)| d == driver).and_then(|(_, count)| *count).unwrap_or(0)
-    };
-    old.migrated != new.migrated
-        || new.limits.iter().any(|(driver, _)| limit(new, driver) > limit(old, driver))
+/// An object that stands in a table of its own: its key, the events of its coming and changing, and whether a change
+/// can help a pod.
+trait Row {
+    type Key: std::hash::Hash + Eq;
+    const ADD: Event;
+    const UPDATE: Event;
+
+    fn key(&self) -> Self::Key;
+
+    fn helps(&self, _old: &Self) -> bool {
+        true
+    }
 }
 
-/// Stores a version of an object and says which event that is; `helps` judges an update.
-fn change<K: std::hash::Hash + Eq, V>(
-    table: &mut FxHashMap<K, V>,
-    key: K,
-    value: V,
-    deleted: bool,
-    add: Event,
-    update: Event,
-    helps: impl Fn(&V, &V) -> bool,
-) -> Option<Occurrence> {
+impl Row for Volume {
+    type Key = Arc<str>;
+    const ADD: Event = Event::VolumeAdd;
+    const UPDATE: Event = Event::VolumeUpdate;
+
+    fn key(&self) -> Arc<str> {
+        self.name.clone()
+    }
+}
+
+impl Row for Claim {
+    type Key = ClaimKey;
+    const ADD: Event = Event::ClaimAdd;
+    const UPDATE: Event = Event::ClaimUpdate;
+
+    fn key(&self) -> ClaimKey {
+        (self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl Row for Class {
+    type Key = Arc<str>;
+    const ADD: Event = Event::StorageClassAdd;
+    const UPDATE: Event = Event::StorageClassUpdate;
+
+    fn key(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    fn helps(&self, old: &Self) -> bool {
+        old.topologies != self.topologies
+    }
+}
+
+impl Row for CsiNode {
+    type Key = Arc<str>;
+    const ADD: Event = Event::CsiNodeAdd;
+    const UPDATE: Event = Event::CsiNodeUpdate;
+
+    fn key(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    fn helps(&self, old: &Self) -> bool {
+        let limit = |node: &CsiNode, driver: &Arc<str>| {
+            node.limits.iter().find(|(d, _)| d == driver).and_then(|(_, count)| *count).unwrap_or(0)
+        };
+        old.migrated != self.migrated
+            || self.limits.iter().any(|(driver, _)| limit(self, driver) > limit(old, driver))
+    }
+}
+
+impl Row for Capacity {
+    type Key = ClaimKey;
+    const ADD: Event = Event::CapacityAdd;
+    const UPDATE: Event = Event::CapacityUpdate;
+
+    fn key(&self) -> ClaimKey {
+        (self.namespace.clone(), self.name.clone())
+    }
+
+    fn helps(&self, old: &Self) -> bool {
+        self.limit > old.limit
+    }
+}
+
+/// Stores a version of an object and says which event that is.
+fn change<V: Row>(table: &mut FxHashMap<V::Key, V>, value: V, deleted: bool) -> Option<Occurrence> {
+    let key = value.key();
     if deleted {
         table.remove(&key);
         return None;
     }
     let (event, helpful) = match table.get(&key) {
-        None => (add, true),
-        Some(old) => (update, helps(old, &value)),
+        None => (V::ADD, true),
+        Some(old) => (V::UPDATE, value.helps(old)),
     };
     table.insert(key, value);
     Some(Occurrence { event, payload: Payload::Helpful(helpful) })

@@ -145,10 +145,12 @@ impl Metrics {
         self.cache.with_label_values(&["pods"]).set(pods as i64);
     }
 
-    /// All metrics as text.
+    /// All metrics as text, those of the process' clients among them.
     pub fn text(&self) -> String {
         let mut bytes = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
+        let mut families = self.registry.gather();
+        families.extend(machinery::client::requests::gather());
+        if let Err(error) = TextEncoder::new().encode(&families, &mut bytes) {
             tracing::warn!(%error, "cannot print metrics");
         }
         String::from_utf8_lossy(&bytes).into_owned()

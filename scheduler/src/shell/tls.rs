@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
+use machinery::client::unverified;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::types::ExtenderTls;
 
@@ -64,7 +65,7 @@ pub fn client_config(tls: Option<&ExtenderTls>, https: bool) -> Result<rustls::C
     let builder =
         rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let verified = if tls.insecure || (https && authority.is_empty()) {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider())))
+        builder.dangerous().with_custom_certificate_verifier(unverified::verifier())
     } else {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in certificates("extender CA", &authority)? {
@@ -99,45 +100,4 @@ pub fn server_config(files: Option<(&str, &str)>) -> Result<rustls::ServerConfig
     let builder =
         rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     Ok(builder.with_no_client_auth().with_single_cert(chain, key)?)
-}
-
-/// Accepts any certificate: asked for by `insecure`, or by HTTPS without an authority.
-#[derive(Debug)]
-struct AcceptAny(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use sha2::{Digest, Sha256};
 
 use super::super::{claim_ref, claims_of, is_terminated, phase_of, volume_name};
-use super::AttachDetach;
+use super::{AttachDetach, identity};
 use crate::meta::{is_controlled_by, name, namespace, uid};
 use crate::node_lifecycle::BY_NODE;
 
@@ -34,8 +34,8 @@ pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
 
 /// The volume's name in a node's status.
 pub fn unique_name(volume: &PersistentVolume) -> Option<String> {
-    let csi = volume.spec.as_ref()?.csi.as_ref()?;
-    Some(format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle))
+    let known = identity::of(volume)?;
+    Some(format!("kubernetes.io/csi/{}^{}", known.driver, known.handle))
 }
 
 /// Whether several nodes may have a volume: its modes say so, or it has none to say.
@@ -74,16 +74,16 @@ impl AttachDetach {
     }
 
     fn describe(&self, volume: &PersistentVolume, node: &str, pod: Arc<Pod>) -> Option<Wanted> {
-        let csi = volume.spec.as_ref()?.csi.as_ref()?;
-        let driver = self.drivers.named("", &csi.driver);
+        let known = identity::of(volume)?;
+        let driver = self.drivers.named("", &known.driver);
         if driver.is_some_and(|driver| driver.spec.attach_required == Some(false)) {
             return None;
         }
         Some(Wanted {
             volume: name(volume).to_string(),
-            attachment: attachment_name(&csi.volume_handle, &csi.driver, node),
+            attachment: attachment_name(&known.handle, &known.driver, node),
             unique: unique_name(volume)?,
-            driver: csi.driver.clone(),
+            driver: known.driver,
             shared: is_shared(volume),
             pods: vec![pod],
         })

@@ -23,6 +23,7 @@ use crate::runtime::{Context, Controller, Enqueue, Key, Plan, ReconcileError, St
 
 mod desired;
 mod detach;
+mod identity;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -108,7 +108,9 @@ impl Binder {
         if delayed && annotation(claim, SELECTED_NODE).is_none() {
             plan.note(self.waiting(claim));
         } else if !class_of(claim).is_empty() {
-            super::provision::ask(&mut plan, claim, class.as_deref());
+            if self.provisions {
+                super::provision::ask(&mut plan, claim, class.as_deref());
+            }
             return Ok(plan);
         } else {
             plan.note(Note::normal(claim, "FailedBinding", NO_CLASS));

@@ -39,6 +39,7 @@ struct Binder {
     classes: Store<StorageClass>,
     pods: Store<Pod>,
     helper_image: String,
+    provisions: bool,
 }
 
 fn waiting_class(claim: &PersistentVolumeClaim) -> IndexValues {
@@ -85,8 +86,9 @@ pub fn build(wiring: &mut Wiring) -> Box<dyn Controller> {
         }
     });
     pods.add_index(BY_CLAIM, by_claim);
-    let helper_image = wiring.options().volumes.helper_image.clone();
-    Box::new(Binder { claims, volumes, classes, pods, helper_image })
+    let options = &wiring.options().volumes;
+    let (helper_image, provisions) = (options.helper_image.clone(), options.provision);
+    Box::new(Binder { claims, volumes, classes, pods, helper_image, provisions })
 }
 
 impl Controller for Binder {

@@ -15,84 +15,36 @@ fn check(property: Value, value: Value, expected: &[&str]) {
     assert_eq!(texts(&validate(&schema, &json!({"f": value}))), expected);
 }
 
+/// Schema of a field, its value, what is said about it.
+#[rustfmt::skip]
+fn complaints() -> Vec<(Value, Value, Vec<&'static str>)> {
+    vec![
+        (json!({"type": "integer"}), json!("x"), vec![r#"f: Invalid value: "string": f in body must be of type integer: "string""#]),
+        (json!({"type": "integer"}), json!(null), vec![r#"f: Invalid value: "null": f in body must be of type integer: "null""#]),
+        (json!({"type": "integer", "nullable": true}), json!(null), vec![]),
+        (json!({"type": "integer"}), json!(2.0), vec![]),
+        (json!({"type": "number"}), json!(2), vec![]),
+        (json!({"type": "string", "enum": ["a", "b"]}), json!("c"), vec![r#"f: Unsupported value: "c": supported values: "a", "b""#]),
+        (json!({"type": "string", "pattern": "^a$"}), json!("b"), vec![r#"f: Invalid value: "b": f in body should match '^a$'"#]),
+        (json!({"type": "string", "maxLength": 1}), json!("bb"), vec!["f: Too long: may not be more than 1 byte"]),
+        (json!({"type": "string", "minLength": 3}), json!("bb"), vec![r#"f: Invalid value: "bb": f in body should be at least 3 chars long"#]),
+        (json!({"type": "integer", "minimum": 1}), json!(0), vec!["f: Invalid value: 0: f in body should be greater than or equal to 1"]),
+        (json!({"type": "integer", "maximum": 1, "exclusiveMaximum": true}), json!(1), vec!["f: Invalid value: 1: f in body should be less than 1"]),
+        (json!({"type": "integer", "multipleOf": 3}), json!(4), vec!["f: Invalid value: 4: f in body should be a multiple of 3"]),
+        (json!({"type": "array", "maxItems": 1, "items": {"type": "string"}}), json!(["a", "b"]), vec!["f: Too many: 2: must have at most 1 item"]),
+        (json!({"type": "object", "required": ["x"], "properties": {"x": {"type": "string"}}}), json!({}), vec!["f.x: Required value"]),
+        (json!({"x-kubernetes-int-or-string": true}), json!(true), vec![r#"f: Invalid value: "boolean": f in body must be of type integer,string: "boolean""#]),
+        (json!({"type": "string", "format": "date"}), json!("x"), vec![r#"f: Invalid value: "x": f in body must be of type date: "x""#]),
+        (json!({"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}), json!({}),
+            vec![r#"<nil>: Invalid value: "": "f" must validate one and only one schema (oneOf). Found none valid"#, "f.a: Required value"]),
+    ]
+}
+
 #[test]
 fn messages() {
-    check(
-        json!({"type": "integer"}),
-        json!("x"),
-        &[r#"f: Invalid value: "string": f in body must be of type integer: "string""#],
-    );
-    check(
-        json!({"type": "integer"}),
-        json!(null),
-        &[r#"f: Invalid value: "null": f in body must be of type integer: "null""#],
-    );
-    check(json!({"type": "integer", "nullable": true}), json!(null), &[]);
-    check(json!({"type": "integer"}), json!(2.0), &[]);
-    check(json!({"type": "number"}), json!(2), &[]);
-    check(
-        json!({"type": "string", "enum": ["a", "b"]}),
-        json!("c"),
-        &[r#"f: Unsupported value: "c": supported values: "a", "b""#],
-    );
-    check(
-        json!({"type": "string", "pattern": "^a$"}),
-        json!("b"),
-        &[r#"f: Invalid value: "b": f in body should match '^a$'"#],
-    );
-    check(
-        json!({"type": "string", "maxLength": 1}),
-        json!("bb"),
-        &["f: Too long: may not be more than 1 byte"],
-    );
-    check(
-        json!({"type": "string", "minLength": 3}),
-        json!("bb"),
-        &[r#"f: Invalid value: "bb": f in body should be at least 3 chars long"#],
-    );
-    check(
-        json!({"type": "integer", "minimum": 1}),
-        json!(0),
-        &["f: Invalid value: 0: f in body should be greater than or equal to 1"],
-    );
-    check(
-        json!({"type": "integer", "maximum": 1, "exclusiveMaximum": true}),
-        json!(1),
-        &["f: Invalid value: 1: f in body should be less than 1"],
-    );
-    check(
-        json!({"type": "integer", "multipleOf": 3}),
-        json!(4),
-        &["f: Invalid value: 4: f in body should be a multiple of 3"],
-    );
-    check(
-        json!({"type": "array", "maxItems": 1, "items": {"type": "string"}}),
-        json!(["a", "b"]),
-        &["f: Too many: 2: must have at most 1 item"],
-    );
-    check(
-        json!({"type": "object", "required": ["x"], "properties": {"x": {"type": "string"}}}),
-        json!({}),
-        &["f.x: Required value"],
-    );
-    check(
-        json!({"x-kubernetes-int-or-string": true}),
-        json!(true),
-        &[r#"f: Invalid value: "boolean": f in body must be of type integer,string: "boolean""#],
-    );
-    check(
-        json!({"type": "string", "format": "date"}),
-        json!("x"),
-        &[r#"f: Invalid value: "x": f in body must be of type date: "x""#],
-    );
-    check(
-        json!({"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
-        json!({}),
-        &[
-            r#"<nil>: Invalid value: "": "f" must validate one and only one schema (oneOf). Found none valid"#,
-            "f.a: Required value",
-        ],
-    );
+    for (property, value, expected) in complaints() {
+        check(property, value, &expected);
+    }
 }
 
 #[test]
