@@ -2,6 +2,7 @@
 //! Pure: ConfigMaps, Secrets and services are read by the caller beforehand.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVar, EnvVarSource, Pod, PodStatus, Secret, Service,
@@ -51,9 +52,9 @@ pub struct Sources {
     /// The pod's newest status.
     pub status: PodStatus,
     /// ConfigMaps of the namespace that the container refers to, as far as they exist.
-    pub config_maps: BTreeMap<String, ConfigMap>,
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets of the namespace that the container refers to, as far as they exist.
-    pub secrets: BTreeMap<String, Secret>,
+    pub secrets: BTreeMap<String, Arc<Secret>>,
     /// Services whose variables the pod gets.
     pub services: Vec<Service>,
     /// The machine's allocatable resources.
@@ -288,11 +289,14 @@ mod tests {
         let sources = Sources {
             config_maps: [(
                 "cm".to_owned(),
-                serde_json::from_value(json!({"data": {"k": "v", "x": "y"}})).expect("a map"),
+                Arc::new(serde_json::from_value(json!({"data": {"k": "v", "x": "y"}})).expect("a map")),
             )]
             .into(),
-            secrets: [("s".to_owned(), serde_json::from_value(json!({"data": {"p": "cHc="}})).expect("ok"))]
-                .into(),
+            secrets: [(
+                "s".to_owned(),
+                Arc::new(serde_json::from_value(json!({"data": {"p": "cHc="}})).expect("ok")),
+            )]
+            .into(),
             services: vec![
                 serde_json::from_value(json!({"metadata": {"name": "my-db", "namespace": "n"},
                 "spec": {"clusterIP": "10.1.2.3", "ports": [{"port": 5432, "name": "pg"}]}}))

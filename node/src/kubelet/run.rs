@@ -12,13 +12,13 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroups::Cgroups;
 use super::cluster::events::Recorder;
-use super::cluster::objects::Objects;
+use super::cluster::objects::{ObjectRef, Objects};
 use super::cluster::services::Services;
 use super::config::Config;
 use super::cri::{CriError, Runtime};
@@ -128,11 +128,12 @@ fn context(
     client: Client,
     runtime: Runtime,
     providers: Providers,
+    objects: Objects,
     shutdown: &CancellationToken,
 ) -> Arc<Context> {
     let facts = Facts::read(&config.root_dir, runtime.version());
     let recorder = Recorder::new(client.clone(), &config.node_name);
-    let objects = Arc::new(Objects::new(client.clone()));
+    let objects = Arc::new(objects);
     let csi = Arc::new(Plugins::new(client.clone(), &config.node_name));
     let layout = Layout::new(&config.root_dir);
     Arc::new(Context {
@@ -172,7 +173,8 @@ pub async fn start(
         config.credential_provider_bin_dir.as_deref(),
     )?;
     let runtime = connect(&config.runtime_endpoint, &shutdown).await?;
-    let context = context(config, client, runtime, providers, &shutdown);
+    let (objects, changes) = Objects::new(client.clone());
+    let context = context(config, client, runtime, providers, objects, &shutdown);
     let health = Arc::new(Health::default());
     let pressure = Arc::new(Pressure::new(context.config.eviction_pressure_transition));
     let pool = Pool::new(context);
@@ -190,6 +192,7 @@ pub async fn start(
     tasks.spawn(super::csi::registration::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::devices::server::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::static_pods::run(Arc::clone(&pool), shutdown.clone()));
+    tasks.spawn(refresh_volumes(Arc::clone(&pool), changes, shutdown.clone()));
     let reporter = Reporter::new(Arc::clone(&pool), health, pressure);
     tasks.spawn(be_a_node(reporter, Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(follow_pods(Arc::clone(&pool), complete, shutdown));
@@ -243,6 +246,17 @@ async fn follow_pods(pool: Arc<Pool>, complete: Arc<AtomicBool>, shutdown: Cance
                 pool.handle(PoolEvent::Delete(spec::uid(&pod).to_owned()))
             }
         }
+    }
+}
+
+/// Brings files in volumes up to date when the objects they come from change.
+async fn refresh_volumes(
+    pool: Arc<Pool>,
+    mut changes: mpsc::Receiver<ObjectRef>,
+    shutdown: CancellationToken,
+) {
+    while let Some(Some(object)) = shutdown.run_until_cancelled(changes.recv()).await {
+        pool.refresh_users(&object);
     }
 }
 

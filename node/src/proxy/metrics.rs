@@ -63,21 +63,16 @@ impl Metrics {
         let registry = Registry::new();
         let make = Make { registry: &registry };
         let milliseconds = exponential_buckets(0.001, 2.0, 15)?;
+        let latency = |name, help| make.histogram(name, help, &milliseconds);
         Ok(Self {
-            sync: make.histogram(
-                "sync_proxy_rules_duration_seconds",
-                "SyncProxyRules latency in seconds",
-                &milliseconds,
-            )?,
-            sync_full: make.histogram(
+            sync: latency("sync_proxy_rules_duration_seconds", "SyncProxyRules latency in seconds")?,
+            sync_full: latency(
                 "sync_full_proxy_rules_duration_seconds",
                 "SyncProxyRules latency in seconds for full resyncs",
-                &milliseconds,
             )?,
-            sync_partial: make.histogram(
+            sync_partial: latency(
                 "sync_partial_proxy_rules_duration_seconds",
                 "SyncProxyRules latency in seconds for partial resyncs",
-                &milliseconds,
             )?,
             programming: make.histogram(
                 "network_programming_duration_seconds",
@@ -118,10 +113,9 @@ impl Metrics {
             )?,
             healthz: make.counters("proxy_healthz_total", "Answers of /healthz by status", &["code"])?,
             livez: make.counters("proxy_livez_total", "Answers of /livez by status", &["code"])?,
-            conntrack: make.histogram(
+            conntrack: latency(
                 "conntrack_reconciler_sync_duration_seconds",
                 "Time to check UDP flows in seconds",
-                &milliseconds,
             )?,
             conntrack_deleted: make.counters(
                 "conntrack_reconciler_deleted_entries_total",

@@ -95,7 +95,7 @@ fn certified_client() -> CertifiedClient {
 fn http_client(
     identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
 ) -> HttpClient<Connector, Full<Bytes>> {
-    let mut config = node::kubelet::tls::unverified_config();
+    let mut config = machinery::client::unverified::config();
     if let Some(identity) = identity {
         config.client_auth_cert_resolver = identity;
     }

@@ -4,6 +4,7 @@
 //! Needs root, containerd, runc and the standard CNI plugins. Where they are missing the tests print
 //! `skipped: <reason>`; with `CI=true` that is a failure.
 
+mod certificates;
 mod devices;
 mod lab;
 mod storage;

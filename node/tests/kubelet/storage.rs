@@ -189,7 +189,7 @@ async fn volumes_are_staged_published_grown_and_taken_back() {
     let client = api(objects(), Arc::clone(&patches));
     let plugins = Plugins::new(client.clone(), "lab");
     plugins.insert(driver(dir.path(), &calls).await);
-    let secrets = Objects::new(client);
+    let (secrets, _changes) = Objects::new(client);
     let layout = Layout::new(dir.path());
     let pod = |uid: &str| -> Pod {
         serde_json::from_value(json!({"metadata": {"name": uid, "namespace": "ns", "uid": uid}}))

@@ -39,14 +39,14 @@ asked() { curl -sk -o /dev/null -w '%{http_code}' ${1:+-H "Authorization: Bearer
 check "the server asks who it is" is 401 asked ""
 check "a token of nobody is refused" is 401 asked nonsense
 check "a known client without the right is refused" is 403 asked "$token"
-kubectl create clusterrolebinding tour-kubelet --clusterrole=system:kubelet-api-admin --serviceaccount=tour:default >/dev/null
+kubectl create clusterrolebinding tour-kubelet --clusterrole=system:kubelet-api-admin --serviceaccount="$NAMESPACE:default" >/dev/null
 # Refusals are remembered for half a minute, as upstream does.
 check "with the right it is answered" within 60 is 200 asked "$token"
 kubectl delete clusterrolebinding tour-kubelet >/dev/null
 metrics() { kubectl get --raw "/api/v1/nodes/$NODE/proxy/$1"; }
 check "metrics of the runtime's operations" says kubelet_runtime_operations_total metrics metrics
-check "metrics of resources" says 'container_cpu_usage_seconds_total{container="c",namespace="tour",pod="steady"}' metrics metrics/resource
+check "metrics of resources" says 'container_cpu_usage_seconds_total{container="c",namespace="'"$NAMESPACE"'",pod="steady"}' metrics metrics/resource
 check "cAdvisor's names" says container_memory_working_set_bytes metrics metrics/cadvisor
 check "the summary" says '"nodeName"' metrics stats/summary
-check "top of nodes" within 30 says "$NODE" kubectl top nodes
-check "top of pods and containers" within 30 says steady $K top pod --containers
+check "top of nodes" within 60 says "$NODE" kubectl top nodes
+check "top of pods and containers" within 60 says steady $K top pod --containers

@@ -1,6 +1,6 @@
 # What the parts of the tour share: checks that are counted, and waiting.
 
-K="kubectl -n tour"
+K="kubectl -n $NAMESPACE"
 IMAGE=localhost/tour:v1
 passed=0
 failures=()

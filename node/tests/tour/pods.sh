@@ -4,7 +4,7 @@ pod shell <<EOF
   containers:
   - name: c
     image: $IMAGE
-    command: [sh, -c, 'echo first; echo second >&2; exec httpd -f -p 8080 -h /tmp']
+    command: [sh, -c, 'echo first; sleep 0.5; echo second >&2; exec httpd -f -p 8080 -h /tmp']
     env:
     - {name: ME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
     - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
@@ -17,23 +17,34 @@ check "logs of standard error, with time stamps" says "Z second" $K logs shell -
 check "the last line of logs" is second $K logs shell --tail=1
 check "exec" is hi $K exec shell -- echo hi
 check "exec with input" is typed $K exec -i shell -- cat <<<typed
+check "exec with input over WebSocket, whose end ends it" is typed sh -c \
+    "echo typed | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true timeout 20 $K exec -v=4 -i shell -- cat 2>&1"
+check "and over SPDY" is typed sh -c "echo typed | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false timeout 20 $K exec -i shell -- cat"
+check "exec with a terminal" says "tty" script -qec "$K exec -it shell -- sh -c 'test -t 0 && echo tty'" /dev/null
 check "exec returns the exit code" is 7 sh -c "$K exec shell -- sh -c 'exit 7' >/dev/null 2>&1; echo \$?"
 check "variables from fields, resources and each other" is "hello shell 64" inside shell 'echo $GREETING $LIMIT'
 echo page > "$work/page"
 check "cp into a container" $K cp "$work/page" shell:/tmp/index.html
 check "cp out of a container" sh -c "$K cp shell:/tmp/index.html $work/back && cmp $work/page $work/back"
-$K port-forward pod/shell 26080:8080 >"$work/forward.log" 2>&1 &
-forward=$!
-check "port-forward" within 10 says page curl -s -m 3 http://127.0.0.1:26080/
-kill "$forward"
+forwarded() {
+    KUBECTL_PORT_FORWARD_WEBSOCKETS=$1 $K port-forward pod/shell "$2:8080" >"$work/forward.log" 2>&1 &
+    local forward=$! ended
+    within 20 says page curl -s -m 3 "http://127.0.0.1:$2/"
+    ended=$?
+    kill "$forward"
+    return $ended
+}
+check "port-forward over WebSocket" forwarded true 26080
+check "and over SPDY" forwarded false 26082
 $K run attached --image=$IMAGE --restart=Never -i --quiet --command -- cat <<<"through attach" >"$work/attach.out" 2>&1
 check "attach" says "through attach" cat "$work/attach.out"
-check "debug with an ephemeral container" says httpd sh -c \
-    "$K debug shell --image=$IMAGE --target=c -c dbg --attach=false -- ps >/dev/null && sleep 3 && $K logs shell -c dbg"
-check "debug of the node" says "$(uname -r)" sh -c \
-    "$K debug node/$NODE --image=$IMAGE --attach=false --profile=general -- chroot /host uname -r >$work/dbg && \
-     p=\$(grep -o 'node-debugger[^ ]*' $work/dbg | head -1) && sleep 4 && $K logs \$p"
-check "top" within 30 says shell $K top pod shell
+check "debug with an ephemeral container" sh -c \
+    "$K debug shell --image=$IMAGE --target=c -c dbg --attach=false -- ps >/dev/null"
+check "sees its target's processes" within 20 says httpd $K logs shell -c dbg
+check "debug of the node" sh -c \
+    "$K debug node/$NODE --image=$IMAGE --attach=false --profile=general -- chroot /host uname -r >$work/dbg"
+check "runs on it" within 20 says "$(uname -r)" sh -c "$K logs \$(grep -o 'node-debugger[^ ]*' $work/dbg | head -1)"
+check "top" within 60 says shell $K top pod shell
 
 pod probes <<EOF
   containers:

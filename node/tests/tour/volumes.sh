@@ -37,7 +37,9 @@ check "labels as a file" says 'app="volumes"' inside volumes 'cat /all/labels'
 check "a bound token" is 2 inside volumes 'tr -cd . < /all/token | wc -c'
 check "a host path" sh -c "$K exec volumes -- touch /host/made && test -e $work/host/made"
 $K create configmap settings --from-literal=colour=blue --dry-run=client -o yaml | $K apply -f - >/dev/null 2>&1
-check "files follow their ConfigMap" within 100 is blue inside volumes 'cat /settings/colour'
+check "files follow their ConfigMap" within 20 is blue inside volumes 'cat /settings/colour'
+$K label pod volumes colour=blue >/dev/null
+check "and labels" within 20 says 'colour="blue"' inside volumes 'cat /all/labels'
 check "a subPath does not" is red inside volumes 'cat /one'
 
 $K apply -f - >/dev/null <<EOF
@@ -53,7 +55,7 @@ spec:
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: {name: local, namespace: tour}
+metadata: {name: local, namespace: $NAMESPACE}
 spec: {accessModes: [ReadWriteOnce], storageClassName: tour, volumeName: tour-local, resources: {requests: {storage: 1Gi}}}
 EOF
 pod claim <<EOF
@@ -62,6 +64,31 @@ pod claim <<EOF
 EOF
 check "a claim on a local volume" ready claim
 check "has its files" says made inside claim 'ls /v'
+
+$K apply -f - >/dev/null <<EOF
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: folder, namespace: $NAMESPACE}
+spec: {accessModes: [ReadWriteOnce], storageClassName: local-path, resources: {requests: {storage: 1Gi}}}
+EOF
+pod provisioned <<EOF
+  securityContext: {runAsUser: 1000}
+  containers: [{name: c, image: $IMAGE, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: folder}}]
+EOF
+check "a claim of the local-path class" ready provisioned
+check "may be written by whoever the pod is" inside provisioned 'echo kept > /v/f'
+$K delete pod provisioned >/dev/null
+pod provisioned <<EOF
+  containers: [{name: c, image: $IMAGE, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: folder}}]
+EOF
+ready provisioned >/dev/null
+check "and outlives the pod" is kept inside provisioned 'cat /v/f'
+volume=$(field pvc folder '{.spec.volumeName}')
+folder=$(kubectl get pv "$volume" -o 'jsonpath={.spec.hostPath.path}{.spec.local.path}')
+$K delete pod/provisioned pvc/folder >/dev/null
+check "but not the claim" within 60 test ! -e "$folder"
 
 pod full <<EOF
   containers:

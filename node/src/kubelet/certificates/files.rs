@@ -54,14 +54,16 @@ pub fn save(dir: &Path, name: &str, chain_pem: &str, key_pem: &str, now: Timesta
     Ok(link)
 }
 
-/// When the first certificate of a file begins and ends; `None` if there is no usable one.
+/// When the first certificate of a file begins and ends; `None` if there is no usable one. Signers date certificates
+/// back, for clocks that are late; a life that short is counted from when the file was written.
 pub fn validity(path: &Path) -> Option<Validity> {
     let certificate = CertificateDer::pem_file_iter(path).ok()?.next()?.ok()?;
     let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
-    Some(Validity {
-        from: Timestamp::from_second(parsed.validity().not_before.timestamp()).ok()?,
-        to: Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?,
-    })
+    let from = Timestamp::from_second(parsed.validity().not_before.timestamp()).ok()?;
+    let to = Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?;
+    let written = fs::metadata(path).and_then(|m| m.modified()).ok();
+    let written = written.and_then(|at| Timestamp::try_from(at).ok()).filter(|at| *at < to);
+    Some(Validity { from: written.map_or(from, |at| at.max(from)), to })
 }
 
 #[cfg(test)]

@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use kube::client::ConfigExt;
 use kube::config::{AuthInfo, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedContext};
 use kube::{Client, Config as KubeConfig};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
 
 use super::files::{self, validity};
 use super::identity::Identity;
 use super::request::{CLIENT_SIGNER, RequestError, SERVING_SIGNER, Wanted, request};
+use super::transport::Transport;
 use crate::cli::KubeletArgs;
 use crate::kubelet::config::Config;
 use crate::kubelet::server::tls::{Serving, TlsError, read_key_pair};
@@ -23,8 +21,10 @@ use crate::kubelet::server::tls::{Serving, TlsError, read_key_pair};
 const CLIENT: &str = "kubelet-client";
 /// The name of the serving certificate's files.
 const SERVER: &str = "kubelet-server";
-/// How often certificates are looked at.
+/// How often certificates are looked at: they are due at a known time, but others may replace their files.
 const LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// And no more often than this, however short they live.
+const LOOK_PERIOD_MIN: Duration = Duration::from_secs(1);
 /// Pause before a certificate is asked for again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -65,7 +65,7 @@ pub enum CertificateError {
 pub struct NodeClient {
     /// The client.
     pub client: Client,
-    identity: Option<Arc<Identity>>,
+    renewable: Option<(Arc<Identity>, Transport)>,
 }
 
 fn file_error(path: &Path, error: impl std::fmt::Display) -> CertificateError {
@@ -90,7 +90,7 @@ pub async fn client(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> Result<NodeClient, CertificateError> {
-    let fixed = |client| NodeClient { client, identity: None };
+    let fixed = |client| NodeClient { client, renewable: None };
     let path = args.kubeconfig.clone().ok_or(CertificateError::NoKubeconfig)?;
     let Some(bootstrap) = &args.bootstrap_kubeconfig else {
         return plain_client(load(&path).await?).map(fixed);
@@ -109,24 +109,21 @@ pub async fn client(
 }
 
 fn plain_client(config: KubeConfig) -> Result<Client, CertificateError> {
-    Client::try_from(config).map_err(|e| CertificateError::Client(e.to_string()))
+    let is_usual = config.proxy_url.is_none() && config.tls_server_name.is_none();
+    let client = if is_usual {
+        Transport::client(config, None).map(|(client, _)| client)
+    } else {
+        Client::try_from(config)
+    };
+    client.map_err(|e| CertificateError::Client(e.to_string()))
 }
 
 /// A client whose certificate can be replaced.
 fn renewable_client(config: KubeConfig, pair: &Path) -> Result<NodeClient, CertificateError> {
-    let failed = |e: &dyn std::fmt::Display| CertificateError::Client(e.to_string());
     let identity = Identity::new(read_key_pair(pair, pair)?);
-    let mut tls = config.rustls_client_config().map_err(|e| failed(&e))?;
-    tls.client_auth_cert_resolver = Arc::clone(&identity) as Arc<_>;
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
-    Ok(NodeClient { client: Client::new(service, config.default_namespace), identity: Some(identity) })
+    let (client, transport) = Transport::client(config, Some(Arc::clone(&identity)))
+        .map_err(|e| CertificateError::Client(e.to_string()))?;
+    Ok(NodeClient { client, renewable: Some((identity, transport)) })
 }
 
 fn client_certificate(config: &Config) -> Wanted {
@@ -208,29 +205,88 @@ pub async fn keep_current(
     serving: Arc<Serving>,
     shutdown: CancellationToken,
 ) {
-    let mut served = false;
-    let rotate = args.rotate_certificates.unwrap_or(true) && args.bootstrap_kubeconfig.is_some();
-    loop {
-        let mut pause = LOOK_PERIOD;
-        if rotate && let Err(error) = renew_client(&node, &config).await {
-            tracing::warn!(%error, "the client certificate was not renewed");
+    let bootstrap = args.bootstrap_kubeconfig.as_deref().filter(|_| args.rotate_certificates.unwrap_or(true));
+    let mut keeper = Keeper { node, config, serving, served: false };
+    let renewing = async {
+        loop {
+            let pause = keeper.look(bootstrap).await;
+            tokio::time::sleep(pause).await;
         }
-        if config.server_tls_bootstrap
-            && config.server_auth.tls_cert_file.is_none()
-            && let Err(error) = renew_serving(&node.client, &config, &serving, &mut served).await
-        {
-            tracing::warn!(%error, "there is no serving certificate of the cluster's yet");
-            pause = RETRY;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => return,
-        }
-    }
+    };
+    shutdown.run_until_cancelled(renewing).await;
 }
 
-fn is_due(pair: &Path) -> bool {
-    validity(pair).is_none_or(|v| v.renew_at() <= Timestamp::now())
+struct Keeper {
+    node: NodeClient,
+    config: Config,
+    serving: Arc<Serving>,
+    /// The serving certificate on disk is the one in use.
+    served: bool,
+}
+
+impl Keeper {
+    /// Renews what is due; how long until the next look.
+    async fn look(&mut self, bootstrap: Option<&Path>) -> Duration {
+        let mut due = Vec::new();
+        if let Some(bootstrap) = bootstrap {
+            if let Err(error) = self.renew_client(bootstrap).await {
+                tracing::warn!(%error, "the client certificate was not renewed");
+                return RETRY;
+            }
+            due.push(CLIENT);
+        }
+        if self.config.server_tls_bootstrap && self.config.server_auth.tls_cert_file.is_none() {
+            if let Err(error) = self.renew_serving().await {
+                tracing::warn!(%error, "there is no serving certificate of the cluster's yet");
+                return RETRY;
+            }
+            due.push(SERVER);
+        }
+        let ends = due.iter().filter_map(|name| validity(&files::current(&self.config.cert_dir, name)));
+        let next = ends.map(|v| v.renew_at().duration_since(Timestamp::now())).min();
+        let pause = next.map_or(LOOK_PERIOD, |d| Duration::try_from(d).unwrap_or_default());
+        pause.clamp(LOOK_PERIOD_MIN, LOOK_PERIOD)
+    }
+
+    async fn renew_client(&self, bootstrap: &Path) -> Result<(), CertificateError> {
+        let pair = files::current(&self.config.cert_dir, CLIENT);
+        let Some(life) = validity(&pair) else { return Ok(()) };
+        let now = Timestamp::now();
+        if now < life.renew_at() {
+            return Ok(());
+        }
+        // The servers take an ended certificate no more: the node begins anew with its token.
+        let client =
+            if now < life.to { self.node.client.clone() } else { plain_client(load(bootstrap).await?)? };
+        let pair = renew(&client, &self.config, CLIENT, &client_certificate(&self.config)).await?;
+        if let Some((identity, transport)) = &self.node.renewable {
+            identity.replace(read_key_pair(&pair, &pair)?);
+            transport.renew();
+        }
+        tracing::info!("the client certificate was renewed");
+        Ok(())
+    }
+
+    async fn renew_serving(&mut self) -> Result<(), CertificateError> {
+        let pair = files::current(&self.config.cert_dir, SERVER);
+        if validity(&pair).is_some_and(|v| Timestamp::now() < v.renew_at()) {
+            if !std::mem::replace(&mut self.served, true) {
+                self.serving.replace(read_key_pair(&pair, &pair)?);
+            }
+            return Ok(());
+        }
+        let wanted = Wanted {
+            node_name: self.config.node_name.clone(),
+            signer: SERVING_SIGNER,
+            names: vec![self.config.hostname.clone()],
+            ips: self.config.node_ips.clone(),
+        };
+        let pair = renew(&self.node.client, &self.config, SERVER, &wanted).await?;
+        self.serving.replace(read_key_pair(&pair, &pair)?);
+        self.served = true;
+        tracing::info!("the serving certificate was renewed");
+        Ok(())
+    }
 }
 
 async fn renew(
@@ -242,42 +298,4 @@ async fn renew(
     let issued = request(client, wanted).await.map_err(|e| file_error(&config.cert_dir, e))?;
     let saved = files::save(&config.cert_dir, name, &issued.chain_pem, &issued.key_pem, Timestamp::now());
     saved.map_err(|e| file_error(&config.cert_dir, e))
-}
-
-async fn renew_client(node: &NodeClient, config: &Config) -> Result<(), CertificateError> {
-    let pair = files::current(&config.cert_dir, CLIENT);
-    if !pair.exists() || !is_due(&pair) {
-        return Ok(());
-    }
-    let pair = renew(&node.client, config, CLIENT, &client_certificate(config)).await?;
-    if let Some(identity) = &node.identity {
-        identity.replace(read_key_pair(&pair, &pair)?);
-    }
-    tracing::info!("the client certificate was renewed");
-    Ok(())
-}
-
-async fn renew_serving(
-    client: &Client,
-    config: &Config,
-    serving: &Serving,
-    served: &mut bool,
-) -> Result<(), CertificateError> {
-    let pair = files::current(&config.cert_dir, SERVER);
-    if !is_due(&pair) {
-        if !std::mem::replace(served, true) {
-            serving.replace(read_key_pair(&pair, &pair)?);
-        }
-        return Ok(());
-    }
-    let wanted = Wanted {
-        node_name: config.node_name.clone(),
-        signer: SERVING_SIGNER,
-        names: vec![config.hostname.clone()],
-        ips: config.node_ips.clone(),
-    };
-    let pair = renew(client, config, SERVER, &wanted).await?;
-    serving.replace(read_key_pair(&pair, &pair)?);
-    *served = true;
-    Ok(())
 }

@@ -10,3 +10,5 @@ mod identity;
 mod keeper;
 
 pub use keeper::{CertificateError, NodeClient, client, keep_current};
+
+pub mod transport;

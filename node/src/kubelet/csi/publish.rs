@@ -337,6 +337,7 @@ async fn secret_data(
         (reference.name.clone().unwrap_or_default(), reference.namespace.clone().unwrap_or_default());
     let secret = objects.secret(&namespace, &name).await.map_err(|e| e.to_string())?;
     let secret = secret.ok_or_else(|| format!("secret \"{name}\" not found"))?;
-    let text = |(k, v): (String, k8s_openapi::ByteString)| (k, String::from_utf8_lossy(&v.0).into_owned());
-    Ok(secret.data.unwrap_or_default().into_iter().map(text).collect())
+    let text =
+        |(k, v): (&String, &k8s_openapi::ByteString)| (k.clone(), String::from_utf8_lossy(&v.0).into_owned());
+    Ok(secret.data.iter().flatten().map(text).collect())
 }

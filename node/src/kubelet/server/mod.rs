@@ -13,6 +13,10 @@ pub mod streaming;
 
 pub mod tunnel;
 
+pub mod spdy;
+
+pub mod channels;
+
 pub mod node_logs;
 
 pub mod tls;

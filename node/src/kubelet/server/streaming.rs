@@ -1,8 +1,8 @@
 //! Exec, attach and port-forward: the runtime gives a URL of its own streaming server; the client's upgraded
 //! connection is joined with one to there. What they speak (SPDY/3.1 or WebSocket channels) is between them.
 //!
-//! The one translation made here is of port-forward tunnels: SPDY inside WebSocket messages, which runtimes do
-//! not speak.
+//! Two things are translated, because runtimes do not speak them: port-forward tunnels (SPDY inside WebSocket
+//! messages) and exec and attach with WebSocket's protocol v5.
 
 use std::collections::HashMap;
 
@@ -15,9 +15,10 @@ use hyper_util::rt::TokioIo;
 use proto::cri;
 use tokio::net::TcpStream;
 
+use super::channels::Wanted;
 use super::pods::{find_pod, running_container};
 use super::respond::{Answer, full, text};
-use super::tunnel;
+use super::{channels, tunnel};
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
 use crate::kubelet::worker::Pool;
 
@@ -37,6 +38,15 @@ fn flag(query: &[(String, String)], names: [&str; 2]) -> bool {
     query.iter().any(|(k, v)| names.contains(&k.as_str()) && (v == "1" || v == "true"))
 }
 
+fn wanted(query: &[(String, String)]) -> Wanted {
+    Wanted {
+        stdin: flag(query, ["input", "stdin"]),
+        stdout: flag(query, ["output", "stdout"]),
+        stderr: flag(query, ["error", "stderr"]),
+        tty: flag(query, ["tty", "tty"]),
+    }
+}
+
 /// Asks the runtime for the URL of a stream.
 async fn stream_url(
     pool: &Pool,
@@ -53,8 +63,7 @@ async fn stream_url(
     };
     let view = find_pod(pool, namespace, pod, uid)?;
     let mut runtime = pool.context().runtime.runtime();
-    let (stdin, stdout) = (flag(query, ["input", "stdin"]), flag(query, ["output", "stdout"]));
-    let (stderr, tty) = (flag(query, ["error", "stderr"]), flag(query, ["tty", "tty"]));
+    let Wanted { stdin, stdout, stderr, tty } = wanted(query);
     let answer = match kind {
         Kind::Exec => {
             let container_id = running_container(&view, container)?.id.clone();
@@ -102,6 +111,9 @@ pub async fn answer(pool: &Pool, kind: Kind, path: &[&str], mut request: Request
     let upgrade = hyper::upgrade::on(&mut request);
     if tunnel::is_tunnel(request.headers()) {
         return tunnel::answer(&target, request.headers(), upgrade).await;
+    }
+    if kind != Kind::PortForward && channels::is_v5(request.headers()) {
+        return channels::answer(&target, request.headers(), wanted(&query), upgrade).await;
     }
     let (method, headers) = (request.method().clone(), request.headers().clone());
     match dial(&target, method, headers).await {

@@ -42,11 +42,9 @@ pub async fn answer(target: &Uri, headers: &HeaderMap, client: OnUpgrade) -> Ans
         }
         Err(error) => return text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
     };
-    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-        return text(StatusCode::BAD_REQUEST, "a WebSocket request needs a key\n");
-    };
-    let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
-        return text(StatusCode::BAD_REQUEST, "unusable WebSocket key\n");
+    let answer = match switching(headers, TUNNEL) {
+        Ok(answer) => answer,
+        Err(refusal) => return *refusal,
     };
     let runtime = hyper::upgrade::on(&mut runtime);
     tokio::spawn(async move {
@@ -54,14 +52,23 @@ pub async fn answer(target: &Uri, headers: &HeaderMap, client: OnUpgrade) -> Ans
             pump(client, runtime).await;
         }
     });
+    answer
+}
+
+/// The answer that switches a client to WebSocket with this protocol.
+pub fn switching(client: &HeaderMap, protocol: &'static str) -> Result<Answer, Box<Answer>> {
+    let refusal = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, why));
+    let key = client.get(SEC_WEBSOCKET_KEY).ok_or_else(|| refusal("a WebSocket request needs a key\n"))?;
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
+    let accept = accept.map_err(|_| refusal("unusable WebSocket key\n"))?;
     let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(TUNNEL));
-    answer
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    Ok(answer)
 }
 
 async fn pump(client: hyper::upgrade::Upgraded, runtime: hyper::upgrade::Upgraded) {

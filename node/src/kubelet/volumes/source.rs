@@ -5,16 +5,34 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, CSIVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeSource,
     ImageVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, ProjectedVolumeSource,
-    SecretVolumeSource, Volume,
+    SecretVolumeSource, Volume, VolumeProjection,
 };
 use kube::{Api, Client};
 
+use crate::kubelet::cluster::objects::{ObjectKind, ObjectRef};
 use crate::kubelet::pod::spec;
 
 /// Names the provisioner of a PV.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The cluster's own provisioner of folders on nodes.
 const LOCAL_PATH_PROVISIONER: &str = "quarterdeck.dev/local-path";
+
+/// True if the pod takes files from this ConfigMap or Secret.
+pub fn uses(pod: &Pod, object: &ObjectRef) -> bool {
+    let is_map = object.kind == ObjectKind::ConfigMap;
+    let map = |name: Option<&str>| is_map && name == Some(&object.name);
+    let secret = |name: Option<&str>| !is_map && name == Some(&object.name);
+    let projected = |p: &VolumeProjection| {
+        map(p.config_map.as_ref().map(|m| m.name.as_str()))
+            || secret(p.secret.as_ref().map(|s| s.name.as_str()))
+    };
+    spec::namespace(pod) == object.namespace
+        && spec::spec(pod).volumes.iter().flatten().any(|volume| {
+            map(volume.config_map.as_ref().map(|m| m.name.as_str()))
+                || secret(volume.secret.as_ref().and_then(|s| s.secret_name.as_deref()))
+                || volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).any(projected)
+        })
+}
 
 /// One volume of a pod.
 #[derive(Clone, Debug)]

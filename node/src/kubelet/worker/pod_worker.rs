@@ -56,6 +56,8 @@ pub struct Channels {
     pub desired: watch::Receiver<Desired>,
     /// Something about the pod changed in the runtime or in its probes.
     pub nudge: Arc<Notify>,
+    /// Files of its volumes may be out of date.
+    pub refresh: Arc<Notify>,
     /// What others may know.
     pub snapshot: watch::Sender<Snapshot>,
     /// Says whether there is room for changed resources.
@@ -117,6 +119,7 @@ impl Worker {
                 () = self.channels.nudge.notified() => {}
                 Some(done) = self.running.join_next() => self.finish(done),
                 () = tokio::time::sleep(wake) => {}
+                () = self.channels.refresh.notified() => self.refresh().await,
                 _ = refresh.tick() => self.refresh().await,
             }
         }

@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::context::Context;
 use super::pod_worker::{self, Channels, Desired, Snapshot};
+use crate::kubelet::cluster::objects::ObjectRef;
 use crate::kubelet::pod::action::Stop;
 use crate::kubelet::pod::phase::Phase;
 use crate::kubelet::pod::resize::Verdict;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
+use crate::kubelet::volumes::source::uses;
 
 /// What happens to the set of pods.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub enum PoolEvent {
 struct Entry {
     desired: watch::Sender<Desired>,
     nudge: Arc<Notify>,
+    refresh: Arc<Notify>,
     snapshot: watch::Receiver<Snapshot>,
 }
 
@@ -139,6 +142,15 @@ impl Pool {
         }
     }
 
+    /// Has the volumes of every pod that takes files from this object brought up to date.
+    pub fn refresh_users(&self, object: &ObjectRef) {
+        for entry in self.entries.read().values() {
+            if uses(&entry.desired.borrow().pod, object) {
+                entry.refresh.notify_one();
+            }
+        }
+    }
+
     /// The mirror of a static pod as the API shows it.
     pub fn mirror_of(&self, pod: &Pod) -> Option<Arc<Pod>> {
         self.mirrors.read().get(&full_name(pod)).cloned()
@@ -201,7 +213,13 @@ impl Pool {
         let known = {
             let entries = self.entries.read();
             entries.get(&uid).map(|entry| {
+                let shown = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+                let before = shown(&entry.desired.borrow().pod);
                 entry.desired.send_modify(|desired| update(desired, &pod));
+                if before != shown(&pod) {
+                    // Files may show them.
+                    entry.refresh.notify_one();
+                }
             })
         };
         let closed = self.workers.is_closed();
@@ -220,12 +238,19 @@ impl Pool {
         update(&mut desired, &pod);
         let (desired, desired_receiver) = watch::channel(desired);
         let (snapshot, snapshot_receiver) = watch::channel(Snapshot::default());
-        let nudge = Arc::new(Notify::new());
+        let (nudge, refresh) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let pool = Arc::downgrade(self);
         let judge =
             Box::new(move |pod: &Pod| pool.upgrade().map_or(Verdict::Feasible, |pool| pool.judge(pod)));
-        let channels = Channels { desired: desired_receiver, nudge: Arc::clone(&nudge), snapshot, judge };
-        self.entries.write().insert(uid.clone(), Entry { desired, nudge, snapshot: snapshot_receiver });
+        let channels = Channels {
+            desired: desired_receiver,
+            nudge: Arc::clone(&nudge),
+            refresh: Arc::clone(&refresh),
+            snapshot,
+            judge,
+        };
+        let entry = Entry { desired, nudge, refresh, snapshot: snapshot_receiver };
+        self.entries.write().insert(uid.clone(), entry);
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
         self.workers.spawn(async move {
             pod_worker::run(context, channels).await;

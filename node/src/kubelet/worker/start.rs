@@ -99,7 +99,7 @@ impl Start {
         let mut secrets = Vec::new();
         for reference in spec.image_pull_secrets.iter().flatten() {
             match self.context.objects.secret(spec::namespace(&self.pod), &reference.name).await {
-                Ok(Some(secret)) => secrets.push(secret),
+                Ok(Some(secret)) => secrets.push(Arc::unwrap_or_clone(secret)),
                 Ok(None) | Err(_) => {
                     let message = format!(
                         "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
