@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Expanded by the shell after scripts/env.sh, which may choose a build folder outside the checkout.
 BINARY := "$${CARGO_TARGET_DIR:-target}/release/quarterdeck"
 
-.PHONY: help setup build run test lint chaos bench install clean-run
+.PHONY: help setup build run test lint chaos fuzz bench install clean-run
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ lint: ## Formatting, layering and tidy checks, licences, advisories, systemd uni
 
 chaos: build ## The long fault-injection run (MINUTES=60, SEED=…)
 	@scripts/chaos.sh
+
+fuzz: setup ## The fuzz targets under libFuzzer (SECONDS=60 each)
+	@scripts/fuzz.sh $(or $(SECONDS),60)
 
 bench: build ## Benchmarks beside upstream
 	@. scripts/env.sh && cargo run --release -p bench -- --help

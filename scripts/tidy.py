@@ -20,8 +20,8 @@ LAYERS = {
     "node": {"machinery", "proto"},
     "quarterdeck": {"apiserver", "proto", "scheduler", "controllers", "node", "machinery", "raft-store"},
 }
-# The product never needs these two; they may need anything.
-HARNESSES = {"chaos", "bench"}
+# The product never needs these; they may need anything.
+HARNESSES = {"chaos", "bench", "fuzz"}
 
 LICENCES = {
     "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "0BSD",

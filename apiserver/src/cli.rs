@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alloc::{PortRange, ServiceNetworks};
 use crate::bootstrap;
 use crate::http::tls::Source;
+use crate::registry::served::Served;
 use crate::server::{Handle, Options, Server};
 use crate::storage::Store;
 use crate::storage::embedded::EmbeddedStore;
@@ -27,10 +28,10 @@ pub struct Args {
     /// Store endpoints, comma separated: `https://10.0.0.1:2379,…`.
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
-    /// Authority of the store's serving certificates.
     /// Instead of `--etcd-servers`: keep the state in a one-member store inside this process, in this folder.
     #[arg(long, conflicts_with = "etcd_servers")]
     pub embedded_store_dir: Option<PathBuf>,
+    /// Authority of the store's serving certificates.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
     #[arg(long)]
@@ -128,13 +129,19 @@ pub struct Args {
     pub max_mutating_requests_inflight: usize,
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
-    /// Accepted for compatibility: privileged containers are a matter of policy.
+    /// Whether containers may be privileged. Upstream's default is false.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub allow_privileged: bool,
-    /// `Name=true|false`, comma separated; features that do not exist here are passed over.
+    /// Profiles of this process at `/debug/pprof/`.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub profiling: bool,
+    /// Where OIDC discovery sends for the keys; this server when not given.
+    #[arg(long)]
+    pub service_account_jwks_uri: Option<String>,
+    /// `Name=true|false`, comma separated; here features are either there or not, so a warning tells each that is passed over.
     #[arg(long, value_delimiter = ',')]
     pub feature_gates: Vec<String>,
-    /// `group/version=true|false`, comma separated; versions that are not served by default are passed over.
+    /// `group/version=true|false`, comma separated, `api/all` for the rest: which of the built-in versions are served.
     #[arg(long, value_delimiter = ',')]
     pub runtime_config: Vec<String>,
     /// Log verbosity as upstream counts it; `RUST_LOG` says more.
@@ -204,6 +211,7 @@ impl Args {
             api_audiences: self.api_audiences.clone(),
             authorization_modes: self.authorization_mode.clone(),
             disable_admission_plugins: self.disable_admission_plugins.clone(),
+            allow_privileged: self.allow_privileged,
             default_not_ready_toleration_secs: self.default_not_ready_toleration_seconds,
             default_unreachable_toleration_secs: self.default_unreachable_toleration_seconds,
             ..defaults
@@ -213,8 +221,14 @@ impl Args {
     fn options(&self, store: Arc<dyn Store>) -> Result<Options, Failure> {
         let node_ports: PortRange =
             self.service_node_port_range.parse().map_err(|e| format!("--service-node-port-range: {e}"))?;
+        for gate in &self.feature_gates {
+            tracing::warn!(gate, "--feature-gates: passed over; what is here cannot be switched");
+        }
         Ok(Options {
             store,
+            served: Served::parse(&self.runtime_config)?,
+            profiling: self.profiling,
+            jwks_uri: self.service_account_jwks_uri.clone(),
             bind: SocketAddr::new(self.bind_address, self.secure_port),
             tls: self.tls()?,
             meaning: self.meaning(),

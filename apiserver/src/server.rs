@@ -29,6 +29,7 @@ use crate::kinds::Kinds;
 use crate::metrics::{MeteredAdmission, Metrics};
 use crate::metrics_api::MetricsApi;
 use crate::registry::Registry;
+use crate::registry::served::Served;
 use crate::registry::writer::Cluster;
 use crate::storage::metered::{MeteredStore, StoreMetrics};
 use crate::storage::{Store, StoreError};
@@ -54,6 +55,12 @@ pub struct Options {
     pub max_readonly_inflight: usize,
     pub max_mutating_inflight: usize,
     pub request_timeout: Duration,
+    /// Which built-in versions are served.
+    pub served: Served,
+    /// Whether `/debug/pprof/` is there.
+    pub profiling: bool,
+    /// Where OIDC discovery sends for the keys; here when not given.
+    pub jwks_uri: Option<String>,
     /// How long events live; zero for ever.
     pub event_ttl: Duration,
     /// How often old revisions are compacted; zero leaves that to somebody else.
@@ -130,7 +137,7 @@ impl Server {
         let allocators =
             Arc::new(Allocators::new(options.networks.clone(), options.node_ports, options.store.clone()));
         let kinds = Arc::new(Kinds::new(allocators.clone()));
-        registry.install_builtin(&kinds);
+        registry.install_builtin(&kinds, &options.served);
         let cluster: Arc<dyn ClusterWriter> = Cluster::new(&registry);
         let meaning = Arc::new(Meaning::build(&options.meaning, cluster.clone(), allocators)?);
         let admission = MeteredAdmission::new(meaning.admission.clone(), metrics.access.clone());
@@ -184,7 +191,7 @@ fn api(
     shutdown: CancellationToken,
 ) -> Api {
     let advertise = SocketAddr::new(options.meaning.advertise_address, address.port());
-    let mut documents = token_documents(meaning, &advertise.to_string());
+    let mut documents = token_documents(meaning, &advertise.to_string(), options.jwks_uri.as_deref());
     documents.insert("/configz".to_owned(), configz::document(options));
     Api {
         registry,
@@ -204,14 +211,20 @@ fn api(
         documents: ArcSwapOption::from_pointee(documents),
         advertise: advertise.to_string(),
         request_timeout: options.request_timeout,
+        profiling: options.profiling,
         shutdown,
     }
 }
 
-fn token_documents(meaning: &Meaning, advertise: &str) -> BTreeMap<String, serde_json::Value> {
+fn token_documents(
+    meaning: &Meaning,
+    advertise: &str,
+    jwks_uri: Option<&str>,
+) -> BTreeMap<String, serde_json::Value> {
     let mut documents = BTreeMap::new();
     if let Some(issuer) = meaning.issuers.first() {
-        let jwks_uri = format!("https://{advertise}/openid/v1/jwks");
+        let own = || format!("https://{advertise}/openid/v1/jwks");
+        let jwks_uri = jwks_uri.map_or_else(own, str::to_owned);
         let path = "/.well-known/openid-configuration".to_owned();
         documents.insert(path, configuration(issuer, &jwks_uri, &meaning.keys));
         documents.insert("/openid/v1/jwks".to_owned(), key_set(&meaning.keys));

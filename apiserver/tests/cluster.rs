@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{Server, Store, TOKEN, trusting};
+use common::{Server, Store, TOKEN};
 use futures::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ async fn watches_travel_over_websocket() {
     let server = Server::start().await;
     let tcp = tokio::net::TcpStream::connect(server.address).await.expect("connected");
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting()));
+    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(machinery::client::unverified::config()));
     let stream = tls.connect(name, tcp).await.expect("TLS");
     let url =
         format!("wss://{}/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Dnew", server.address);

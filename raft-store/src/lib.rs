@@ -26,6 +26,8 @@ pub mod backup;
 mod blocking;
 pub mod cli;
 mod config;
+#[doc(hidden)]
+pub mod decoders;
 mod error;
 mod lease;
 mod machine;

@@ -12,6 +12,7 @@ pub mod node_restriction;
 pub mod plugin;
 pub mod pod_security;
 pub mod priority;
+pub mod privileged;
 pub mod quota;
 pub mod service_account;
 pub mod storage;
@@ -36,6 +37,8 @@ pub struct Config {
     pub unreachable_toleration_secs: i64,
     /// `--disable-admission-plugins`.
     pub disabled: Vec<String>,
+    /// `--allow-privileged`.
+    pub allow_privileged: bool,
 }
 
 /// The chain of this server.
@@ -46,7 +49,7 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
         not_ready_secs: config.not_ready_toleration_secs,
         unreachable_secs: config.unreachable_toleration_secs,
     };
-    let plugins: Vec<Arc<dyn Plugin>> = vec![
+    let mut plugins: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
         Arc::new(service_account::ServiceAccount),
@@ -68,5 +71,8 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
         Arc::new(escalation::RbacEscalation(escalation)),
         Arc::new(quota::ResourceQuota::default()),
     ];
+    if !config.allow_privileged {
+        plugins.push(Arc::new(privileged::PrivilegedContainers));
+    }
     Chain::new(plugins).without(&config.disabled)
 }

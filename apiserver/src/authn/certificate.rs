@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::chain::{Outcome, Step};
+use super::version_one;
 use crate::contract::{Credentials, UserInfo};
 
 /// The subject attribute that carries a uid (upstream's 1.3.6.1.4.1.57683.2).
@@ -43,16 +44,18 @@ pub enum AuthorityError {
 #[derive(Clone)]
 pub struct CertificateVerifier {
     inner: Arc<dyn ClientCertVerifier>,
+    authorities: Arc<[CertificateDer<'static>]>,
 }
 
 impl CertificateVerifier {
     /// Trusts the authorities in the PEM text; `file` names it in errors.
     pub fn from_pem(file: &str, pem: &[u8]) -> Result<Self, AuthorityError> {
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut authorities) = (RootCertStore::empty(), Vec::new());
         for certificate in rustls_pemfile::certs(&mut std::io::Cursor::new(pem)) {
             let certificate =
                 certificate.map_err(|source| AuthorityError::Pem { file: file.to_owned(), source })?;
-            roots.add(certificate).map_err(|e| unusable(file, e))?;
+            roots.add(certificate.clone()).map_err(|e| unusable(file, e))?;
+            authorities.push(certificate);
         }
         if roots.is_empty() {
             return Err(AuthorityError::Empty { file: file.to_owned() });
@@ -61,7 +64,7 @@ impl CertificateVerifier {
         let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|e| unusable(file, e))?;
-        Ok(CertificateVerifier { inner })
+        Ok(CertificateVerifier { inner, authorities: authorities.into() })
     }
 
     /// Checks signatures, validity period and the client-auth usage of the chain, leaf first.
@@ -71,7 +74,13 @@ impl CertificateVerifier {
         let Some((leaf, intermediates)) = certificates.split_first() else {
             return Err("no certificate".to_owned());
         };
-        let verified = self.inner.verify_client_cert(leaf, intermediates, UnixTime::now());
+        let now = UnixTime::now();
+        if version_one::is_version_one(leaf) {
+            let secs = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            let issued = version_one::verify_issued(leaf, &self.authorities, secs);
+            return issued.map_err(|e| format!("verifying certificate failed: {e}"));
+        }
+        let verified = self.inner.verify_client_cert(leaf, intermediates, now);
         verified.map(drop).map_err(|e| format!("verifying certificate failed: {e}"))
     }
 }

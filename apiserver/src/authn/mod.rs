@@ -13,6 +13,7 @@ pub mod oidc;
 pub mod service_account;
 pub mod static_token;
 pub mod token_cache;
+pub mod version_one;
 
 pub use bearer::{BearerTokens, TokenStep};
 pub use certificate::ClientCertificates;

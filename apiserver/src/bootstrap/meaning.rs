@@ -52,6 +52,7 @@ pub struct Options {
     /// `AlwaysAllow`, `Node`, `RBAC`, in order.
     pub authorization_modes: Vec<String>,
     pub disable_admission_plugins: Vec<String>,
+    pub allow_privileged: bool,
     pub default_not_ready_toleration_secs: i64,
     pub default_unreachable_toleration_secs: i64,
     pub server_name: String,
@@ -85,6 +86,7 @@ impl Options {
             api_audiences: Vec::new(),
             authorization_modes: list(&["Node", "RBAC"]),
             disable_admission_plugins: Vec::new(),
+            allow_privileged: true,
             default_not_ready_toleration_secs: admission::tolerations::TOLERATION_SECS,
             default_unreachable_toleration_secs: admission::tolerations::TOLERATION_SECS,
             server_name: server_name.into(),
@@ -154,6 +156,7 @@ impl Meaning {
             not_ready_toleration_secs: options.default_not_ready_toleration_secs,
             unreachable_toleration_secs: options.default_unreachable_toleration_secs,
             disabled: options.disable_admission_plugins.clone(),
+            allow_privileged: options.allow_privileged,
         })?;
         let reviews = Reviews {
             authorizer: authorizer.clone(),

@@ -33,7 +33,7 @@ impl Layout {
 
     /// Whether the bytes can be served by splicing.
     pub fn fits(&self, stored: &[u8]) -> bool {
-        stored.starts_with(&self.head) && stored.get(self.head.len()) == Some(&b'"')
+        stored.starts_with(&self.head) && matches!(stored.get(self.head.len()), Some(b'"' | b'}'))
     }
 
     /// The object's bytes for the store: fixed head, no resourceVersion, no selfLink.
@@ -80,8 +80,10 @@ impl Layout {
         out.put_slice(&self.head);
         out.put_slice(REVISION_KEY);
         out.put_slice(revision.to_string().as_bytes());
-        out.put_slice(b"\",");
-        out.put_slice(&stored[self.head.len()..]);
+        let rest = &stored[self.head.len()..];
+        // Only what somebody else put into the store has no metadata at all.
+        out.put_slice(if rest.starts_with(b"}") { &b"\""[..] } else { b"\"," });
+        out.put_slice(rest);
     }
 
     /// The stored form of a served object.
@@ -90,7 +92,8 @@ impl Layout {
         out.extend_from_slice(&self.head);
         let after_key = self.head.len() + REVISION_KEY.len();
         let digits = served[after_key..].iter().position(|b| *b == b'"').unwrap_or(0);
-        out.extend_from_slice(&served[after_key + digits + 2..]);
+        let rest = &served[after_key + digits + 1..];
+        out.extend_from_slice(rest.strip_prefix(b",").unwrap_or(rest));
         out
     }
 

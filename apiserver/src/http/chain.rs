@@ -76,7 +76,7 @@ impl Api {
             took: started.elapsed(),
             len: response.body().size_hint().exact(),
             timed_out: response.status() == http::StatusCode::GATEWAY_TIMEOUT,
-            is_long_running: is_long_running(&info.verb, &info.subresource),
+            is_long_running: is_long_running(&info),
         };
         self.metrics.requests.answered(&info, || self.is_served(&info), answered);
         if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
@@ -116,7 +116,7 @@ impl Api {
             cluster: self.cluster.clone(),
         });
         let incoming = RoutedRequest { parsed, query, request, ctx: ctx.clone() };
-        let result = if is_long_running(&info.verb, &info.subresource) {
+        let result = if is_long_running(&info) {
             let _guard = self.metrics.requests.enter_long_running(&info);
             self.route(incoming).await
         } else {

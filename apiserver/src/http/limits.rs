@@ -3,6 +3,9 @@
 use machinery::status::StatusError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::profile;
+use crate::contract::RequestInfo;
+
 /// Upstream's limit on bodies.
 pub const BODY_LEN_MAX: usize = 3 * 1024 * 1024;
 /// Seconds a refused client should wait.
@@ -38,7 +41,10 @@ impl Limits {
 const QUEUE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Requests that hold their connection and are not counted or timed out.
-pub fn is_long_running(verb: &str, subresource: &str) -> bool {
-    matches!(verb, "watch" | "proxy")
-        || matches!(subresource, "attach" | "exec" | "proxy" | "log" | "portforward")
+pub fn is_long_running(info: &RequestInfo) -> bool {
+    if !info.is_resource {
+        return info.path.starts_with(profile::PREFIX);
+    }
+    matches!(info.verb.as_str(), "watch" | "proxy")
+        || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
 }

@@ -1,7 +1,7 @@
 //! The API over HTTP: listener, handler chain, routing, forms of answers.
 //!
 //! Reading order: [`request_info`], [`negotiate`] read requests; [`body`], [`encode`], [`watch`], [`websocket`], [`respond`] write
-//! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`] are the
+//! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`], [`profile`] are the
 //! rest of the surface; [`chain`] is what every request passes through; [`listener`] owns sockets and TLS.
 
 pub mod body;
@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listener;
 pub mod negotiate;
 pub mod openapi;
+pub mod profile;
 pub mod request_info;
 pub mod resources;
 pub mod respond;
@@ -54,6 +55,8 @@ pub struct Api {
     /// Address and port that clients without a route of their own should use.
     pub advertise: String,
     pub request_timeout: Duration,
+    /// Whether `/debug/pprof/` is there.
+    pub profiling: bool,
     /// Cancelled when watches should end.
     pub shutdown: CancellationToken,
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::chain::{RoutedRequest, read_body};
 use super::resources::ResourceRequest;
-use super::{Api, body, respond, version, websocket};
+use super::{Api, body, profile, respond, version, websocket};
 use crate::metrics_api;
 use crate::registry::kind::Kind;
 
@@ -77,6 +77,7 @@ impl Api {
             "openapi" => self.openapi.answer(&self.registry, &path, &incoming.query, headers),
             "metrics" => Ok(self.metrics_answer().await),
             "configz" => self.document("/configz"),
+            "debug" if self.profiling => profile::answer(&path, &incoming.query).await,
             "" => Ok(respond::json(StatusCode::OK, &self.paths())),
             _ => self.document(&path),
         }

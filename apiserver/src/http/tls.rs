@@ -14,6 +14,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use tokio_util::sync::CancellationToken;
 
+use crate::authn::version_one;
+
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -133,7 +135,9 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+            .or_else(|refusal| version_one::verify_handshake(cert, message, dss, algorithms, refusal))
     }
 
     fn verify_tls13_signature(
@@ -142,7 +146,9 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+            .or_else(|refusal| version_one::verify_handshake(cert, message, dss, algorithms, refusal))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -89,7 +89,8 @@ impl Socket {
     }
 }
 
-fn switching(accept: &str, protocol: Option<&str>) -> Response<Body> {
+/// The answer that agrees to a WebSocket.
+pub fn switching(accept: &str, protocol: Option<&str>) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

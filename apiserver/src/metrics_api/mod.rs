@@ -5,7 +5,7 @@
 //! is read every [`INTERVAL`] until nobody has asked for [`IDLE_AFTER`]. An APIService of the user's own for this group
 //! goes first; that is the router's business.
 
-mod parse;
+pub mod parse;
 mod render;
 mod windows;
 

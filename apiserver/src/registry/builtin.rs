@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Registry;
 use super::facts::Facts;
 use super::kind::{HooksOf, Kind, NoHooks, PathSegmentNames, Storage};
+use super::served::Served;
 use crate::cache::CacheSpec;
 use crate::cache::hub::REGISTRY;
 use crate::cache::layout::Layout;
@@ -45,11 +46,11 @@ fn stored_as(row: &Resource) -> (&'static str, &'static str, &'static str) {
 }
 
 impl Registry {
-    /// Serves every generally available built-in resource.
-    pub fn install_builtin(&self, kinds: &Arc<Kinds>) {
+    /// Serves every generally available built-in resource that is wanted.
+    pub fn install_builtin(&self, kinds: &Arc<Kinds>, wanted: &Served) {
         let mut storages: FxHashMap<(&str, &str), Arc<Storage>> = FxHashMap::default();
         let mut served = Vec::new();
-        for row in resources().iter().filter(|r| r.served_by_default()) {
+        for row in resources().iter().filter(|r| wanted.has(r)) {
             let Some(schema) = schema::for_kind(row.group, row.version, row.kind) else {
                 tracing::warn!(row.group, row.version, row.kind, "no schema; the resource is not served");
                 continue;

@@ -24,6 +24,7 @@ pub mod options;
 pub mod patch;
 pub mod read;
 pub mod selectors;
+pub mod served;
 pub mod update;
 mod update_rules;
 pub mod writer;

@@ -210,7 +210,7 @@ fn listed(entries: Vec<Arc<Entry>>, revision: i64, more: bool, remaining: Option
 
 /// Where a list goes on, and at which revision (negative: at whatever is newest then).
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Token {
+pub struct Token {
     revision: i64,
     after: String,
 }
@@ -222,7 +222,9 @@ impl Token {
         URL_SAFE_NO_PAD.encode(json.to_string())
     }
 
-    fn decode(text: &str) -> Result<Self, StatusError> {
+    /// # Errors
+    /// 400 in upstream's words; a token is made by this server, and only looks like a secret.
+    pub fn decode(text: &str) -> Result<Self, StatusError> {
         let bad = |why: &str| {
             StatusError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };

@@ -7,7 +7,7 @@ use machinery::status::StatusError;
 use serde_json::{Value, json};
 
 use super::kubelet::Destination;
-use super::tunnel;
+use super::{streams, tunnel};
 use crate::contract::{Admission, Operation};
 use crate::http::Api;
 use crate::http::body::Body;
@@ -171,7 +171,11 @@ impl Api {
                 (self.kubelet_destination(node).await?, path)
             }
         };
-        tunnel::pass(&self.subresources.kubelet, &to, incoming.request, &path).await
+        let kubelet = &self.subresources.kubelet;
+        if let Some(translation) = streams::wanted(&info.subresource, incoming.request.headers()) {
+            return streams::translate(kubelet, &to, incoming.request, &path, translation).await;
+        }
+        tunnel::pass(kubelet, &to, incoming.request, &path).await
     }
 
     async fn admit_connect(&self, kind: &Kind, incoming: &RoutedRequest) -> Result<(), StatusError> {

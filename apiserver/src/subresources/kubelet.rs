@@ -7,10 +7,10 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use machinery::client::unverified;
 use machinery::status::StatusError;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -35,45 +35,6 @@ pub struct KubeletConfig {
 /// Opens connections; holds no pool, because nearly all of them are upgraded or long streams.
 pub struct Kubelet {
     config: KubeletConfig,
-}
-
-/// Accepts any serving certificate, for the targets whose authority is not known.
-#[derive(Debug)]
-struct Unverified(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -148,9 +109,8 @@ impl Kubelet {
         &self,
         is_kubelet: bool,
     ) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
-        let provider = provider();
         let builder =
-            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let builder = match &self.config.authority {
             Some(path) if is_kubelet => {
                 let mut roots = RootCertStore::empty();
@@ -159,7 +119,7 @@ impl Kubelet {
                 }
                 builder.with_root_certificates(roots)
             }
-            _ => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+            _ => builder.dangerous().with_custom_certificate_verifier(unverified::verifier()),
         };
         let (Some(certificate), Some(key), true) = (&self.config.certificate, &self.config.key, is_kubelet)
         else {

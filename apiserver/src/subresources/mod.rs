@@ -1,13 +1,14 @@
 //! Subresources that are more than a part of their object.
 //!
 //! [`scale`], [`binding`], [`eviction`] compute; [`kubelet`], [`connect`] and [`tunnel`] pass requests on to nodes,
-//! pods and services.
+//! pods and services; [`streams`] translates where nodes do not speak what the client does.
 
 pub mod binding;
 pub mod connect;
 pub mod eviction;
 pub mod kubelet;
 pub mod scale;
+pub mod streams;
 pub mod tunnel;
 
 use std::sync::Arc;

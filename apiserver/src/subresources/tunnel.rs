@@ -47,6 +47,13 @@ pub fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     out
 }
 
+/// The host header for a destination.
+pub fn host_header(to: &Destination) -> Option<(http::HeaderName, http::HeaderValue)> {
+    let brackets = if to.host.contains(':') { ("[", "]") } else { ("", "") };
+    let host = format!("{}{}{}:{}", brackets.0, to.host, brackets.1, to.port);
+    Some((http::header::HOST, http::HeaderValue::from_str(&host).ok()?))
+}
+
 /// Passes a request on and its answer back; joins the connections when the other side upgrades.
 pub async fn pass(
     kubelet: &Kubelet,
@@ -57,17 +64,10 @@ pub async fn pass(
     let upgrade = is_upgrade(incoming.headers());
     let client = upgrade.then(|| hyper::upgrade::on(&mut incoming));
     let (parts, request_body) = incoming.into_parts();
-    let host = if to.host.contains(':') {
-        format!("[{}]:{}", to.host, to.port)
-    } else {
-        format!("{}:{}", to.host, to.port)
-    };
     let mut request = Request::builder().method(parts.method).uri(path_and_query);
     if let Some(headers) = request.headers_mut() {
         *headers = forwarded_headers(&parts.headers, upgrade);
-        if let Ok(value) = http::HeaderValue::from_str(&host) {
-            headers.insert(http::header::HOST, value);
-        }
+        headers.extend(host_header(to));
     }
     let request_body = if upgrade { body::empty() } else { infallible(request_body) };
     let request = request.body(request_body).map_err(|e| StatusError::bad_request(e.to_string()))?;
@@ -84,11 +84,16 @@ pub async fn pass(
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, body::empty()));
     }
+    Ok(passed_back(answer))
+}
+
+/// An answer without the headers of its connection.
+pub fn passed_back(answer: Response<Incoming>) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
     for name in HOP_BY_HOP {
         parts.headers.remove(name);
     }
-    Ok(Response::from_parts(parts, infallible(body)))
+    Response::from_parts(parts, infallible(body))
 }
 
 async fn join(

@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+
 use super::availability::cluster;
-use super::common::{READY, Server};
-use super::ground::on_ground;
+use super::common::{READY, Server, skip};
+use super::ground::{Ground, on_ground};
 use super::load::{Load, assert_nothing_lost};
 use super::{WRITE_GAP_MAX, alone};
 
@@ -30,6 +34,7 @@ fn servers_come_and_go_without_downtime() {
         }
         let table = servers[4].healthy_status(&[]);
         assert_eq!(table.matches(" ok ").count(), 5, "{table}");
+        service_leads_to(&clients[4], &ground, &[1, 2, 3, 4, 5]).await;
 
         // Removed while it runs: the first, which leads.
         let said = servers[1].command(&["drain-server", "s1"]).succeeded();
@@ -47,6 +52,7 @@ fn servers_come_and_go_without_downtime() {
         servers[2].command(&["drain-server", "s2"]).succeeded();
         servers[1].start(&[format!("--token={token}")]);
         servers[1].ready(READY).await;
+        service_leads_to(&clients[4], &ground, &[2, 3, 4, 5]).await;
 
         let seen = load.end().await;
         println!("{} writes, longest gap {:?}", seen.acknowledged.len(), seen.longest_gap);
@@ -58,6 +64,36 @@ fn servers_come_and_go_without_downtime() {
         servers[2].command(&["drain-server", "s4"]).succeeded();
         servers[2].command(&["drain-server", "s3"]).refused("without s3, 1 of 2 servers answer");
     });
+}
+
+/// Waits until the endpoints of the service `kubernetes` are these servers and no other, in both of their forms.
+async fn service_leads_to(client: &Client, ground: &Ground, hosts: &[u8]) {
+    if !ground.can_cut() {
+        skip("endpoints of servers on loopback addresses: nobody else could use them, so none are written");
+        return;
+    }
+    let wanted: Vec<String> = hosts.iter().map(|host| ground.address(*host).to_string()).collect();
+    let deadline = Instant::now() + READY;
+    loop {
+        let found = endpoints(client).await;
+        if found.iter().all(|addresses| *addresses == wanted) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?} instead of {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The addresses in the Endpoints and in the EndpointSlice; empty lists where they cannot be read.
+async fn endpoints(client: &Client) -> [Vec<String>; 2] {
+    let old = Api::<Endpoints>::namespaced(client.clone(), "default").get("kubernetes").await;
+    let subsets = old.ok().and_then(|e| e.subsets).unwrap_or_default();
+    let old = subsets.into_iter().flat_map(|s| s.addresses.unwrap_or_default()).map(|a| a.ip);
+    let new = Api::<EndpointSlice>::namespaced(client.clone(), "default").get("kubernetes").await;
+    let new = new.map(|s| s.endpoints).unwrap_or_default();
+    let mut found = [old.collect::<Vec<_>>(), new.into_iter().flat_map(|e| e.addresses).collect()];
+    found.iter_mut().for_each(|addresses| addresses.sort());
+    found
 }
 
 async fn ended(server: &mut Server) -> Option<i32> {

@@ -5,7 +5,7 @@
 
 mod bolt;
 mod bolt_reader;
-mod bolt_writer;
+pub(crate) mod bolt_writer;
 mod dump;
 mod restore;
 

@@ -7,7 +7,7 @@ mod authority;
 mod cluster;
 mod descriptors;
 mod election;
-mod gateway;
+pub(crate) mod gateway;
 mod http;
 mod identity;
 mod kv;
