@@ -137,6 +137,7 @@ async fn run_node(
         format!("--client-ca-file={}", memory.write_ca(&options.data_dir)?.display()),
         format!("--cluster-dns={}", memory.cluster.dns_address),
         format!("--cluster-domain={}", memory.cluster.cluster_domain),
+        format!("--max-pods={}", options.max_pods),
         "--rotate-certificates=true".to_owned(),
     ];
     flags.extend(options.name.iter().map(|name| format!("--hostname-override={name}")));

@@ -39,6 +39,9 @@ pub struct AgentOptions {
     /// Signals at which pods are evicted, as kubelet's --eviction-hard (nodefs.available<10%, …).
     #[arg(long, env = "QUARTERDECK_EVICTION_HARD", value_delimiter = ',')]
     pub eviction_hard: Vec<String>,
+    /// How many pods the node takes.
+    #[arg(long, env = "QUARTERDECK_MAX_PODS", default_value_t = 110)]
+    pub max_pods: u32,
     /// Where this machine's programs reach the API (a relay to whichever server is alive).
     #[arg(long, env = "QUARTERDECK_RELAY_PORT", default_value_t = 6445)]
     pub relay_port: u16,
