@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     logging::start(cli.log_format, &cli.log_level);
     if cli.command.starts_no_children() {
         footprint::keep_small();
+        footprint::give_back_after_start();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
