@@ -19,7 +19,10 @@ use crate::{
         pending::{Parts, Pending},
         source::Source,
     },
-    raft::types::{Entry, LogId, StoredMembership},
+    raft::{
+        log_writer::Flushed,
+        types::{Entry, LogId, StoredMembership},
+    },
     storage::{Column, KeyCounts, StateDb, View},
     watch::{Hub, WatchEvent},
 };
@@ -65,6 +68,7 @@ pub struct Machine {
     hub: Option<Arc<Hub>>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    logged: Flushed,
     /// Users or roles changed since the last commit.
     pub(super) auth_changed: bool,
 }
@@ -95,6 +99,7 @@ impl Machine {
             hub: None,
             applied: records.applied,
             membership: records.membership,
+            logged: Flushed::default(),
             auth_changed: false,
         })
     }
@@ -102,6 +107,11 @@ impl Machine {
     /// What readers see.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// From now on entries come from a log that is on disk as far as `logged` says.
+    pub fn follow_log(&mut self, logged: Flushed) {
+        self.logged = logged;
     }
 
     /// From now on changes are published here.
@@ -166,6 +176,7 @@ impl Machine {
         let compact_revision = pending.compact_revision();
         if let Some(applied) = &self.applied {
             pending.put_applied(applied)?;
+            pending.put_logged(applied.index().min(self.logged.index()));
         }
         pending.put_revision(revision);
         let Parts { batch, changes, mut counts } = pending.into_parts();

@@ -14,6 +14,7 @@ use crate::{
 };
 
 const APPLIED: &[u8] = b"applied";
+const LOGGED: &[u8] = b"logged";
 const MEMBERSHIP: &[u8] = b"membership";
 const REVISION: &[u8] = b"revision";
 const COMPACT: &[u8] = b"compact";
@@ -27,6 +28,8 @@ const DOWNGRADE: &[u8] = b"downgrade";
 pub struct Records {
     /// The last log entry whose effects are included.
     pub applied: Option<LogId>,
+    /// The last applied entry that was on the log's disk when this was written: the log must go at least this far.
+    pub logged: u64,
     /// The last membership among them.
     pub membership: StoredMembership,
     /// The newest revision; 1 in an empty store, as in etcd.
@@ -61,6 +64,7 @@ impl Records {
                 .transpose()
                 .map_err(|_| damaged(MEMBERSHIP))?
                 .unwrap_or_default(),
+            logged: u64::try_from(number(LOGGED, 0)?).map_err(|_| damaged(LOGGED))?,
             revision: number(REVISION, 1)?,
             compact_revision: number(COMPACT, 0)?,
             cleaned_revision: number(CLEANED, 0)?,
@@ -84,6 +88,7 @@ impl Records {
             batch.put_cf(meta, APPLIED, codec::encode(position).map_err(Error::internal)?);
         }
         batch.put_cf(meta, MEMBERSHIP, codec::encode(founders).map_err(Error::internal)?);
+        batch.delete_cf(meta, LOGGED);
         Ok(())
     }
 
@@ -111,6 +116,8 @@ fn damaged(key: &[u8]) -> Error {
 pub trait WriteRecords {
     /// The applied index; part of every batch.
     fn put_applied(&mut self, applied: &LogId) -> Result<(), Error>;
+    /// How far the log was on disk by then.
+    fn put_logged(&mut self, index: u64);
     /// The membership of an entry that changed it.
     fn put_membership(&mut self, membership: &StoredMembership) -> Result<(), Error>;
     /// The newest revision.
@@ -129,6 +136,10 @@ impl WriteRecords for Pending {
     fn put_applied(&mut self, applied: &LogId) -> Result<(), Error> {
         self.put_row(Column::Meta, APPLIED, &codec::encode(applied).map_err(Error::internal)?);
         Ok(())
+    }
+
+    fn put_logged(&mut self, index: u64) {
+        self.put_row(Column::Meta, LOGGED, &index.to_be_bytes());
     }
 
     fn put_membership(&mut self, membership: &StoredMembership) -> Result<(), Error> {

@@ -41,6 +41,19 @@ impl Member {
         }
     }
 
+    /// Whether a token is none that this member knows of yet. Another may have given it just now: every member learns of
+    /// it through the log.
+    pub(crate) fn is_unknown(&self, token: &str) -> bool {
+        self.identify(Some(token), None).is_err() && self.leader().is_some()
+    }
+
+    /// Waits until a token that was given before this call is known here.
+    pub(crate) async fn await_token(&self) {
+        if let Err(error) = self.read_barrier().await {
+            tracing::debug!(%error, "cannot tell whether a token is known elsewhere");
+        }
+    }
+
     /// Checks a password and gives a token.
     pub async fn authenticate(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, Error> {
         self.read_barrier().await?;

@@ -10,7 +10,9 @@ use proto::{
     raftpb::{HashAtRequest, HelloRequest, LeaseExpire, command::Op},
 };
 
-use super::{Caller, Member, standing::Standpoint, start::VERIFIED_AT_START_BYTES};
+use super::{
+    Caller, Member, standing::Standpoint, start::VERIFIED_AT_START_BYTES, succession::replace_dead_leaders,
+};
 use crate::{
     blocking,
     config::AutoCompaction,
@@ -56,6 +58,7 @@ pub fn spawn_all(member: &Arc<Member>) {
     spawn(boxed(promote(member.clone())));
     spawn(boxed(keep_house(member.clone())));
     spawn(boxed(notice_removal(member.clone())));
+    spawn(boxed(replace_dead_leaders(member.clone())));
     spawn(boxed(verify_files(member.clone())));
     match member.config.auto_compaction {
         AutoCompaction::Off => {}

@@ -24,6 +24,7 @@ mod propose;
 mod read;
 mod standing;
 mod start;
+mod succession;
 
 pub use caller::Caller;
 pub use handle::Member;

@@ -71,6 +71,9 @@ pub enum StartError {
     /// The state is damaged or of an unknown format.
     #[error("{0}")]
     State(#[from] Error),
+    /// The log ends before what was applied from it.
+    #[error("{0}")]
+    LostLog(String),
     /// Certificates cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
@@ -113,7 +116,7 @@ impl Member {
         let limits = HubLimits { progress_interval: config.watch_progress_interval };
         let hub = Hub::start(shared.view.clone(), limits, stop.clone());
         machine.publish_to(hub.clone());
-        let state_machine = StateMachine::new(machine, layout.clone());
+        let state_machine = StateMachine::new(machine, layout.clone(), parts.log.clone());
         let raft = Raft::new(
             identity.member_id,
             Arc::new(consensus_config(&config)?),
@@ -259,7 +262,7 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
         let verified = db.clone();
         blocking::run(move || verified.verify()).await.map_err(io::Error::other)??;
     }
-    let cleaned = Records::load(&db)?.cleaned_revision;
+    let records = Records::load(&db)?;
     let tokens = TokenProvider::new(&config.auth_token).map_err(StartError::Config)?;
     let mut machine = Machine::load(db, tokens)?;
     let files = TaskTracker::new();
@@ -273,8 +276,25 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
         layout.set_log_aside()?;
         log = LogStore::open(&layout.log(), files.token())?;
         tracing::warn!("the old cluster is forgotten; this member begins a new one with what it has");
+    } else {
+        check_log_reaches(&log, records.logged, layout)?;
     }
-    Ok(Opened { machine, log, cleaned, files })
+    Ok(Opened { machine, log, cleaned: records.cleaned_revision, files })
+}
+
+/// A log whose end is gone has lost entries this member vouched for: with it, the member could help to undo what was
+/// acknowledged.
+fn check_log_reaches(log: &LogStore, logged: u64, layout: &Layout) -> Result<(), StartError> {
+    let reach = log.reach()?;
+    if reach >= logged {
+        return Ok(());
+    }
+    Err(StartError::LostLog(format!(
+        "the raft log {} ends at entry {reach}, but the state has applied entry {logged} from it: the end of the log is \
+         lost; remove this member's data directory and let it be rebuilt from its peers, or, without peers, start it \
+         once with --force-new-cluster",
+        layout.log().display()
+    )))
 }
 
 /// Applies what the log holds beyond the state, so that nothing acknowledged is lost when the log goes. What was under

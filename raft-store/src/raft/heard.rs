@@ -1,22 +1,35 @@
-//! When a leader was last heard of.
+//! When a leader was last heard of, and whether its process is known to be gone.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::types::MemberId;
 
 /// Written for every message of a leader, read by whoever must know whether there is one.
 pub struct Heard {
     started: Instant,
     at_millis: AtomicU64,
+    ended: Notify,
+    gone: Mutex<Option<(MemberId, u64)>>,
 }
 
 impl Default for Heard {
     /// As if a leader had spoken just now: a member that starts gives it time to.
     fn default() -> Self {
-        Self { started: Instant::now(), at_millis: AtomicU64::new(0) }
+        Self {
+            started: Instant::now(),
+            at_millis: AtomicU64::new(0),
+            ended: Notify::new(),
+            gone: Mutex::default(),
+        }
     }
 }
 
@@ -33,5 +46,41 @@ impl Heard {
     /// Time since then.
     pub fn elapsed(&self) -> Duration {
         Duration::from_millis(self.now_millis().saturating_sub(self.at_millis.load(Ordering::Relaxed)))
+    }
+
+    /// Waits until a leader's stream of entries has ended; once for any number of them.
+    pub async fn stream_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// The process of the member that leads in `term` has been found gone.
+    pub fn set_gone(&self, leader: MemberId, term: u64) {
+        *self.gone.lock() = Some((leader, term));
+    }
+
+    /// Whether it has.
+    pub fn is_gone(&self, leader: MemberId, term: u64) -> bool {
+        *self.gone.lock() == Some((leader, term))
+    }
+}
+
+/// A leader's stream, which says so when it ends.
+pub struct HeardStream(Arc<Heard>);
+
+impl HeardStream {
+    /// One that has begun.
+    pub fn new(heard: Arc<Heard>) -> Self {
+        Self(heard)
+    }
+
+    /// A message has come over it.
+    pub fn note(&self) {
+        self.0.note();
+    }
+}
+
+impl Drop for HeardStream {
+    fn drop(&mut self) {
+        self.0.ended.notify_one();
     }
 }

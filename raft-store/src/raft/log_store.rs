@@ -23,13 +23,15 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{
     codec,
     log_cache::LogCache,
-    log_writer::{self, COMMITTED, ENTRIES, LogWrite, LogWriter, Unwritten},
+    log_writer::{self, COMMITTED, ENTRIES, Flushed, LogWrite, LogWriter, Unwritten},
     types::{Entry, LogId, TypeConfig, Vote},
 };
 use crate::blocking;
 
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
+/// Up to where a snapshot brought the state, however far the log goes.
+const SNAPSHOT: &[u8] = b"snapshot";
 const FORMAT: &[u8] = b"format";
 /// Value of the format record: magic and version.
 const FORMAT_VALUE: &[u8] = b"QDLOG\x00\x00\x01";
@@ -49,6 +51,7 @@ pub struct LogStore {
     vote: Arc<Mutex<Option<Vote>>>,
     /// Not on disk yet.
     committed: Unwritten,
+    flushed: Flushed,
 }
 
 /// The thread that writes, and the way to it. The last clone of the store waits for it, so that nothing of the
@@ -93,10 +96,31 @@ impl LogStore {
         let vote = read_record(&db, VOTE)?;
         check_entries(&db, path)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
-        let committed = Unwritten::default();
-        let writes =
-            Arc::new(Writer::start(LogWriter::new(db.clone(), cache.clone(), committed.clone()), held)?);
-        Ok(Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed })
+        let (committed, flushed) = (Unwritten::default(), Flushed::default());
+        let writer = LogWriter::new(db.clone(), cache.clone(), committed.clone(), flushed.clone());
+        let writes = Arc::new(Writer::start(writer, held)?);
+        let log = Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed, flushed };
+        log.flushed.raise(log.reach()?);
+        Ok(log)
+    }
+
+    /// How far the log is on disk, kept current.
+    pub fn flushed(&self) -> Flushed {
+        self.flushed.clone()
+    }
+
+    /// How far the log on disk goes, counting what a snapshot or a purge has taken the place of.
+    pub fn reach(&self) -> io::Result<u64> {
+        let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index());
+        let last = self.last_on_disk()?.map_or(0, |entry| entry.index());
+        Ok(last.max(index(read_record(&self.db, PURGED)?)).max(index(read_record(&self.db, SNAPSHOT)?)))
+    }
+
+    /// Notes that a snapshot brings the state up to here. To be called before it does: until the log is purged, too, its
+    /// entries alone do not explain the state.
+    pub async fn note_snapshot(&self, position: &LogId) -> io::Result<()> {
+        let value = codec::encode(position)?;
+        self.send_and_wait(|done| LogWrite::Record { key: SNAPSHOT, value, done }).await
     }
 
     fn send(&self, write: LogWrite) -> io::Result<()> {
@@ -182,7 +206,7 @@ fn open_db(path: &Path) -> io::Result<DB> {
     let families = [family("default", 1 << 20), family(ENTRIES, 8 << 20)];
     DB::open_cf_descriptors(&options, path, families).map_err(|error| {
         let text = error.to_string();
-        let advice = if text.contains("lock") {
+        let advice = if text.contains("lock file") || text.contains("lock hold") {
             "another process is using this data directory"
         } else {
             "the log is damaged; remove this member's data directory and let it be rebuilt from its peers"

@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +61,22 @@ pub const COMMITTED: &[u8] = b"committed";
 /// this thread and write to the disk once more each time.
 pub type Unwritten = Arc<Mutex<Option<Bytes>>>;
 
+/// The last index that is on disk for certain. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Flushed(Arc<AtomicU64>);
+
+impl Flushed {
+    /// The index.
+    pub fn index(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// It is at least this.
+    pub fn raise(&self, index: u64) {
+        self.0.fetch_max(index, Ordering::AcqRel);
+    }
+}
+
 /// The name of the column family of log entries.
 pub const ENTRIES: &str = "entries";
 
@@ -80,18 +100,21 @@ pub struct LogWriter {
     db: Arc<DB>,
     cache: Arc<Mutex<LogCache>>,
     committed: Unwritten,
+    flushed: Flushed,
     /// The planted bug: batches acknowledged that only memory holds.
     #[cfg(feature = "planted-bugs")]
     held_back: std::collections::VecDeque<(WriteBatch, Option<u64>)>,
 }
 
 impl LogWriter {
-    /// Writes to `db`, with whatever is `committed` by then, and tells `cache` what need not be kept any more.
-    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>, committed: Unwritten) -> Self {
+    /// Writes to `db`, with whatever is `committed` by then, tells `cache` what need not be kept any more, and raises
+    /// `flushed`.
+    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>, committed: Unwritten, flushed: Flushed) -> Self {
         Self {
             db,
             cache,
             committed,
+            flushed,
             #[cfg(feature = "planted-bugs")]
             held_back: Default::default(),
         }
@@ -107,6 +130,7 @@ impl LogWriter {
         let result = write(&self.db, &self.committed, &group);
         if let (Ok(()), Some(last)) = (&result, last) {
             self.cache.lock().flushed(last);
+            self.flushed.raise(last);
         }
         for write in group {
             tell(write, &result);

@@ -11,6 +11,7 @@ pub mod log_store;
 pub mod log_writer;
 pub mod network;
 pub mod peers;
+pub mod position;
 pub mod receive;
 pub mod service;
 pub mod snapshot;

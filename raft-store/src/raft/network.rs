@@ -111,7 +111,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, _target: MemberId, node: &MemberNode) -> Connection {
-        Connection { peers: self.peers.clone(), urls: node.peer_urls.clone() }
+        Connection::new(self.peers.clone(), node.peer_urls.clone())
     }
 }
 
@@ -157,6 +157,11 @@ fn unpack<T: DeserializeOwned>(packet: &Packet) -> RpcResult<T> {
 }
 
 impl Connection {
+    /// To a member with these URLs.
+    pub fn new(peers: Peers, urls: Vec<String>) -> Self {
+        Self { peers, urls }
+    }
+
     fn client(&self) -> RpcResult<proto::raftpb::raft_client::RaftClient<super::peers::PeerChannel>> {
         self.peers.raft(&self.urls).map_err(unreachable)
     }

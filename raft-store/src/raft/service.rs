@@ -3,7 +3,11 @@
 use std::{path::PathBuf, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use openraft::alias::SnapshotOf;
+use openraft::{
+    alias::SnapshotOf,
+    async_runtime::WatchReceiver,
+    raft::{VoteRequest, VoteResponse},
+};
 use proto::raftpb::{
     AppendRequest, Packet, SnapshotBlock, SnapshotHeader, SnapshotOffset, raft_server::Raft as RaftApi,
 };
@@ -12,8 +16,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     codec,
-    heard::Heard,
+    heard::{Heard, HeardStream},
     network::{AppendReply, decode_append},
+    position::{followed, last_log_id},
     receive::Receiver,
     snapshot::SnapshotDir,
     types::{Raft, SnapshotMeta, TypeConfig, Vote},
@@ -31,6 +36,18 @@ impl RaftService {
     /// Snapshots are received under `copies`.
     pub fn new(raft: Raft, copies: PathBuf, heard: Arc<Heard>) -> Self {
         Self { raft, receiver: Receiver::new(copies), heard }
+    }
+
+    /// Whether the leader this member follows is known to be dead.
+    fn leader_is_gone(&self) -> bool {
+        followed(&self.raft).is_some_and(|(leader, term)| self.heard.is_gone(leader, term))
+    }
+
+    /// Whether this member would vote for another, where no lease of a leader counts; changes nothing.
+    fn pre_vote_without_leader(&self, request: &VoteRequest<TypeConfig>) -> VoteResponse<TypeConfig> {
+        let own = last_log_id(&self.raft);
+        let vote = self.raft.metrics().borrow_watched().vote;
+        VoteResponse::new(vote, own, request.last_log_id >= own && request.vote >= vote)
     }
 }
 
@@ -53,12 +70,20 @@ fn pack(record: &impl Serialize) -> Result<Packet, Status> {
 #[tonic::async_trait]
 impl RaftApi for RaftService {
     async fn vote(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
-        let reply = self.raft.vote(unpack(request)?).await.map_err(failed)?;
+        let mut request: VoteRequest<TypeConfig> = unpack(request)?;
+        // The lease of a leader whose process is gone protects nobody.
+        request.leadership_transfer |= self.leader_is_gone();
+        let reply = self.raft.vote(request).await.map_err(failed)?;
         Ok(Response::new(pack(&reply)?))
     }
 
     async fn pre_vote(&self, request: Request<Packet>) -> Result<Response<Packet>, Status> {
-        let reply = self.raft.pre_vote(unpack(request)?).await.map_err(failed)?;
+        let request: VoteRequest<TypeConfig> = unpack(request)?;
+        let reply = if self.leader_is_gone() {
+            self.pre_vote_without_leader(&request)
+        } else {
+            self.raft.pre_vote(request).await.map_err(failed)?
+        };
         Ok(Response::new(pack(&reply)?))
     }
 
@@ -69,7 +94,7 @@ impl RaftApi for RaftService {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         // A broken or unreadable request ends the stream; the leader opens another.
-        let heard = self.heard.clone();
+        let heard = HeardStream::new(self.heard.clone());
         let requests = request.into_inner().map(move |message| {
             let message = message.ok()?;
             heard.note();

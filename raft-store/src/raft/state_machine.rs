@@ -15,6 +15,7 @@ use openraft::{
 };
 
 use super::{
+    log_store::LogStore,
     snapshot::SnapshotDir,
     types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -40,14 +41,16 @@ const COPY_ENTRIES_OLD_MAX: u64 = 2_000;
 pub struct StateMachine {
     machine: Machine,
     layout: Layout,
+    log: LogStore,
     copy: Option<(SnapshotMeta, SnapshotDir)>,
     copies: u64,
 }
 
 impl StateMachine {
-    /// Wraps a loaded machine.
-    pub fn new(machine: Machine, layout: Layout) -> Self {
-        Self { machine, layout, copy: None, copies: 0 }
+    /// Wraps a loaded machine, whose entries come from `log`.
+    pub fn new(mut machine: Machine, layout: Layout, log: LogStore) -> Self {
+        machine.follow_log(log.flushed());
+        Self { machine, layout, log, copy: None, copies: 0 }
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -164,6 +167,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if meta.last_log_id <= self.machine.position().0 {
             // At start openraft offers the copy of what is already applied.
             return Ok(());
+        }
+        if let Some(position) = &meta.last_log_id {
+            self.log.note_snapshot(position).await?;
         }
         let path = self.layout.adopt_state(snapshot.path())?;
         let db = open_state(&path)?;

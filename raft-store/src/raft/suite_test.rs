@@ -24,9 +24,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(dir.path()).unwrap();
         let db: Arc<StateDb> = StateDb::open(&layout.state().unwrap()).unwrap();
-        let machine = Machine::load(db, TokenProvider::new(&TokenSpec::Simple).unwrap()).unwrap();
         let log = LogStore::open(&layout.log(), TaskTracker::new().token()).unwrap();
-        Ok((dir, log, StateMachine::new(machine, layout)))
+        let tokens = TokenProvider::new(&TokenSpec::Simple).unwrap();
+        let machine = Machine::load(db, tokens).unwrap();
+        Ok((dir, log.clone(), StateMachine::new(machine, layout, log)))
     }
 }
 

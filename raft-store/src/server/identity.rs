@@ -20,6 +20,12 @@ fn text<'m>(metadata: &'m MetadataMap, name: &str) -> Option<&'m str> {
     metadata.get(name)?.to_str().ok()
 }
 
+/// Whether the request carries a token that this member does not know of yet.
+pub fn has_unknown_token<B>(member: &Member, request: &::http::Request<B>) -> bool {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    header("token").or_else(|| header("authorization")).is_some_and(|token| member.is_unknown(token))
+}
+
 /// The caller of a request; fails when its token is wrong, or when it needs a leader and there is none.
 pub fn caller<T>(member: &Member, request: &Request<T>) -> Result<Caller, Status> {
     let metadata = request.metadata();

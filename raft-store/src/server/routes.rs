@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 use super::{
     gateway::Gateway,
     http,
-    identity::Connection,
+    identity::{Connection, has_unknown_token},
     listen,
     services::{Payload, Services},
 };
@@ -86,7 +86,14 @@ fn is_grpc<B>(request: &::http::Request<B>) -> bool {
 fn call_grpc<B: Payload>(services: &mut Services, request: ::http::Request<B>) -> Answer {
     let method = GRPC.method(request.uri().path());
     method.started.inc();
-    Box::pin(observed(services.call(&method, request), method))
+    let member = has_unknown_token(services.member(), &request).then(|| services.member().clone());
+    let answer = services.call(&method, request);
+    let Some(member) = member else { return Box::pin(observed(answer, method)) };
+    let answer = Box::pin(async move {
+        member.await_token().await;
+        answer.await
+    });
+    Box::pin(observed(answer, method))
 }
 
 /// Counts a call, and says so when it took long.

@@ -79,6 +79,11 @@ impl Services {
         }
     }
 
+    /// Whose services these are.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
     /// Calls a service; the two that matter most have their answers written by hand.
     pub fn call<B: Payload>(&mut self, method: &Method, request: ::http::Request<B>) -> Answer {
         let (member, request_max) = (self.member.clone(), self.request_max);

@@ -1,5 +1,6 @@
 //! A member as clients reach it: every service, and certificates that change.
 
 mod listening;
+mod saving;
 mod services;
 mod tls;

@@ -56,24 +56,33 @@ async fn shown(url: &str, dir: &Path) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
+/// A member that shows the certificate `server` of the folder, and asks clients for one of its authority's or does not.
+async fn listening_over_tls(dir: &Path, client_cert_auth: bool) -> Listening {
+    let mut listening = Listening::start(|config| {
+        let url = config.listen_client_urls[0].replace("http://", "https://");
+        config.listen_client_urls = vec![url.clone()];
+        config.advertise_client_urls = vec![url];
+        config.client_tls = TlsFiles {
+            cert_file: Some(dir.join("server.pem")),
+            key_file: Some(dir.join("server.key")),
+            trusted_ca_file: client_cert_auth.then(|| dir.join("ca.pem")),
+            client_cert_auth,
+            ..TlsFiles::default()
+        };
+    })
+    .await;
+    listening.url = listening.url.replace("http://", "https://");
+    listening
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_certificates_are_read_again_and_broken_ones_are_not_taken() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write_authority(dir.path());
     authority.write_leaf(dir.path(), "server", "one");
-    let listening = Listening::start(|config| {
-        let url = config.listen_client_urls[0].replace("http://", "https://");
-        config.listen_client_urls = vec![url.clone()];
-        config.advertise_client_urls = vec![url];
-        config.client_tls = TlsFiles {
-            cert_file: Some(dir.path().join("server.pem")),
-            key_file: Some(dir.path().join("server.key")),
-            ..TlsFiles::default()
-        };
-    })
-    .await;
-    let url = listening.url.replace("http://", "https://");
+    let listening = listening_over_tls(dir.path(), false).await;
+    let url = listening.url.clone();
     let first = shown(&url, dir.path()).await;
     assert_eq!(shown(&url, dir.path()).await, first);
     // A broken file changes nothing; a good one is shown soon.
@@ -97,22 +106,10 @@ async fn a_snapshot_is_saved_over_tls_with_a_client_certificate() {
     authority.write_authority(dir.path());
     authority.write_leaf(dir.path(), "server", "server");
     authority.write_leaf(dir.path(), "client", "root");
-    let listening = Listening::start(|config| {
-        let url = config.listen_client_urls[0].replace("http://", "https://");
-        config.listen_client_urls = vec![url.clone()];
-        config.advertise_client_urls = vec![url];
-        config.client_tls = TlsFiles {
-            cert_file: Some(dir.path().join("server.pem")),
-            key_file: Some(dir.path().join("server.key")),
-            trusted_ca_file: Some(dir.path().join("ca.pem")),
-            client_cert_auth: true,
-            ..TlsFiles::default()
-        };
-    })
-    .await;
+    let listening = listening_over_tls(dir.path(), true).await;
     let file = dir.path().join("snapshot.db");
     let without = backup::SaveOptions {
-        endpoint: listening.url.replace("http://", "https://"),
+        endpoint: listening.url.clone(),
         cacert: Some(dir.path().join("ca.pem")),
         ..backup::SaveOptions::default()
     };

@@ -1,11 +1,12 @@
 //! kill -9 under load, again and again, of a lone member and of any of three: whatever was acknowledged is there, and
-//! nothing is there twice. `STORE_KILLS=1000 cargo test --release -p raft-store --test crash` kills a thousand times.
+//! nothing is there twice. `STORE_KILLS=1000 cargo test --release -p raft-store --test crash again` kills a thousand
+//! times; `STORE_SEED` chooses other moments and victims.
+
+mod members;
+mod torn;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,94 +15,27 @@ use std::{
 };
 
 use futures::StreamExt;
+use members::Members;
 use proto::etcdserverpb::{
     PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
     watch_client::WatchClient, watch_request::RequestUnion,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// Times a member is killed in one run, without `STORE_KILLS`.
 const KILLS: usize = 8;
 /// Clients that write at the same time.
 const WRITERS: usize = 8;
-/// Longer than a member tries on behalf of a client.
-const REQUEST_LIMIT: Duration = Duration::from_secs(12);
 /// How long the survivors may take to answer again.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
 fn kills() -> usize {
-    std::env::var("STORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
-}
-
-/// The example that runs a member as a process; cargo builds it beside the tests.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("examples/store")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-struct Members {
-    dir: PathBuf,
-    /// Client and peer port of each.
-    ports: Vec<(u16, u16)>,
-    processes: Vec<Option<Child>>,
-}
-
-impl Members {
-    fn new(dir: &Path, count: usize) -> Self {
-        let ports = (0..count).map(|_| (free_port(), free_port())).collect();
-        Self { dir: dir.to_path_buf(), ports, processes: (0..count).map(|_| None).collect() }
-    }
-
-    fn start(&mut self, member: usize) {
-        let peer_url = |at: usize| format!("http://127.0.0.1:{}", self.ports[at].1);
-        let client_url = format!("http://127.0.0.1:{}", self.ports[member].0);
-        let cluster: Vec<String> =
-            (0..self.ports.len()).map(|at| format!("m{at}={}", peer_url(at))).collect();
-        let flags = [
-            ("--name", format!("m{member}")),
-            ("--data-dir", self.dir.join(member.to_string()).display().to_string()),
-            ("--listen-client-urls", client_url.clone()),
-            ("--advertise-client-urls", client_url),
-            ("--listen-peer-urls", peer_url(member)),
-            ("--initial-advertise-peer-urls", peer_url(member)),
-            ("--initial-cluster", cluster.join(",")),
-            // Often, so that kills hit it, too.
-            ("--snapshot-count", "100".to_owned()),
-        ];
-        let mut command = Command::new(binary());
-        for (flag, value) in flags {
-            command.arg(flag).arg(value);
-        }
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.processes[member] = Some(process.expect("the store example is built"));
-    }
-
-    fn kill(&mut self, member: usize) {
-        if let Some(mut process) = self.processes[member].take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    fn channel(&self, member: usize) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[member].0)).unwrap();
-        endpoint.connect_timeout(Duration::from_secs(1)).timeout(REQUEST_LIMIT).connect_lazy()
-    }
-
-    fn clients(&self) -> Vec<KvClient<Channel>> {
-        (0..self.ports.len()).map(|member| KvClient::new(self.channel(member))).collect()
-    }
-}
-
-impl Drop for Members {
-    fn drop(&mut self) {
-        (0..self.processes.len()).for_each(|member| self.kill(member));
-    }
+    number("STORE_KILLS").unwrap_or(KILLS)
 }
 
 /// What one writer has tried: each attempt is a number of its own, and all but the unknown ones were acknowledged.
@@ -188,7 +122,8 @@ async fn kill_again_and_again(count: usize) {
     let dir = tempfile::tempdir().unwrap();
     let mut members = Members::new(dir.path(), count);
     (0..count).for_each(|member| members.start(member));
-    let mut rng = StdRng::seed_from_u64(count as u64);
+    let seed = number("STORE_SEED").unwrap_or(count) as u64;
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut attempts: Vec<Attempts> = (0..WRITERS).map(|_| Attempts::default()).collect();
     for round in 0..kills() {
         if round > 0 && round.is_multiple_of(50) {
@@ -219,18 +154,18 @@ async fn kill_again_and_again(count: usize) {
     let sum: u64 = attempts.iter().map(|attempts| attempts.count).sum();
     let unknown: usize = attempts.iter().map(|attempts| attempts.unknown.len()).sum();
     println!(
-        "{} kills of {count} member(s): {sum} writes, {unknown} unanswered, none lost, none twice",
+        "{} kills of {count} member(s), seed {seed}: {sum} writes, {unknown} unanswered, none lost, none twice",
         kills()
     );
     assert!(sum > WRITERS as u64, "writes got through");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_by_a_lone_member_is_lost() {
+async fn killed_again_and_again_a_lone_member_loses_nothing() {
     kill_again_and_again(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_by_three_members_is_lost() {
+async fn killed_again_and_again_three_members_lose_nothing() {
     kill_again_and_again(3).await;
 }
