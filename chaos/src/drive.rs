@@ -271,6 +271,7 @@ impl Stage {
         let known = log.keys().next_back().copied().unwrap_or(0);
         let prefix = self.workload.watched().unwrap_or_default();
         log.extend(watch::read_log(self.members.as_ref(), prefix, known + 1).await?);
-        Ok(checkers::watch::check(&log, watches))
+        let compacted = watch::compacted(self.members.as_ref(), prefix).await?;
+        Ok(checkers::watch::check(&log, compacted, watches))
     }
 }

@@ -55,12 +55,13 @@ pub struct Watch {
 /// The store's event log: revision to the events of its transaction.
 pub type Log = BTreeMap<i64, Vec<Event>>;
 
-/// Judges every watch against the log.
-pub fn check(log: &Log, watches: &[Watch]) -> Verdict {
+/// Judges every watch against the log. `compacted`: the revision history was compacted to by the end.
+pub fn check(log: &Log, compacted: i64, watches: &[Watch]) -> Verdict {
     let before = previous_states(log);
+    let facts = Facts { log, before: &before, compacted };
     for watch in watches {
         for (rule, judge) in RULES {
-            if let Err(evidence) = judge(&Facts { log, before: &before }, watch) {
+            if let Err(evidence) = judge(&facts, watch) {
                 return Verdict::Invalid {
                     why: format!(
                         "a watch of {:?} from revision {} is not {rule}",
@@ -92,6 +93,7 @@ struct Facts<'a> {
     log: &'a Log,
     /// (key, revision of its change) to the state before the change.
     before: &'a States,
+    compacted: i64,
 }
 
 type States = BTreeMap<(String, i64), Option<(String, i64)>>;
@@ -238,7 +240,9 @@ fn prev_kv(facts: &Facts<'_>, watch: &Watch) -> Result<(), String> {
     }
     for event in events(watch) {
         let truth = facts.before.get(&(event.key.clone(), event.mod_revision)).cloned().flatten();
-        if event.previous != truth {
+        // What was compacted before the event was sent cannot come along (etcd's `WatchCreateRequest.prev_kv`).
+        let is_forgotten = event.previous.is_none() && event.mod_revision <= facts.compacted;
+        if event.previous != truth && !is_forgotten {
             return Err(format!("before {event:?} the key was {truth:?}"));
         }
     }
@@ -286,9 +290,13 @@ mod tests {
     }
 
     fn check_planted(rule: Option<&str>, plant: impl FnOnce(&mut Watch)) {
+        check_compacted(0, rule, plant);
+    }
+
+    fn check_compacted(compacted: i64, rule: Option<&str>, plant: impl FnOnce(&mut Watch)) {
         let mut watch = sound();
         plant(&mut watch);
-        match (check(&log(), &[watch]), rule) {
+        match (check(&log(), compacted, &[watch]), rule) {
             (Verdict::Valid, None) => {}
             (Verdict::Invalid { why, .. }, Some(rule)) => assert!(why.contains(rule), "{why} for {rule}"),
             (verdict, rule) => panic!("{verdict} for {rule:?}"),
@@ -321,5 +329,7 @@ mod tests {
         check_planted(Some("creation"), |watch| watch.responses[1].events[0].create_revision = 3);
         check_planted(Some("creation"), |watch| watch.responses[0].events[0].create_revision = 1);
         check_planted(Some("prev_kv"), |watch| watch.request.prev_kv = true);
+        check_compacted(3, Some("prev_kv"), |watch| watch.request.prev_kv = true);
+        check_compacted(4, None, |watch| watch.request.prev_kv = true);
     }
 }

@@ -9,9 +9,15 @@ impl Cluster {
         self.admit(member).await
     }
 
+    /// Ends the member for good: what healing starts in its place is a new one.
+    pub async fn give_up(&self, member: usize) -> Result<()> {
+        self.members[member].lock().is_out = true;
+        self.kill(member).await
+    }
+
     /// Takes the member out of the group; another must be able to say so.
     pub async fn remove(&self, member: usize) -> Result<()> {
-        self.kill(member).await?;
+        self.give_up(member).await?;
         let mut client = self.client((member + 1) % self.len()).await?;
         let (name, url) = (self.name(member), self.ground.peer_url(member));
         let list = client.member_list().await?;
@@ -38,6 +44,7 @@ impl Cluster {
         {
             let mut slot = self.members[member].lock();
             slot.generation += 1;
+            slot.is_out = false;
             slot.state = "existing";
             slot.initial_cluster = shape.join(",");
         }

@@ -70,6 +70,8 @@ struct Member {
     generation: u32,
     initial_cluster: String,
     state: &'static str,
+    /// It is out of the group, or its disk is past use: what comes next in its place is a new member.
+    is_out: bool,
     process: Option<Process>,
 }
 
@@ -91,6 +93,7 @@ impl Cluster {
                 generation: 0,
                 initial_cluster: initial.join(","),
                 state: "new",
+                is_out: false,
                 process: None,
             })
         };
@@ -281,12 +284,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a member that has ended by itself.
+    /// Starts a member that has ended by itself; one that is out is replaced, which may be tried again if it fails.
     pub async fn revive(&self, member: usize) -> Result<()> {
         if self.members[member].lock().process.as_mut().is_some_and(Process::has_ended) {
             self.kill(member).await?;
         }
-        self.start(member).await
+        let is_out = self.members[member].lock().is_out;
+        if !is_out {
+            return self.start(member).await;
+        }
+        if let Err(error) = self.replace(member).await {
+            tracing::info!(%error, member, "not replaced yet");
+        }
+        Ok(())
     }
 
     /// Whether the member answers within the time, and has not ended.

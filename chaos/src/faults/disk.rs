@@ -131,6 +131,7 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
         return Ok(format!("{what}, which did without"));
     }
     let words = cluster.last_words(member);
+    cluster.give_up(member).await?;
     cluster.replace(member).await?;
     Ok(format!("{what}, which refused to serve ({words}) and was replaced"))
 }

@@ -128,3 +128,23 @@ pub async fn read_log(members: &dyn Members, prefix: &str, start_revision: i64) 
     };
     tokio::time::timeout(LOG_TIMEOUT, reading).await.map_err(|_| Error::NotReady(LOG_TIMEOUT))?
 }
+
+/// The revision that history is compacted to now: a watch from the first one is told so.
+pub async fn compacted(members: &dyn Members, prefix: &str) -> Result<i64> {
+    let asking = async {
+        let mut client = members.any_client().await?;
+        // A write, so that a watch of uncompacted history has an event to send.
+        client.put(format!("{prefix}{MARK}"), "", None).await?;
+        let mut stream = open(&mut client, &request(prefix, 1, false)).await?;
+        while let Some(response) = stream.message().await? {
+            if response.canceled() {
+                return Ok(response.compact_revision());
+            }
+            if !response.events().is_empty() {
+                return Ok(0);
+            }
+        }
+        Err(Error::Unsupported("the watch that asks what was compacted ended".to_owned()))
+    };
+    tokio::time::timeout(LOG_TIMEOUT, asking).await.map_err(|_| Error::NotReady(LOG_TIMEOUT))?
+}

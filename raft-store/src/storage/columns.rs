@@ -2,6 +2,8 @@
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
 
+use crate::blocking;
+
 /// The column families, in the order of `Column::ALL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -63,6 +65,9 @@ impl Column {
         options.set_max_write_buffer_number(3);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_compression_type(DBCompressionType::Lz4);
+        // Compaction decides how many files a snapshot has, and runs when it likes: a simulation, in which nothing may run
+        // beside its one thread, replays only without it.
+        options.set_disable_auto_compactions(blocking::is_single_threaded());
         ColumnFamilyDescriptor::new(self.name(), options)
     }
 }
