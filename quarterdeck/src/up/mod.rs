@@ -98,6 +98,8 @@ pub async fn run(options: UpOptions) -> Result<()> {
         other => other,
     };
     eprintln!("stopping");
+    // Nobody needs the relay from here on, nor warnings about servers that stop.
+    shutdown.cancel();
     children.stop().await;
     ground.release();
     outcome
