@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # A tour of the controllers' promises with kubectl: each step asks for something and waits until it is so.
-# Needs a control plane (any API server, these controllers, the fake-nodes example or real nodes).
+# Needs a control plane (any API server, these controllers) and nodes whose pods run and whose jobs' pods end;
+# quarterdeck/tests/tour has such nodes, and takes this tour with them.
 # usage: KUBECONFIG=... controllers/tour.sh [step...]      exit status: the number of promises not kept
+# TOUR_NAMESPACE (default tour), TOUR_SILENCE (a folder where a file dead-NODE silences a node), TOUR_PATIENCE (waits
+# are so many times as long, default 1).
 set -u
 NS=${TOUR_NAMESPACE:-tour}
 failed=0 kept=0
@@ -10,7 +13,7 @@ k() { kubectl -n "$NS" "$@"; }
 # until <what> <seconds> <expected> <command...>: waits until the command prints what is expected.
 until_is() {
   local what=$1 secs=$2 expected=$3 got='' end; shift 3
-  end=$((SECONDS + secs))
+  end=$((SECONDS + secs * ${TOUR_PATIENCE:-1}))
   while :; do
     got=$("$@" 2>&1)
     [ "$got" = "$expected" ] && { printf 'kept    %s\n' "$what"; kept=$((kept + 1)); return 0; }
@@ -129,7 +132,7 @@ custom_owners_count() {
   kubectl apply -f - >/dev/null <<Y
 {"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"owners.tour.example.com"},"spec":{"group":"tour.example.com","scope":"Namespaced","names":{"plural":"owners","singular":"owner","kind":"Owner"},"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]}}
 Y
-  kubectl wait --for=condition=Established crd/owners.tour.example.com --timeout=20s >/dev/null; sleep 1
+  kubectl wait --for=condition=Established crd/owners.tour.example.com --timeout="$((20 * ${TOUR_PATIENCE:-1}))s" >/dev/null; sleep 1
   k create -f - >/dev/null <<Y
 {"apiVersion":"tour.example.com/v1","kind":"Owner","metadata":{"name":"o"}}
 Y
