@@ -1,6 +1,6 @@
 # Autoscaling from what the containers really use: the node's figures, metrics.k8s.io, the autoscaler, new pods.
 
-$K apply -f - >/dev/null <<EOF
+apply <<EOF
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: busy}

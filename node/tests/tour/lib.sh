@@ -51,11 +51,19 @@ field() { $K get "$1" "$2" -o "jsonpath=$3"; }
 
 ready() { $K wait --for=condition=Ready --timeout=60s "pod/$1"; }
 
+# apply: applies what it reads; a server that is short of breath is asked again.
+apply() {
+    local manifest
+    manifest=$(cat)
+    apply_once() { $K apply -f - <<<"$manifest"; }
+    within 60 apply_once >/dev/null
+}
+
 # pod NAME [SPEC FIELDS AS YAML, indented by two]: applies a pod of the busybox image whose container is named c.
 pod() {
     local name=$1
     { printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: %s, labels: {app: %s}}\nspec:\n  terminationGracePeriodSeconds: 1\n' "$name" "$name"
-      cat; } | $K apply -f - >/dev/null
+      cat; } | apply
 }
 
 inside() { local pod=$1; shift; $K exec "$pod" -c c -- sh -c "$*"; }

@@ -20,7 +20,7 @@ pod look <<EOF
 EOF
 for name in alpha beta porty client look; do ready $name >/dev/null; done
 $K label pod alpha beta tier=web --overwrite >/dev/null
-$K apply -f - >/dev/null <<EOF
+apply <<EOF
 apiVersion: v1
 kind: Service
 metadata: {name: cluster}
@@ -90,7 +90,7 @@ check "SRV records" says "8080" look _web._tcp.headless.$NAMESPACE.svc.cluster.l
 check "names of addresses" says cluster.$NAMESPACE.svc.cluster.local look "$(field service cluster '{.spec.clusterIP}')"
 check "no such name" says NXDOMAIN look none.$NAMESPACE.svc.cluster.local a
 
-$K apply -f - >/dev/null <<EOF
+apply <<EOF
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: alpha}

@@ -22,8 +22,8 @@ trap finish EXIT
 part() {
     NAMESPACE=tour-$1
     . ./lib.sh
-    kubectl create namespace "$NAMESPACE" >/dev/null
-    within 30 $K get serviceaccount default >/dev/null
+    within 60 kubectl create namespace "$NAMESPACE" >/dev/null
+    within 60 $K get serviceaccount default >/dev/null
     . "./$1.sh"
     report
 }

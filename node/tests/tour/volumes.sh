@@ -42,7 +42,7 @@ $K label pod volumes colour=blue >/dev/null
 check "and labels" within 20 says 'colour="blue"' inside volumes 'cat /all/labels'
 check "a subPath does not" is red inside volumes 'cat /one'
 
-$K apply -f - >/dev/null <<EOF
+apply <<EOF
 apiVersion: v1
 kind: PersistentVolume
 metadata: {name: tour-local}
@@ -65,7 +65,7 @@ EOF
 check "a claim on a local volume" ready claim
 check "has its files" says made inside claim 'ls /v'
 
-$K apply -f - >/dev/null <<EOF
+apply <<EOF
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: folder, namespace: $NAMESPACE}
