@@ -196,7 +196,8 @@ impl Writer {
         if !std::mem::replace(&mut self.begun, true) {
             packed.put_slice(&[0x78, 0x01]);
         }
-        for piece in plain.chunks(STORED_LEN_MAX) {
+        // The empty piece at the end is a flush: Go's reader hands nothing out before it has seen one.
+        for piece in plain.chunks(STORED_LEN_MAX).chain([&[][..]]) {
             let len = piece.len() as u16;
             packed.put_u8(0);
             packed.put_u16_le(len);
@@ -280,6 +281,16 @@ mod tests {
             Frame::Other,
         ];
         assert_eq!(frames(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn header_blocks_are_one_flushed_stream() {
+        let mut writer = Writer::default();
+        let first = writer.block(&[("a", "b")]);
+        let plain = [0, 0, 0, 1, 0, 0, 0, 1, b'a', 0, 0, 0, 1, b'b'];
+        let flush = [0, 0, 0, 0xff, 0xff];
+        assert_eq!(first, [&[0x78, 1, 0, 14, 0, 0xf1, 0xff][..], &plain, &flush].concat());
+        assert_eq!(writer.block(&[]), [&[0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0][..], &flush].concat());
     }
 
     #[test]
