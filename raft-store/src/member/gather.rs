@@ -17,11 +17,14 @@ pub enum Joined {
     Waits,
     /// Too many wait already; it was not taken in.
     Full,
+    /// Nobody will ever take it; it was not taken in.
+    Closed,
 }
 
 struct Line<T> {
     waiting: VecDeque<T>,
     runs: usize,
+    is_closed: bool,
 }
 
 /// A bounded line of waiting requests.
@@ -34,13 +37,16 @@ pub struct Gather<T> {
 impl<T> Gather<T> {
     /// At most `waiting_max` wait and at most `runs_max` runs are under way.
     pub fn new(waiting_max: usize, runs_max: usize) -> Self {
-        let line = Mutex::new(Line { waiting: VecDeque::new(), runs: 0 });
+        let line = Mutex::new(Line { waiting: VecDeque::new(), runs: 0, is_closed: false });
         Self { line, waiting_max, runs_max }
     }
 
     /// Adds one.
     pub fn join(&self, item: T) -> Joined {
         let mut line = self.line.lock();
+        if line.is_closed {
+            return Joined::Closed;
+        }
         if line.waiting.len() >= self.waiting_max {
             return Joined::Full;
         }
@@ -50,6 +56,16 @@ impl<T> Gather<T> {
         }
         line.runs += 1;
         Joined::MustRun
+    }
+
+    /// Lets go of all that wait, and takes in no more: runs that are under way may have been ended from outside.
+    pub fn close(&self) {
+        let waiting = {
+            let mut line = self.line.lock();
+            line.is_closed = true;
+            std::mem::take(&mut line.waiting)
+        };
+        drop(waiting);
     }
 
     /// Takes those that wait, in order, as long as `fits` says so; the first always fits. Nothing when nobody waits:
@@ -92,5 +108,8 @@ mod tests {
         assert_eq!(gather.take(|_| true), None);
         assert_eq!(gather.take(|_| true), None);
         assert_eq!(gather.join(9), Joined::MustRun);
+        gather.close();
+        assert_eq!(gather.join(10), Joined::Closed);
+        assert_eq!(gather.take(|_| true), None, "who waited was let go");
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use openraft::{Instant, async_runtime::WatchReceiver};
 use parking_lot::Mutex;
 use proto::etcdserverpb::{AlarmType, ResponseHeader};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{consensus_thread::ConsensusThread, propose::Proposals, read::Reads, standing::Standing};
@@ -55,6 +58,8 @@ pub struct Member {
     pub(crate) heard: Arc<Heard>,
     /// History has been cleaned up to here.
     pub(crate) cleaned: watch::Sender<i64>,
+    /// To run work where consensus runs.
+    pub(crate) beside_consensus: Handle,
     /// Stopped last, when nothing of consensus runs any more.
     pub(crate) consensus: Mutex<Option<ConsensusThread>>,
     pub(crate) stop: CancellationToken,
@@ -68,6 +73,12 @@ impl Member {
     /// A handle that keeps the member alive.
     pub(crate) fn handle(&self) -> Result<Arc<Self>, Error> {
         self.this.upgrade().ok_or(Error::STOPPED)
+    }
+
+    /// Runs `work` on the thread of consensus: what waits for consensus there is woken without another processor, and
+    /// whoever asked is woken once, with the answer.
+    pub(crate) fn spawn_beside_consensus(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.beside_consensus.spawn(work));
     }
 
     /// This member's id.

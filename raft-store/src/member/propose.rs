@@ -49,6 +49,11 @@ impl Default for Proposals {
 }
 
 impl Proposals {
+    /// Nothing is proposed any more.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
     fn take(&self) -> Option<(Vec<Command>, Vec<Reply>, Instant)> {
         let (mut commands, mut bytes) = (0, 0);
         let batch = self.0.take(|waiting| {
@@ -99,8 +104,9 @@ impl Member {
         let (reply, answer) = oneshot::channel();
         match self.proposals.0.join(Waiting { command, reply, since: Instant::now() }) {
             Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Closed => return Err(Error::STOPPED),
             Joined::Waits => {}
-            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_proposals())),
+            Joined::MustRun => self.spawn_beside_consensus(self.handle()?.run_proposals()),
         }
         SERVER.pending.inc();
         let result = answer.await.unwrap_or(Err(Error::STOPPED));

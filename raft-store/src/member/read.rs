@@ -35,6 +35,13 @@ impl Default for Reads {
     }
 }
 
+impl Reads {
+    /// Nothing is asked any more.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
 fn answer(waiting: Vec<Reply>, index: &Result<u64, Error>) {
     for reply in waiting {
         // A client that has gone away does not wait any more.
@@ -57,8 +64,9 @@ impl Member {
         let (reply, index) = oneshot::channel();
         match self.reads.0.join(reply) {
             Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Closed => return Err(Error::STOPPED),
             Joined::Waits => {}
-            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_reads())),
+            Joined::MustRun => self.spawn_beside_consensus(self.handle()?.run_reads()),
         }
         let index = index.await.unwrap_or(Err(Error::STOPPED))?;
         self.wait_applied(index).await
@@ -82,8 +90,9 @@ impl Member {
         let (reply, index) = oneshot::channel();
         match self.leader_reads.0.join(reply) {
             Joined::Full => return Err(Error::REQUEST_TOO_MANY_REQUESTS),
+            Joined::Closed => return Err(Error::STOPPED),
             Joined::Waits => {}
-            Joined::MustRun => drop(tokio::spawn(self.handle()?.run_leader_reads())),
+            Joined::MustRun => self.spawn_beside_consensus(self.handle()?.run_leader_reads()),
         }
         index.await.unwrap_or(Err(Error::STOPPED))
     }

@@ -145,6 +145,7 @@ impl Member {
             heard: heard.clone(),
             standing: Standing::default(),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
+            beside_consensus: consensus.handle().clone(),
             consensus: Mutex::new(Some(consensus)),
             stop,
             tasks: TaskTracker::new(),
@@ -223,7 +224,11 @@ impl Member {
             tracing::warn!(%error, "the consensus core did not stop cleanly");
         }
         self.close_files().await;
+        // What ran beside consensus ends with it; what waited for that is told.
         self.consensus.lock().take();
+        self.proposals.close();
+        self.reads.close();
+        self.leader_reads.close();
     }
 
     /// Makes the state durable, lets go of the files even if this handle lives on, and frees the directory.

@@ -203,7 +203,7 @@ fn open_db(path: &Path) -> io::Result<DB> {
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     };
-    let families = [family("default", 1 << 20), family(ENTRIES, 8 << 20)];
+    let families = [family("default", 1 << 20), family(ENTRIES, 4 << 20)];
     DB::open_cf_descriptors(&options, path, families).map_err(|error| {
         let text = error.to_string();
         let advice = if text.contains("lock file") || text.contains("lock hold") {

@@ -25,9 +25,9 @@ const MAGIC: &[u8; 8] = b"QDSTATE\0";
 /// Key of the format record in `Column::Meta`.
 const FORMAT_KEY: &[u8] = b"format";
 /// Blocks read from disk and kept uncompressed, all families together.
-const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const BLOCK_CACHE_BYTES: usize = 8 << 20;
 /// Upper bound of all in-memory tables together; what counts towards a member's memory under load.
-const MEMTABLES_BYTES: usize = 24 << 20;
+const MEMTABLES_BYTES: usize = 16 << 20;
 
 /// Bytes read ahead while everything is verified.
 const VERIFY_READAHEAD_BYTES: usize = 1 << 20;

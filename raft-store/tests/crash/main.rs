@@ -2,6 +2,7 @@
 //! nothing is there twice. `STORE_KILLS=1000 cargo test --release -p raft-store --test crash again` kills a thousand
 //! times; `STORE_SEED` chooses other moments and victims.
 
+mod leases;
 mod members;
 mod torn;
 

@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use proto::etcdserverpb::{
     StatusRequest, StatusResponse, kv_client::KvClient, maintenance_client::MaintenanceClient,
 };
@@ -105,6 +109,12 @@ impl Members {
     /// Where a member keeps its files.
     pub fn data_dir(&self, member: usize) -> PathBuf {
         self.dir.join(member.to_string())
+    }
+
+    /// Stops a member's processor, or lets it go on.
+    pub fn signal(&self, member: usize, signal: Signal) {
+        let process = self.processes[member].as_ref().expect("it runs");
+        kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), signal).unwrap();
     }
 
     /// What a member says of itself; none while it does not answer.

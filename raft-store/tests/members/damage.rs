@@ -96,6 +96,22 @@ async fn a_flipped_bit_and_a_cut_file_are_found_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_before_what_was_applied_from_it_is_refused() {
+    let dir = stopped_member().await;
+    let log = dir.path().join("member/log");
+    // What was written last is gone without a trace: no checksum tells.
+    fs::remove_dir_all(&log).unwrap();
+    let refused = start_and_read(dir.path()).await.expect_err("the log is lost");
+    assert!(refused.contains(&log.display().to_string()), "{refused}");
+    assert!(refused.contains("the end of the log is lost"), "{refused}");
+    let forced = Config { force_new_cluster: true, ..Config::embedded(dir.path()) };
+    let member = Member::start(forced).await.expect("with what is left, when told to");
+    assert_eq!(count(&member, false).await, KEYS);
+    member.shutdown().await;
+    start_and_read(dir.path()).await.expect("from then on as ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_lost_its_files_is_rebuilt_from_its_peers() {
     let mut cluster = Cluster::start(3).await;
     for number in 0..300 {

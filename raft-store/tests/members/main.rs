@@ -4,3 +4,5 @@ mod cluster;
 mod damage;
 mod full_disk;
 mod harness;
+mod proxy;
+mod resume;
