@@ -17,7 +17,7 @@ fn run(flags: &[&str]) -> (bool, String) {
     let folder = tempfile::tempdir().expect("a folder for the run");
     let program = env!("CARGO_BIN_EXE_chaos");
     let output = Command::new(program)
-        .args(["run", "--pause-ms=20"])
+        .arg("run")
         .args(flags)
         .arg(format!("--dir={}", folder.path().display()))
         .arg(format!("--binary={program}"))
@@ -33,6 +33,7 @@ fn members_behind_proxies_keep_their_promises() {
     let (valid, text) = run(&[
         "--loopback",
         "--seconds=14",
+        "--pause-ms=20",
         "--seed=2",
         "--workload=write-read",
         "--faults=isolate-leader,kill-leader,one-way,lossy",
@@ -51,7 +52,8 @@ fn each_unsimulated_fault_with_each_checker() {
             let start = |workload: &&str| {
                 let workload = format!("--workload={workload}");
                 let faults = format!("--faults={UNSIMULATED}");
-                scope.spawn(move || run(&["--each-once", "--seconds=1", "--seed=5", &workload, &faults]))
+                let shape = ["--each-once", "--seconds=1", "--seed=5", "--pause-ms=150"];
+                scope.spawn(move || run(&[&shape[..], &[workload.as_str(), faults.as_str()]].concat()))
             };
             let running: Vec<_> = workloads.iter().map(start).collect();
             running.into_iter().map(|run| run.join().expect("the run's thread")).collect::<Vec<_>>()
