@@ -14,6 +14,8 @@ use tonic::{Code, Request, Status};
 
 /// Time limit of ordinary calls, upstream's `runtimeRequestTimeout`.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A runtime that does not say how it is for this long is down, as upstream counts it.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer accepted: lists of thousands of containers fit.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
@@ -137,7 +139,7 @@ impl Runtime {
 
     /// The runtime's conditions (`RuntimeReady`, `NetworkReady`) and features.
     pub async fn status(&self) -> Answer<cri::StatusResponse> {
-        let request = timed(cri::StatusRequest { verbose: false }, CALL_TIMEOUT);
+        let request = timed(cri::StatusRequest { verbose: false }, STATUS_TIMEOUT);
         Ok(self.runtime().status(request).await?.into_inner())
     }
 

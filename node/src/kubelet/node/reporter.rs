@@ -15,7 +15,7 @@ use super::facts::Facts;
 use super::register;
 use super::status::{IMAGES_MAX, Inputs, allocatable, same_but_heartbeat, status};
 use crate::kubelet::config::Config;
-use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
+use crate::kubelet::cri::client::{STATUS_TIMEOUT, timed};
 use crate::kubelet::csi::vol_data;
 use crate::kubelet::eviction::Pressure;
 use crate::kubelet::eviction::thresholds::amount;
@@ -192,7 +192,7 @@ impl Reporter {
     }
 
     async fn images(&self) -> Vec<ContainerImage> {
-        let request = timed(cri::ListImagesRequest { filter: None }, CALL_TIMEOUT);
+        let request = timed(cri::ListImagesRequest { filter: None }, STATUS_TIMEOUT);
         let Ok(answer) = self.context.runtime.images().list_images(request).await else { return vec![] };
         let mut images = answer.into_inner().images;
         images.sort_by(|a, b| (b.size, &a.id).cmp(&(a.size, &b.id)));

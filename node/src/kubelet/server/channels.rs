@@ -3,21 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use machinery::spdy::{Frame, Reader, SpdyError, Writer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::respond::{Answer, text};
-use super::spdy::{self, Frame, Opener, PAYLOAD_BYTES_MAX, StreamId};
 use super::streaming::dial;
 use super::tunnel::switching;
 
@@ -29,6 +30,8 @@ const INNER: &str = "v4.channel.k8s.io";
 const CLOSE: u8 = 255;
 /// Frames on their way to the runtime: input waits for the runtime, not in memory.
 const QUEUE_LEN: usize = 4;
+/// Read from the runtime at once.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Channels by number, with the name their SPDY stream goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,14 +116,15 @@ pub async fn answer(target: &Uri, headers: &HeaderMap, wanted: Wanted, client: O
 }
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
-type Streams = BTreeMap<Channel, StreamId>;
+/// SPDY streams by channel.
+type Streams = BTreeMap<Channel, u32>;
 
 #[derive(Debug, thiserror::Error)]
 enum JoinError {
     #[error("the runtime's side: {0}")]
     Runtime(#[from] std::io::Error),
     #[error(transparent)]
-    Spdy(#[from] spdy::TooLong),
+    Spdy(#[from] SpdyError),
     #[error("the client's side: {0}")]
     Client(#[from] tokio_tungstenite::tungstenite::Error),
 }
@@ -129,12 +133,12 @@ async fn join(client: Upgraded, runtime: Upgraded, wanted: Wanted) -> Result<(),
     let socket: Socket = WebSocketStream::from_raw_socket(TokioIo::new(client), Role::Server, None).await;
     let (mut to_client, from_client) = socket.split();
     let (from_runtime, mut to_runtime) = tokio::io::split(TokioIo::new(runtime));
-    let mut opener = Opener::default();
+    let mut writer = Writer::default();
     let mut streams = Streams::new();
-    for channel in wanted.channels() {
-        let (id, frame) = opener.open(&[("streamtype", channel.name())]);
-        to_runtime.write_all(&frame).await?;
-        streams.insert(channel, id);
+    // Streams of the side that opens them have odd numbers.
+    for (channel, stream) in wanted.channels().zip((1..).step_by(2)) {
+        to_runtime.write_all(&writer.syn_stream(stream, &[("streamtype", channel.name())], false)).await?;
+        streams.insert(channel, stream);
     }
     // An empty message says that the streams are there, as upstream's servers do.
     let first = if wanted.stdout { Channel::Stdout } else { Channel::Error };
@@ -144,7 +148,8 @@ async fn join(client: Upgraded, runtime: Upgraded, wanted: Wanted) -> Result<(),
         done = inward(from_client, &streams, frames.clone()) => done,
         done = write_all(queue, to_runtime) => done,
         done = outward(from_runtime, &streams, &frames, &mut to_client) => {
-            let _ = to_client.close().await;
+            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            to_client.send(Message::Close(Some(normal))).await?;
             done
         }
     }
@@ -154,7 +159,7 @@ async fn join(client: Upgraded, runtime: Upgraded, wanted: Wanted) -> Result<(),
 async fn inward(
     mut from: SplitStream<Socket>,
     streams: &Streams,
-    to: mpsc::Sender<Bytes>,
+    to: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), JoinError> {
     while let Some(message) = from.next().await {
         let bytes = match message? {
@@ -162,32 +167,32 @@ async fn inward(
             Message::Close(_) => return Ok(()),
             _ => continue,
         };
-        for frame in frames_of(&bytes, streams) {
-            if to.send(frame).await.is_err() {
-                return Ok(());
-            }
+        if let Some(frames) = frames_of(&bytes, streams)
+            && to.send(frames).await.is_err()
+        {
+            return Ok(());
         }
     }
     Ok(())
 }
 
 /// What a client's message becomes. Messages of channels it does not write to are dropped.
-fn frames_of(message: &Bytes, streams: &Streams) -> Vec<Bytes> {
+fn frames_of(message: &[u8], streams: &Streams) -> Option<Vec<u8>> {
     let writable = |number: u8| {
         let channel = [Channel::Stdin, Channel::Resize].into_iter().find(|c| *c as u8 == number)?;
         streams.get(&channel).copied()
     };
-    let Some((&number, payload)) = message.split_first() else { return vec![] };
-    if number == CLOSE {
-        let stream = payload.first().and_then(|ended| writable(*ended));
-        return stream.map(|stream| spdy::data(stream, b"", true)).into_iter().collect();
+    match message {
+        [CLOSE, ended, ..] => Some(Writer::data(writable(*ended)?, b"", true)),
+        [number, payload @ ..] if !payload.is_empty() => {
+            Some(Writer::data(writable(*number)?, payload, false))
+        }
+        _ => None,
     }
-    let Some(stream) = writable(number) else { return vec![] };
-    payload.chunks(PAYLOAD_BYTES_MAX).map(|piece| spdy::data(stream, piece, false)).collect()
 }
 
 async fn write_all(
-    mut queue: mpsc::Receiver<Bytes>,
+    mut queue: mpsc::Receiver<Vec<u8>>,
     mut to: WriteHalf<TokioIo<Upgraded>>,
 ) -> Result<(), JoinError> {
     while let Some(frame) = queue.recv().await {
@@ -200,39 +205,41 @@ async fn write_all(
 async fn outward(
     mut from: ReadHalf<TokioIo<Upgraded>>,
     streams: &Streams,
-    to_runtime: &mpsc::Sender<Bytes>,
+    to_runtime: &mpsc::Sender<Vec<u8>>,
     to: &mut SplitSink<Socket, Message>,
 ) -> Result<(), JoinError> {
-    let mut open: BTreeMap<StreamId, Channel> = streams
+    let mut open: BTreeMap<u32, Channel> = streams
         .iter()
         .filter(|(channel, _)| !matches!(channel, Channel::Stdin | Channel::Resize))
-        .map(|(channel, id)| (*id, *channel))
+        .map(|(channel, stream)| (*stream, *channel))
         .collect();
-    let mut buffer = BytesMut::new();
+    let (mut reader, mut buffer) = (Reader::default(), vec![0; BUFFER_BYTES]);
     while !open.is_empty() {
-        let Some(frame) = spdy::take(&mut buffer)? else {
-            if from.read_buf(&mut buffer).await? == 0 {
+        let Some(frame) = reader.next_frame()? else {
+            let count = from.read(&mut buffer).await?;
+            if count == 0 {
                 return Ok(());
             }
+            reader.push(&buffer[..count]);
             continue;
         };
         match frame {
-            Frame::Data { stream, bytes, last } => {
-                if let Some(channel) = open.get(&stream).filter(|_| !bytes.is_empty()) {
-                    let message = [&[*channel as u8][..], &bytes].concat();
+            Frame::Data { stream, fin, content } => {
+                if let Some(channel) = open.get(&stream).filter(|_| !content.is_empty()) {
+                    let message = [&[*channel as u8][..], &content].concat();
                     to.send(Message::Binary(message.into())).await?;
                 }
-                if last {
+                if fin {
                     open.remove(&stream);
                 }
             }
-            Frame::Reset(stream) => {
+            Frame::SynReply { stream, fin: true } | Frame::Reset { stream, .. } => {
                 open.remove(&stream);
             }
-            Frame::Ping(id) => {
-                let _ = to_runtime.send(spdy::pong(id)).await;
+            Frame::Ping { id } => {
+                let _ = to_runtime.send(Writer::ping(id)).await;
             }
-            Frame::GoAway | Frame::Other => {}
+            _ => {}
         }
     }
     Ok(())
@@ -242,22 +249,19 @@ async fn outward(
 mod tests {
     use super::*;
 
-    fn check(message: &[u8], expected: &[Bytes]) {
-        let streams = Streams::from([(Channel::Stdin, StreamId(3)), (Channel::Error, StreamId(1))]);
-        assert_eq!(frames_of(&Bytes::copy_from_slice(message), &streams), expected);
+    fn check(message: &[u8], expected: Option<Vec<u8>>) {
+        let streams = Streams::from([(Channel::Stdin, 3), (Channel::Error, 1)]);
+        assert_eq!(frames_of(message, &streams), expected, "{message:?}");
     }
 
     #[test]
     fn messages_become_frames_of_their_stream() {
-        check(b"\x00hi", &[spdy::data(StreamId(3), b"hi", false)]);
-        check(b"\xff\x00", &[spdy::data(StreamId(3), b"", true)]);
+        check(b"\x00hi", Some(Writer::data(3, b"hi", false)));
+        check(b"\xff\x00", Some(Writer::data(3, b"", true)));
         // Not asked for, not the client's to write, not there.
         for ignored in [&b"\x04{}"[..], b"\x03x", b"\xff\x03", b"\xff", b"\x00", b""] {
-            check(ignored, &[]);
+            check(ignored, None);
         }
-        let large = vec![0; PAYLOAD_BYTES_MAX + 2];
-        let frames = frames_of(&Bytes::from(large), &Streams::from([(Channel::Stdin, StreamId(3))]));
-        assert_eq!(frames.iter().map(Bytes::len).collect::<Vec<_>>(), [PAYLOAD_BYTES_MAX + 8, 9]);
     }
 
     #[test]

@@ -13,8 +13,6 @@ pub mod streaming;
 
 pub mod tunnel;
 
-pub mod spdy;
-
 pub mod channels;
 
 pub mod node_logs;
