@@ -13,12 +13,13 @@ pod shell <<EOF
 EOF
 check "a pod becomes ready" ready shell
 check "logs" says first $K logs shell
-check "logs of standard error, with time stamps" says "Z second" $K logs shell --timestamps
+check "logs of standard error, with time stamps" within 20 says "Z second" $K logs shell --timestamps
 check "the last line of logs" is second $K logs shell --tail=1
 check "exec" is hi $K exec shell -- echo hi
 check "exec with input" is typed $K exec -i shell -- cat <<<typed
-check "exec with input over WebSocket, whose end ends it" is typed sh -c \
-    "echo typed | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true timeout 20 $K exec -v=4 -i shell -- cat 2>&1"
+over_websocket() { echo typed | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true timeout 20 $K exec -v="$1" -i shell -c c -- cat; }
+check "exec with input over WebSocket, whose end ends it" is typed over_websocket 0
+check "in the newest protocol" says "subprotocol is v5.channel.k8s.io" over_websocket 4
 check "and over SPDY" is typed sh -c "echo typed | KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false timeout 20 $K exec -i shell -- cat"
 check "exec with a terminal" says "tty" script -qec "$K exec -it shell -- sh -c 'test -t 0 && echo tty'" /dev/null
 check "exec returns the exit code" is 7 sh -c "$K exec shell -- sh -c 'exit 7' >/dev/null 2>&1; echo \$?"
