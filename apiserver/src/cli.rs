@@ -129,8 +129,8 @@ pub struct Args {
     pub max_mutating_requests_inflight: usize,
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
-    /// Whether containers may be privileged. Upstream's default is false.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    /// Whether containers may be privileged.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub allow_privileged: bool,
     /// Profiles of this process at `/debug/pprof/`.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]

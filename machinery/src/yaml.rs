@@ -21,12 +21,22 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|e| format!("yaml: line {}: {}", e.marker().line(), e.info()))?;
+        let (event, span) =
+            event.map_err(|e| format!("yaml: line {}: {}", e.marker().line(), words(&e.info())))?;
         if builder.event(event).map_err(|what| format!("yaml: line {}: {what}", span.start.line()))? {
             break;
         }
     }
     Ok(Parsed { value: builder.root.unwrap_or(Value::Null), duplicates: builder.duplicates })
+}
+
+/// Go's words for an error of the parser, where they are known.
+fn words(info: &str) -> &str {
+    match info {
+        "unclosed bracket '['" => "did not find expected ',' or ']'",
+        "unclosed bracket '{'" => "did not find expected ',' or '}'",
+        other => other,
+    }
 }
 
 /// What a strict reader says about keys that stand twice in a map, one sentence a key: `line 9: key "a" already set in

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
+use machinery::gotext::quote;
 use machinery::status::StatusError;
 use percent_encoding::percent_decode_str;
 
@@ -35,11 +36,32 @@ fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, StatusError> {
         if uid.is_empty() && groups.is_empty() && extra.is_empty() {
             return Ok(None);
         }
-        return Err(StatusError::internal(
-            "requested other impersonation fields without impersonating a user",
-        ));
+        let fields = in_go(&uid, &groups, &extra);
+        return Err(StatusError::bad_request(format!(
+            "requested {fields} without impersonating a user name"
+        )));
     }
     Ok(Some(UserInfo { name, uid, groups, extra }))
+}
+
+/// Who was asked for, as Go prints it.
+fn in_go(uid: &str, groups: &[String], extra: &BTreeMap<String, Vec<String>>) -> String {
+    let list = |texts: &[String]| {
+        let texts: Vec<String> = texts.iter().map(|t| quote(t)).collect();
+        if texts.is_empty() {
+            "[]string(nil)".to_owned()
+        } else {
+            format!("[]string{{{}}}", texts.join(", "))
+        }
+    };
+    let entries: Vec<String> = extra.iter().map(|(k, v)| format!("{}:{}", quote(k), list(v))).collect();
+    let extra = if entries.is_empty() {
+        "map[string][]string(nil)".to_owned()
+    } else {
+        format!("map[string][]string{{{}}}", entries.join(", "))
+    };
+    let (uid, groups) = (quote(uid), list(groups));
+    format!("&user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:{extra}}}")
 }
 
 fn check_of(group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> RequestInfo {

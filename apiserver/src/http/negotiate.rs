@@ -117,8 +117,10 @@ pub fn form(header: Option<&str>, offer: Offer) -> Result<Form, StatusError> {
         }
         return Ok(Form { encoding, transform });
     }
-    let offered: &[&str] = if offer.protobuf { &OFFERED } else { &OFFERED[..2] };
-    Err(StatusError::not_acceptable(offered))
+    Err(match offer.protobuf {
+        true => StatusError::not_acceptable_form(&OFFERED),
+        false => StatusError::not_acceptable(&OFFERED[..2]),
+    })
 }
 
 /// The format of a body; a missing header means JSON.

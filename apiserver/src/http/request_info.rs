@@ -54,10 +54,16 @@ pub fn parse(method: &Method, path: &str, query: &Query) -> Parsed {
     info.resource = parts.first().map_or(String::new(), |p| (*p).to_owned());
     info.name = parts.get(1).map_or(String::new(), |p| (*p).to_owned());
     info.subresource = parts.get(2).map_or(String::new(), |p| (*p).to_owned());
-    let rest = rest_of(path, &info, parts.len());
+    let rest = match info.subresource.as_str() {
+        "proxy" => after(path, decoded.len() + SEGMENTS_OF_SUBRESOURCE - parts.len()).to_owned(),
+        _ => String::new(),
+    };
     finish_verb(&mut info, query, forced_watch);
     Parsed { info, rest }
 }
+
+/// `resource/name/subresource`.
+const SEGMENTS_OF_SUBRESOURCE: usize = 3;
 
 fn verb_of(method: &Method) -> &'static str {
     match *method {
@@ -81,17 +87,12 @@ fn take_namespace(info: &mut RequestInfo, parts: &mut Vec<&str>) {
     }
 }
 
-/// The undecoded path after `…/name/subresource`.
-fn rest_of(path: &str, info: &RequestInfo, parts: usize) -> String {
-    if info.subresource != "proxy" {
-        return String::new();
-    }
-    let marker = "/proxy";
-    let start = path.find(&format!("/{}", info.resource)).and_then(|i| path[i..].find(marker).map(|j| i + j));
-    match start {
-        Some(i) if parts >= 3 => path[i + marker.len()..].to_owned(),
-        _ => String::new(),
-    }
+/// What is left of an undecoded path after so many segments.
+fn after(path: &str, segments: usize) -> &str {
+    (0..segments).fold(path, |rest, _| {
+        let rest = rest.trim_start_matches('/');
+        rest.find('/').map_or("", |end| &rest[end..])
+    })
 }
 
 fn finish_verb(info: &mut RequestInfo, query: &Query, forced_watch: bool) {
@@ -161,6 +162,13 @@ mod tests {
             "/api/v1/namespaces/a/services/https:b:1/proxy/x%2Fy/",
             "get /v1 a services/https:b:1/proxy /x%2Fy/",
         );
+        // Namespace and name may look like the subresource.
+        check(
+            Method::GET,
+            "/api/v1/namespaces/proxy/services/proxy-1:a/proxy/",
+            "get /v1 proxy services/proxy-1:a/proxy /",
+        );
+        check(Method::GET, "/api/v1/nodes/proxy/proxy", "get /v1  nodes/proxy/proxy");
     }
 
     #[test]

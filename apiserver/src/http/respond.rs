@@ -15,6 +15,12 @@ const WARNINGS_BYTES_MAX: usize = 4096;
 
 /// The Status object of a failure, in the encoding of the request where that is known.
 pub fn error(error: &StatusError, encoding: Encoding) -> Response<Body> {
+    if error.is_unknown_path() {
+        // Upstream's router knows nothing of Status objects; clients make one of this.
+        let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+        no_store(&mut response);
+        return response;
+    }
     let mut status = error.to_value();
     move_continue(&mut status);
     let (encoding, bytes) = match encode::value(&status, encoding) {

@@ -14,6 +14,9 @@ use super::{Api, body, profile, respond, version, websocket};
 use crate::metrics_api;
 use crate::registry::kind::Kind;
 
+/// Checks answer whatever the method.
+const HEALTH: [&str; 3] = ["healthz", "livez", "readyz"];
+
 impl Api {
     /// Answers a request whose sender may make it.
     pub async fn route(self: &Arc<Self>, mut incoming: RoutedRequest) -> Result<Response<Body>, StatusError> {
@@ -61,15 +64,16 @@ impl Api {
 
     async fn non_resource(self: &Arc<Self>, incoming: RoutedRequest) -> Result<Response<Body>, StatusError> {
         let path = incoming.parsed.info.path.trim_end_matches('/').to_owned();
-        if !matches!(*incoming.request.method(), Method::GET | Method::HEAD) {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        let is_check = HEALTH.contains(&first);
+        if !is_check && !matches!(*incoming.request.method(), Method::GET | Method::HEAD) {
             let method = incoming.request.method().as_str().to_lowercase();
             return Err(StatusError::method_not_supported("", "", &method)
                 .with_message("the server does not allow this method on the requested resource"));
         }
         let headers = incoming.request.headers();
-        let first = path.split('/').nth(1).unwrap_or_default();
         match first {
-            "healthz" | "livez" | "readyz" => {
+            _ if is_check => {
                 self.health.answer(&path, &incoming.query).ok_or_else(StatusError::not_found_path)
             }
             "version" => Ok(respond::json(StatusCode::OK, &version::document())),

@@ -47,20 +47,23 @@ impl WatchOptions {
         let matching = query.get("resourceVersionMatch");
         let bookmarks = query.flag("allowWatchBookmarks");
         let path = "resourceVersionMatch";
-        let error = match (send_initial, matching) {
-            (Some(_), Some("NotOlderThan")) | (None, None) => None,
+        let mut errors = Vec::new();
+        match (send_initial, matching) {
             (Some(_), None) => {
                 let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                Some(FieldError::forbidden(&path, why))
+                errors.push(FieldError::forbidden(&path, why));
             }
-            (Some(_), Some(other)) => Some(FieldError::not_supported(&path, other, &["NotOlderThan"])),
             (None, Some(_)) => {
                 let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-                Some(FieldError::forbidden(&path, why))
+                errors.push(FieldError::forbidden(&path, why));
             }
-        };
-        if let Some(error) = error {
-            return Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", vec![error]));
+            _ => {}
+        }
+        if let Some(other) = matching.filter(|m| *m != "NotOlderThan") {
+            errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"]));
+        }
+        if !errors.is_empty() {
+            return Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", errors));
         }
         let timeout_secs =
             query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);

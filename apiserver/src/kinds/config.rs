@@ -40,7 +40,7 @@ fn check_config_map(_: &RequestContext, new: &Object, old: Option<&Object>, erro
         size += decoded_len(value.text());
     }
     if size > SIZE_MAX_BYTES {
-        errors.push(FieldError::too_long(&"", "", SIZE_MAX_BYTES));
+        errors.push(FieldError::too_long(&"[]", "", SIZE_MAX_BYTES));
     }
 }
 

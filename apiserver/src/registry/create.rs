@@ -242,7 +242,18 @@ pub fn check_custom(kind: &Kind, object: &Value) -> Vec<machinery::status::Field
     if !kind.is_custom() {
         return Vec::new();
     }
-    machinery::schema::validate::validate(&kind.schema, object)
+    let mut problems = machinery::schema::validate::validate(&kind.schema, object);
+    problems.extend(check_scale(kind, object));
+    problems
+}
+
+/// Replicas are never negative, whatever the schema says of the field that holds them.
+fn check_scale(kind: &Kind, object: &Value) -> Option<machinery::status::FieldError> {
+    let path = &kind.custom.as_ref()?.scale.as_ref()?.spec_replicas;
+    let replicas = path.iter().try_fold(object, |value, key| value.get(key))?.as_i64()?;
+    let field = format!(".{}", path.join("."));
+    let why = "should be a non-negative integer";
+    (replicas < 0).then(|| machinery::status::FieldError::invalid(&field, replicas, why))
 }
 
 /// The same for an update: what has not changed is not complained about (ratcheting).
@@ -250,7 +261,9 @@ pub fn check_custom_update(kind: &Kind, new: &Value, old: &Value) -> Vec<machine
     if !kind.is_custom() {
         return Vec::new();
     }
-    machinery::schema::validate::validate_update(&kind.schema, new, old)
+    let mut problems = machinery::schema::validate::validate_update(&kind.schema, new, old);
+    problems.extend(check_scale(kind, new));
+    problems
 }
 
 /// The bytes the store gets.

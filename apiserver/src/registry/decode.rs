@@ -95,7 +95,7 @@ pub fn object(
     format: BodyFormat,
     validation: FieldValidation,
 ) -> Result<Value, StatusError> {
-    let tree = parse(body, format).map_err(|text| unrecognized(expected.kind, &text, body))?;
+    let tree = parse(body, format).map_err(|text| unrecognized(expected.kind, &text, body, format))?;
     let says_nothing = |field: &str| tree.value.get(field).and_then(Value::as_str).is_none_or(str::is_empty);
     if expected.is_custom && says_nothing("kind") {
         return Err(StatusError::bad_request(format!(
@@ -190,9 +190,11 @@ fn check_version(expected: &Expected<'_>, mut tree: Tree) -> Result<Tree, Status
     Err(StatusError::bad_request(message))
 }
 
-fn unrecognized(kind: &str, text: &str, body: &[u8]) -> StatusError {
+fn unrecognized(kind: &str, text: &str, body: &[u8], format: BodyFormat) -> StatusError {
+    // Only JSON is looked into for its kind before it is decoded.
+    let step = if format == BodyFormat::Json { "couldn't get version/kind; json parse error: " } else { "" };
     StatusError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {text} ({})",
+        "the object provided is unrecognized (must be of type {kind}): {step}{text} ({})",
         summary(body)
     ))
 }

@@ -160,7 +160,7 @@ impl Api {
                 let node = text(&pod, "spec.nodeName");
                 if node.is_empty() {
                     if subresource == "log" {
-                        return Ok(crate::http::routes::code_only(http::StatusCode::OK));
+                        return Ok(crate::http::routes::code_only(http::StatusCode::NO_CONTENT));
                     }
                     return Err(StatusError::bad_request(format!(
                         "pod {} does not have a host assigned",

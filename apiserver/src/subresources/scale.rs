@@ -114,7 +114,8 @@ impl Change for Rescale<'_> {
             Input::Patch(patch_type, patch) => self.patched(ctx, current, *patch_type, patch)?,
         };
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-        if replicas < 0 {
+        // A custom resource's own checks refuse it, together with what else is wrong.
+        if replicas < 0 && !self.kind.is_custom() {
             let error = FieldError::invalid(&"spec.replicas", replicas, "must be greater than or equal to 0");
             return Err(StatusError::invalid(GROUP, "Scale", meta::name(&scale), vec![error]));
         }

@@ -11,7 +11,10 @@ pub(super) fn error(bytes: &[u8]) -> Option<String> {
             let shown = quote_byte(*bytes.get(scanner.at)?);
             Some(format!("invalid character {shown} {context}"))
         }
-        Err(Failure::Depth) => Some("exceeded max depth".to_owned()),
+        Err(Failure::Depth) => {
+            let shown = quote_byte(*bytes.get(scanner.at)?);
+            Some(format!("invalid character {shown} exceeded max depth"))
+        }
     }
 }
 

@@ -7,6 +7,9 @@ use std::fmt::Display;
 use super::{Cause, Details, FieldError, Reason, StatusError, aggregate};
 use crate::gotext::quote;
 
+/// What is said of paths that lead nowhere.
+const UNKNOWN_PATH: &str = "the server could not find the requested resource";
+
 /// `resource.group`, or `resource` alone in the core group.
 fn qualified(group: &str, resource: &str) -> String {
     if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
@@ -34,8 +37,12 @@ impl StatusError {
 
     /// 404 for paths that name no resource at all.
     pub fn not_found_path() -> Self {
-        let message = "the server could not find the requested resource";
-        Self::new(404, Reason::NotFound, message, Some(Details::default()))
+        Self::new(404, Reason::NotFound, UNKNOWN_PATH, Some(Details::default()))
+    }
+
+    /// Whether it is [`StatusError::not_found_path`]: no handler, and not a missing object.
+    pub fn is_unknown_path(&self) -> bool {
+        self.code() == 404 && self.message() == UNKNOWN_PATH
     }
 
     /// 409: an object of that name exists.
@@ -181,6 +188,12 @@ impl StatusError {
     pub fn not_acceptable(accepted: &[&str]) -> Self {
         let message = format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::new(406, Reason::NotAcceptable, message, None)
+    }
+
+    /// The same for what is not a custom resource, in the words of the library that routes such requests there.
+    pub fn not_acceptable_form(offered: &[&str]) -> Self {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", offered.join(", "));
+        Self::new(406, Reason::NotAcceptable, message, Some(Details::default()))
     }
 
     /// 406 for an object transformation (`as=Table;…`) that the media type cannot carry.

@@ -138,6 +138,8 @@ fn api_flags(layout: &Layout, state: &State, options: &ServerOptions) -> Result<
         ("service-cluster-ip-range", &state.service_cidr),
         ("authorization-mode", "Node,RBAC"),
         ("enable-bootstrap-token-auth", "true"),
+        // Network and storage agents need it; Pod Security refuses it to others.
+        ("allow-privileged", "true"),
         ("enable-admission-plugins", "NodeRestriction"),
         ("kubelet-client-certificate", &file("apiserver-kubelet-client.crt")),
         ("kubelet-client-key", &file("apiserver-kubelet-client.key")),

@@ -21,9 +21,10 @@ use machinery::status::StatusError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::kubelet::{Destination, Kubelet};
 use super::tunnel::{forwarded_headers, host_header};
@@ -154,6 +155,11 @@ fn spdy_request(
     Ok(request)
 }
 
+/// What a side says that has nothing more to say.
+fn farewell() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") }))
+}
+
 async fn socket(client: OnUpgrade) -> Result<(ToClient, FromClient), Failure> {
     let io = TokioIo::new(client.await?);
     Ok(WebSocketStream::from_raw_socket(io, Role::Server, None).await.split())
@@ -179,7 +185,7 @@ async fn tunnel(client: OnUpgrade, mut answer: Response<Incoming>) -> Result<(),
         loop {
             let len = from_node.read(&mut buffer).await?;
             if len == 0 {
-                return Ok::<_, Failure>(to_client.close().await?);
+                return Ok::<_, Failure>(to_client.send(farewell()).await?);
             }
             to_client.send(Message::Binary(Bytes::copy_from_slice(&buffer[..len]))).await?;
         }
@@ -215,11 +221,11 @@ async fn command(
             }
         }
     };
-    let farewell = async {
+    let ending = async {
         to_client.send(Message::Binary(last)).await?;
-        to_client.close().await
+        to_client.send(farewell()).await
     };
-    Ok(tokio::time::timeout(FAREWELL, farewell).await??)
+    Ok(tokio::time::timeout(FAREWELL, ending).await??)
 }
 
 /// The node's connection, or its refusal in words.
