@@ -15,16 +15,17 @@ export KUBECONFIG=$work/server/admin.kubeconfig
 ns() { nsenter --net=/run/netns/qdn-bad "$@"; }
 kubectl() { ns kubectl "$@"; }
 
+# `exec`: what is killed later is the process itself, not a shell around it.
 start_server() {
-    ns "$binary" server "$@" --data-dir "$work/server" --name server --bind-address 10.92.0.1 \
-        --advertise-address 10.92.0.1 >>"$work/server.log" 2>&1 &
+    (exec nsenter --net=/run/netns/qdn-bad "$binary" server "$@" --data-dir "$work/server" --name server \
+        --bind-address 10.92.0.1 --advertise-address 10.92.0.1) >>"$work/server.log" 2>&1 &
     server=$!
     within 60 kubectl get --raw /readyz
 }
 
 start_agent() {
-    ns "$binary" agent --data-dir "$data" --name node --node-ip 10.92.0.2 "$@" \
-        --eviction-hard 'memory.available<50Mi' --eviction-hard 'nodefs.available<150Mi' >>"$work/agent.log" 2>&1 &
+    (exec nsenter --net=/run/netns/qdn-bad "$binary" agent --data-dir "$data" --name node --node-ip 10.92.0.2 "$@" \
+        --eviction-hard 'memory.available<50Mi' --eviction-hard 'nodefs.available<150Mi') >>"$work/agent.log" 2>&1 &
     agent=$!
 }
 
