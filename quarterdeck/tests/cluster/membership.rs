@@ -91,7 +91,10 @@ async fn endpoints(client: &Client) -> [Vec<String>; 2] {
     let old = subsets.into_iter().flat_map(|s| s.addresses.unwrap_or_default()).map(|a| a.ip);
     let new = Api::<EndpointSlice>::namespaced(client.clone(), "default").get("kubernetes").await;
     let new = new.map(|s| s.endpoints).unwrap_or_default();
-    let mut found = [old.collect::<Vec<_>>(), new.into_iter().flat_map(|e| e.addresses).collect()];
+    let mut found = [
+        old.collect::<Vec<_>>(),
+        new.into_iter().flatten().flat_map(|endpoint| endpoint.addresses).collect(),
+    ];
     found.iter_mut().for_each(|addresses| addresses.sort());
     found
 }
