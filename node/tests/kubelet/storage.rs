@@ -120,7 +120,7 @@ async fn driver(dir: &Path, calls: &Calls) -> Driver {
     Driver::connect("fake.example.com", &socket.display().to_string()).await.expect("connected")
 }
 
-/// An API server that knows these paths, and keeps what is patched.
+/// An API server that knows these paths, whatever is asked of them, and keeps what is patched.
 fn api(objects: BTreeMap<&'static str, Value>, patches: Arc<Mutex<Vec<Value>>>) -> kube::Client {
     let objects = Arc::new(objects);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -150,8 +150,9 @@ fn objects() -> BTreeMap<&'static str, Value> {
                 "spec": {"attachRequired": false, "podInfoOnMount": true}}),
         ),
         (
-            "/api/v1/namespaces/ns/secrets/stage",
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "stage"}, "data": {"key": "djE="}}),
+            "/api/v1/namespaces/ns/secrets",
+            json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {"resourceVersion": "1"},
+                "items": [{"metadata": {"name": "stage", "namespace": "ns"}, "data": {"key": "djE="}}]}),
         ),
         (
             claims,
