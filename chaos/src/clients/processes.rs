@@ -72,7 +72,8 @@ impl Processes {
 
 impl Remote {
     async fn start(briefing: &Briefing) -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+        // By this name, because the path of a program need not lead to it in the mount namespace that was entered since.
+        let mut child = Command::new("/proc/self/exe")
             .arg("client")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
