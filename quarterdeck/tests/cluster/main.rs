@@ -11,6 +11,8 @@ mod common;
 mod configuration;
 mod ground;
 mod kube_rs;
+#[path = "../support/kubectl.rs"]
+mod kubectl;
 mod load;
 mod membership;
 mod orderly;

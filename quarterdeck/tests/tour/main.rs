@@ -5,7 +5,10 @@
 //! silent node is noticed within seconds. The parts of the tour that do not disturb each other run side by side.
 
 mod fake_nodes;
+#[path = "../support/kubectl.rs"]
+mod kubectl;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -138,20 +141,20 @@ fn kept(part: Child) -> usize {
     text.lines().filter(|line| line.starts_with("kept ")).count()
 }
 
-/// Whether kubectl and openssl are there. On CI, where the set-up installs them, they must be.
-fn has_programs() -> bool {
-    let is_there = |program: &str| Command::new(program).arg("version").output().is_ok();
-    let missing: Vec<_> = ["kubectl", "openssl"].into_iter().filter(|program| !is_there(program)).collect();
-    assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "CI must have {missing:?}");
-    if !missing.is_empty() {
-        println!("skipped: {missing:?} not installed");
+/// Why the tour cannot run here. On CI, where the set-up installs what it needs, it must.
+fn lacks_programs() -> Option<String> {
+    if Command::new("openssl").arg("version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "CI must have openssl");
+        return Some("openssl is not installed".to_owned());
     }
-    missing.is_empty()
+    kubectl::too_old()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_promise_of_the_controllers_is_kept() {
-    if !has_programs() {
+    if let Some(why) = lacks_programs() {
+        // Past the test harness, which keeps what passing tests print; where that cannot be said, nobody listens.
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
         return;
     }
     let (plane, client) = ControlPlane::start().await;
