@@ -144,6 +144,14 @@ impl Namespace {
         })
     }
 
+    /// Sets a kernel parameter of the namespace, written `a.b=1`; the program for it is not on every machine.
+    pub fn set(&self, setting: &str) {
+        let (name, value) = setting.split_once('=').expect("a name and a value");
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let value = value.to_owned();
+        self.enter(move || std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}")));
+    }
+
     /// Connects and reads all that the server sends; otherwise the kind of failure in brackets.
     pub fn fetch(&self, to: &str) -> String {
         let read = self.connect(to).and_then(|mut stream| {
@@ -215,7 +223,7 @@ impl Lab {
             "net.bridge.bridge-nf-call-ip6tables=1",
             "net.ipv4.conf.all.rp_filter=0",
         ] {
-            node.output("sysctl", &["-qw", setting]);
+            node.set(setting);
         }
         sh(&format!("ip -n {} link add up0 type veth peer name eth0 netns {}", node.0, outside.0));
         node.ip("link add br0 type bridge");

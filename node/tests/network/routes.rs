@@ -92,7 +92,7 @@ impl Lab {
     fn new() -> Self {
         let nodes = ["ra", "rb", "rc"].map(Namespace::new);
         let router = Namespace::new("rr");
-        router.output("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
+        router.set("net.ipv4.ip_forward=1");
         router.ip("link add seg type bridge");
         router.ip("link set seg up");
         router.ip("addr add 192.168.78.254/24 dev seg");
