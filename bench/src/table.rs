@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 /// One measurement of one side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Operations (or events) a second; for memory, MiB.
+    /// Operations (or events) a second; for memory, MiB. Not a number where nothing could be measured.
     pub value: f64,
     /// Milliseconds; none where latency means nothing.
     pub p50_ms: Option<f64>,
@@ -46,17 +46,25 @@ pub fn markdown(upstream: &str, rows: &[Row]) -> String {
         };
         let _ = writeln!(
             out,
-            "| {} | {:.0} {} | {} | {:.0} {} | {} | {ratio:.2} | {p99} |",
+            "| {} | {} | {} | {} | {} | {} | {p99} |",
             row.name,
-            row.upstream.value,
-            row.unit,
+            value(&row.upstream, row.unit),
             latency(&row.upstream),
-            row.ours.value,
-            row.unit,
+            value(&row.ours, row.unit),
             latency(&row.ours),
+            if ratio.is_nan() { String::new() } else { format!("{ratio:.2}") },
         );
     }
     out
+}
+
+/// With two decimals where whole numbers would say nothing.
+fn value(sample: &Sample, unit: &str) -> String {
+    match sample.value {
+        value if value.is_nan() => "none".into(),
+        value if value < 20.0 => format!("{value:.2} {unit}"),
+        value => format!("{value:.0} {unit}"),
+    }
 }
 
 fn latency(sample: &Sample) -> String {
@@ -83,12 +91,14 @@ mod tests {
         let rows = [
             row("put", false, sample(100.0, 8.0), sample(300.0, 2.0)),
             row("memory", true, sample(130.0, 1.0), sample(65.0, 1.0)),
+            row("start", true, sample(f64::NAN, 1.0), sample(1.5, 1.0)),
         ];
         expect_test::expect![[r#"
             | | etcd | p50 / p99 ms | quarterdeck | p50 / p99 ms | ratio | p99 ratio |
             |---|--:|--:|--:|--:|--:|--:|
             | put | 100 /s | 1.00 / 8.00 | 300 /s | 1.00 / 2.00 | 3.00 | 4.00 |
             | memory | 130 /s | 1.00 / 1.00 | 65 /s | 1.00 / 1.00 | 2.00 | 1.00 |
+            | start | none | 1.00 / 1.00 | 1.50 /s | 1.00 / 1.00 |  | 1.00 |
         "#]]
         .assert_eq(&markdown("etcd", &rows));
     }

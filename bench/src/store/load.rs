@@ -24,16 +24,29 @@ pub async fn closed_loop<F>(
 where
     F: Future<Output = Result<(), Error>> + Send,
 {
+    let deadline = Instant::now() + duration;
+    closed_loop_while(connections, clients, move || Instant::now() < deadline, operation).await
+}
+
+/// The same for as long as `go_on` says so; it is asked before every call.
+pub async fn closed_loop_while<F>(
+    connections: &[Client],
+    clients: usize,
+    go_on: impl Fn() -> bool + Clone + Send + 'static,
+    operation: impl Fn(Client, u64) -> F + Send + Sync + 'static,
+) -> Result<Sample, Error>
+where
+    F: Future<Output = Result<(), Error>> + Send,
+{
     let operation = Arc::new(operation);
     let numbers = Arc::new(AtomicU64::new(0));
-    let deadline = Instant::now() + duration;
     let mut loops = JoinSet::new();
     for index in 0..clients {
         let client = connections[index % connections.len()].clone();
-        let (operation, numbers) = (operation.clone(), numbers.clone());
+        let (operation, numbers, go_on) = (operation.clone(), numbers.clone(), go_on.clone());
         loops.spawn(async move {
             let mut latencies = histogram();
-            while Instant::now() < deadline {
+            while go_on() {
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
                 let started = Instant::now();
                 operation(client.clone(), number).await?;
