@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds an image with nothing but busybox in it, as an archive that containerd imports: image.sh REFERENCE ARCHIVE
+# Builds an image with nothing but busybox in it, as an archive that containerd imports:
+#   image.sh REFERENCE ARCHIVE [COMMAND AS JSON]
 set -euo pipefail
-reference=$1 archive=$2
+reference=$1 archive=$2 command=${3:-[\"sh\"]}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/root/{bin,tmp,etc,home} "$work/image"
@@ -14,7 +15,7 @@ printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' > "$work/root/
 tar -C "$work/root" --numeric-owner --owner=0 --group=0 -cf "$work/image/layer.tar" .
 digest=$(sha256sum "$work/image/layer.tar" | cut -d' ' -f1)
 cat > "$work/image/config.json" <<EOF
-{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["sh"]},
+{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":$command},
  "rootfs":{"type":"layers","diff_ids":["sha256:$digest"]}}
 EOF
 echo "[{\"Config\":\"config.json\",\"RepoTags\":[\"$reference\"],\"Layers\":[\"layer.tar\"]}]" > "$work/image/manifest.json"
