@@ -20,11 +20,11 @@ chaos matrix --real --seconds 10 --seed "$SEED" --budget-secs $((MINUTES * 20)) 
   --markdown .run/chaos/matrix.md || failed=1
 
 # Two minutes a run, two faults at a time.
-chaos run --runs 100000 --budget-secs $((MINUTES * 20)) --seed "$SEED" --seconds 120 --combine 2 --binary "$BINARY" \
-  $ETCD --table .run/chaos/runs.md || failed=1
+chaos run --runs 1000 --budget-secs $((MINUTES * 20)) --seed "$SEED" --seconds 120 --combine 2 --binary "$BINARY" \
+  --pause-ms 20 $ETCD --table .run/chaos/runs.md || failed=1
 
 if [ -z "$ETCD" ]; then
-  chaos simulate --seeds 100000 --seed "$SEED" --seconds 60 --budget-secs $((MINUTES * 20)) || failed=1
+  chaos simulate --seeds 10000 --seed "$SEED" --seconds 60 --budget-secs $((MINUTES * 20)) || failed=1
 fi
 
 if [ "$GAPS" -gt 0 ]; then

@@ -28,6 +28,13 @@ use crate::workloads::{Workload, WorkloadKind, watch};
 const RECONNECT: Duration = Duration::from_millis(50);
 /// Pause between two rounds of the historian.
 const HISTORIAN_PAUSE: Duration = Duration::from_secs(1);
+/// A cluster that goes on changing leaders so long after healing is given up on.
+const REST_LIMIT: Duration = Duration::from_secs(120);
+const REST_POLL: Duration = Duration::from_millis(500);
+/// A single question about a member's term.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Attempts to have a member's hash, which takes a busy machine longer than a client waits.
+const HASH_ATTEMPTS: u32 = 20;
 
 /// The cluster under test, as clients and the plan meet it.
 #[async_trait]
@@ -48,6 +55,9 @@ pub trait Members: Endpoints {
 
     /// Carries out the plan, window by window; returns what was done once its duration is over.
     async fn inflict(&self, plan: &Plan, clock: Clock) -> Result<Vec<Window>>;
+
+    /// History from this revision on is still to be read: no fault may compact it.
+    fn keep_from(&self, revision: i64);
 
     /// Undoes whatever a fault left undone and waits until every member answers.
     async fn heal(&self) -> Result<()>;
@@ -74,6 +84,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// The windows in which not all was done that was planned.
+    pub fn not_inflicted(&self) -> impl Iterator<Item = &Window> {
+        self.windows.iter().filter(|window| !window.is_whole)
+    }
+
     /// The run convicts nobody, and nothing was left unknown.
     pub fn is_valid(&self) -> bool {
         self.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Valid)
@@ -106,6 +121,9 @@ pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes>
         stop: CancellationToken::new(),
         pause_max: script.pause_max,
     });
+    if stage.workload.watched().is_some() {
+        stage.members.keep_from(1);
+    }
     let mut processes = JoinSet::new();
     for number in 0..script.processes {
         let rng = script.plan.seed.rng(100 + u64::from(number));
@@ -119,7 +137,12 @@ pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes>
     stage.members.heal().await?;
     let lively = checkers::liveness::check(&stage.first_writes().await);
     let mut verdicts = vec![("liveness after healing".to_owned(), lively)];
-    stage.last_reads(script.processes).await;
+    if !stage.last_reads(script.processes).await {
+        let why = format!(
+            "it changed leaders for {REST_LIMIT:?} after healing: what outlives its time was not read"
+        );
+        verdicts.push(("the cluster comes to rest".to_owned(), Verdict::Unknown { why }));
+    }
     verdicts.push(("members hold the same bytes".to_owned(), stage.judge_hashes().await));
     let mut watches = Vec::new();
     for watcher in watchers {
@@ -133,7 +156,7 @@ pub async fn play(members: Arc<dyn Members>, script: Script) -> Result<Outcomes>
     let history = History { operations };
     let began = std::time::Instant::now();
     if stage.workload.watched().is_some() {
-        verdicts.push(("watches".to_owned(), stage.judge_watches(&watches).await?));
+        verdicts.push(("watches".to_owned(), stage.judge_watches(&watches).await));
     }
     verdicts.extend(judge(stage.workload.as_ref(), &history));
     let judged_secs = began.elapsed().as_secs_f64();
@@ -169,6 +192,7 @@ impl Stage {
                 Ok(more) => {
                     let upto = more.keys().next_back().copied().unwrap_or(known);
                     self.log.lock().extend(more);
+                    self.members.keep_from(upto + 1);
                     if let Some(keep) = self.workload.compacts()
                         && upto > keep
                         && let Ok(mut client) = self.members.any_client().await
@@ -231,15 +255,47 @@ impl Stage {
         found
     }
 
-    /// Reads everything once at every member, as new processes.
-    async fn last_reads(&self, first_process: u32) {
-        tokio::time::sleep(self.workload.settle()).await;
+    /// Reads everything once at every member, as new processes. `false`, and nothing is read: the cluster did not come
+    /// to rest.
+    async fn last_reads(&self, first_process: u32) -> bool {
+        if !self.come_to_rest(self.workload.settle()).await {
+            return false;
+        }
         for member in 0..self.members.len() {
             let process = Process(first_process + member as u32);
             for action in self.workload.last_reads() {
                 self.perform(process, member, action).await;
             }
         }
+        true
+    }
+
+    /// Waits until no new leader has been elected for so long.
+    async fn come_to_rest(&self, lasts: Duration) -> bool {
+        let began = Instant::now();
+        let (mut term, mut since) = (0, began);
+        while since.elapsed() < lasts {
+            if began.elapsed() > REST_LIMIT {
+                return false;
+            }
+            let newest = self.newest_term().await;
+            if newest > term {
+                (term, since) = (newest, Instant::now());
+            }
+            tokio::time::sleep(REST_POLL).await;
+        }
+        true
+    }
+
+    async fn newest_term(&self) -> u64 {
+        let mut newest = 0;
+        for member in 0..self.members.len() {
+            let Ok(mut client) = self.members.client(member).await else { continue };
+            if let Ok(Ok(status)) = tokio::time::timeout(STATUS_TIMEOUT, client.status()).await {
+                newest = newest.max(status.raft_term());
+            }
+        }
+        newest
     }
 
     async fn judge_hashes(&self) -> Verdict {
@@ -255,23 +311,46 @@ impl Stage {
         let revision = probe.header().map_or(0, |header| header.revision());
         let mut hashes = Vec::new();
         for member in 0..self.members.len() {
-            let mut client = self.members.client(member).await?;
-            // The member may be a few entries behind; a linearizable read brings it up.
-            client.get("hash-probe", None).await?;
-            hashes.push((self.members.name(member), client.hash_kv(revision).await?.hash()));
+            hashes.push((self.members.name(member), self.hash(member, revision).await?));
         }
         Ok(hashes)
     }
 
-    async fn judge_watches(&self, watches: &[Watch]) -> Result<Verdict> {
-        if watches.iter().all(|watch| watch.responses.iter().all(|response| response.events.is_empty())) {
-            return Ok(Verdict::Unknown { why: "no watcher was sent an event".to_owned() });
+    async fn hash(&self, member: usize, revision: i64) -> Result<u32> {
+        let mut attempt = 1;
+        loop {
+            let asked = async {
+                let mut client = self.members.client(member).await?;
+                // The member may be a few entries behind; a linearizable read brings it up.
+                client.get("hash-probe", None).await?;
+                Ok(client.hash_kv(revision).await?.hash())
+            };
+            match asked.await {
+                Err(error) if attempt < HASH_ATTEMPTS => tracing::info!(%error, member, "no hash yet"),
+                outcome => return outcome,
+            }
+            attempt += 1;
+            tokio::time::sleep(REST_POLL).await;
         }
+    }
+
+    async fn judge_watches(&self, watches: &[Watch]) -> Verdict {
+        if watches.iter().all(|watch| watch.responses.iter().all(|response| response.events.is_empty())) {
+            return Verdict::Unknown { why: "no watcher was sent an event".to_owned() };
+        }
+        match self.read_watched().await {
+            Ok((log, compacted)) => checkers::watch::check(&log, compacted, watches),
+            Err(error) => Verdict::Unknown { why: format!("the log could not be read: {error}") },
+        }
+    }
+
+    /// The whole log of what is watched, and up to where it is compacted.
+    async fn read_watched(&self) -> Result<(Log, i64)> {
         let mut log = std::mem::take(&mut *self.log.lock());
         let known = log.keys().next_back().copied().unwrap_or(0);
         let prefix = self.workload.watched().unwrap_or_default();
         log.extend(watch::read_log(self.members.as_ref(), prefix, known + 1).await?);
         let compacted = watch::compacted(self.members.as_ref(), prefix).await?;
-        Ok(checkers::watch::check(&log, compacted, watches))
+        Ok((log, compacted))
     }
 }

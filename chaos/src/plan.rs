@@ -57,6 +57,8 @@ pub struct Window {
     pub to: Nanos,
     /// The faults at work, joined by `+`.
     pub fault: String,
+    /// Whether all of it was really done.
+    pub is_whole: bool,
     pub what: String,
 }
 

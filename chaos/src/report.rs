@@ -33,10 +33,14 @@ pub fn html(title: &str, replay: &str, outcomes: &Outcomes) -> String {
         escape(replay)
     );
     verdicts(&mut page, outcomes);
-    let _ = write!(page, "<h2>Latency (log scale) and fault windows</h2>{}", latency(outcomes, span));
-    let _ = write!(page, "<h2>Operations a second</h2>{}", rate(outcomes, span));
-    let _ = write!(page, "<h2>Timeline of each process</h2>{}", timeline(outcomes, span));
     windows(&mut page, &outcomes.windows);
+    let _ = write!(
+        page,
+        "<h2>Latency, by a logarithmic scale</h2><p>Shaded: the fault windows, by their numbers above.</p>{}",
+        latency(outcomes, span)
+    );
+    let _ = write!(page, "<h2>Successful operations a second</h2>{}", rate(outcomes, span));
+    let _ = write!(page, "<h2>Timeline of each process</h2>{}", timeline(outcomes, span));
     page
 }
 
@@ -50,8 +54,8 @@ fn summary(outcomes: &Outcomes) -> String {
         outcomes.history.operations.iter().filter(|operation| wanted(&operation.outcome)).count()
     };
     format!(
-        "Seed {}, {} s, {} operations: {} ok, {} failed, {} unknown; {} fault windows; the longest time without a \
-         successful operation was {:.3} s.",
+        "Seed {}, {} s, {} operations: {} succeeded, {} were refused, of {} nobody knows; {} fault windows, {} of them \
+         not whole; the longest time without a successful operation was {:.3} s.",
         outcomes.plan.seed,
         outcomes.plan.duration.as_secs(),
         outcomes.history.operations.len(),
@@ -59,6 +63,7 @@ fn summary(outcomes: &Outcomes) -> String {
         count(|outcome| matches!(outcome, Outcome::Fail { .. })),
         count(|outcome| matches!(outcome, Outcome::Unknown { .. })),
         outcomes.windows.len(),
+        outcomes.not_inflicted().count(),
         longest_gap(&outcomes.history.operations),
     )
 }
@@ -173,7 +178,7 @@ fn rate(outcomes: &Outcomes, span: f64) -> String {
     let top = f64::from(buckets.iter().copied().max().unwrap_or(1).max(1));
     let mut svg = open_svg(RATE_HEIGHT);
     shade(&mut svg, &outcomes.windows, span, RATE_HEIGHT);
-    let width = WIDTH / seconds as f64;
+    let width = 1e9 / span * WIDTH;
     for (second, count) in buckets.iter().enumerate() {
         let height = f64::from(*count) / top * (RATE_HEIGHT - 14.0);
         let _ = write!(
@@ -184,8 +189,9 @@ fn rate(outcomes: &Outcomes, span: f64) -> String {
             (width - 1.0).max(0.5)
         );
     }
-    let _ = write!(svg, "<text x=4 y=12 font-size=11 fill='#777'>{top:.0}/s</text></svg>");
-    svg
+    let _ = write!(svg, "<text x=4 y=12 font-size=11 fill='#777'>{top:.0}/s</text>");
+    self::seconds(&mut svg, span, RATE_HEIGHT);
+    svg + "</svg>"
 }
 
 fn open_svg(height: f64) -> String {
@@ -214,24 +220,26 @@ fn seconds(svg: &mut String, span: f64, height: f64) {
 }
 
 fn shade(svg: &mut String, windows: &[Window], span: f64, height: f64) {
-    for window in windows {
+    for (number, window) in (1..).zip(windows) {
         let x = window.from.0 as f64 / span * WIDTH;
         let width = (window.to.0 - window.from.0) as f64 / span * WIDTH;
         let _ = write!(
             svg,
             "<rect x={x:.1} y=0 width={width:.1} height={height} fill='#b3261e' opacity=.1>\
-            <title>{}</title></rect>",
-            window.fault
+            <title>{}</title></rect><text x={:.1} y=10 font-size=10 fill='#b3261e'>{number}</text>",
+            window.fault,
+            x + 2.0
         );
     }
 }
 
 fn windows(page: &mut String, windows: &[Window]) {
-    page.push_str("<h2>Fault windows</h2><table><tr><th>from<th>to<th>fault<th>what was done");
-    for window in windows {
+    page.push_str("<h2>Fault windows</h2><table><tr><th><th>from<th>to<th>fault<th>what was done");
+    for (number, window) in (1..).zip(windows) {
+        let class = if window.is_whole { "" } else { " class=bad" };
         let _ = write!(
             page,
-            "<tr><td>{:.2} s<td>{:.2} s<td>{}<td>{}",
+            "<tr><td>{number}<td>{:.2} s<td>{:.2} s<td>{}<td{class}>{}",
             window.from.0 as f64 / 1e9,
             window.to.0 as f64 / 1e9,
             window.fault,
@@ -270,7 +278,15 @@ mod tests {
             ("b".to_owned(), Verdict::Invalid { why: "x < y".into(), evidence: vec!["proof".into()] }),
         ];
         let plan = Plan::new(Seed(9), Duration::from_secs(4), &[], 1);
-        let outcomes = Outcomes { plan, history, windows: Vec::new(), verdicts, judged_secs: 0.0 };
+        let window = |fault: &str, is_whole| Window {
+            from: Nanos(1),
+            to: Nanos(2),
+            fault: fault.into(),
+            is_whole,
+            what: format!("{fault} m1"),
+        };
+        let windows = vec![window("kill", true), window("slow", false)];
+        let outcomes = Outcomes { plan, history, windows, verdicts, judged_secs: 0.0 };
         let page = html("t", "chaos run --seed=9", &outcomes);
         for part in [
             "Timeline of each process",
@@ -279,6 +295,9 @@ mod tests {
             "<pre>proof</pre>",
             "chaos run --seed=9",
             "2.500 s",
+            "<td>kill<td>kill m1",
+            "<td>slow<td class=bad>slow m1",
+            "1 of them not whole",
         ] {
             assert!(page.contains(part), "{part}");
         }

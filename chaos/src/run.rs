@@ -12,7 +12,7 @@ use crate::clients::{Clients, Endpoints};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Error, Ground, Program, Result};
 use crate::drive::{self, Members, Outcomes};
-use crate::faults;
+use crate::faults::{self, Inflicted};
 use crate::history::History;
 use crate::plan::{Plan, Window};
 use crate::trial::Trial;
@@ -82,13 +82,17 @@ impl Members for Real {
         for step in &plan.steps {
             clock.reach(step.at).await;
             let from = clock.now();
-            let what = faults::run(step, &self.cluster).await?;
+            let Inflicted { is_whole, what } = faults::run(step, &self.cluster).await?;
             let fault = step.name();
-            tracing::info!(fault, what, "a fault window ended");
-            windows.push(Window { from, to: clock.now(), fault, what });
+            tracing::info!(fault, is_whole, what, "a fault window ended");
+            windows.push(Window { from, to: clock.now(), fault, is_whole, what });
         }
         clock.reach(plan.duration).await;
         Ok(windows)
+    }
+
+    fn keep_from(&self, revision: i64) {
+        self.cluster.keep_from(revision);
     }
 
     async fn heal(&self) -> Result<()> {

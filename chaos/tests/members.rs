@@ -37,8 +37,10 @@ fn members_behind_proxies_keep_their_promises() {
         "--seed=2",
         "--workload=write-read",
         "--faults=isolate-leader,kill-leader,one-way,lossy",
+        "--combine=1",
     ]);
     assert!(valid, "{text}");
+    assert!(text.contains("fault windows (all whole)"), "{text}");
 }
 
 #[test]
@@ -60,7 +62,8 @@ fn each_unsimulated_fault_with_each_checker() {
         });
         for (valid, text) in outcomes {
             assert!(valid, "{text}");
-            assert!(text.contains("11 fault windows"), "{text}");
+            // Each was really inflicted, and undone.
+            assert!(text.contains("11 fault windows (all whole)"), "{text}");
         }
     }
 }

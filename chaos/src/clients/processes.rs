@@ -64,9 +64,10 @@ impl Processes {
         Ok(Processes { remotes, members: briefing.urls.len(), clock })
     }
 
-    /// Every one of them talks to every member, where there are processes enough.
+    /// Every one of them talks to several members, to all where there are clients enough.
     fn of(&self, process: Process) -> &Remote {
-        &self.remotes[process.0 as usize / self.members % self.remotes.len()]
+        let number = process.0 as usize;
+        &self.remotes[(number + number / self.members) % self.remotes.len()]
     }
 }
 

@@ -2,12 +2,15 @@
 
 mod disk;
 pub mod ground;
+mod health;
 mod membership;
 mod process;
 mod proxy;
 pub mod skew;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
@@ -17,6 +20,7 @@ use crate::faults::FaultKind;
 use disk::Disk;
 pub use disk::DiskMood;
 pub use ground::Ground;
+pub use health::{READY_TIMEOUT, Started};
 use process::Process;
 
 /// What can go wrong with the harness itself; a store that misbehaves is never one of these.
@@ -26,19 +30,27 @@ pub enum Error {
     Io { path: PathBuf, error: std::io::Error },
     #[error("`{command}` failed: {stderr}")]
     Command { command: String, stderr: String },
-    #[error("the members did not answer in {0:?}")]
+    #[error("no answer in {0:?}")]
     NotReady(Duration),
+    /// Members that neither a fault nor the harness holds back, and that say nothing; `found` is what is known of each.
+    #[error(
+        "members did not answer in {limit:?}: {found}. Mend what the log says; if it says nothing, the machine was too \
+         busy: give it fewer runs at once"
+    )]
+    Silent { limit: Duration, found: String },
     #[error("etcd client: {0}")]
     Client(#[from] etcd_client::Error),
-    #[error("this cluster cannot have that fault: {0}")]
+    #[error("not possible here: {0}")]
     Unsupported(String),
+    /// The fault found nothing that it could break; the run goes on without it.
+    #[error("nothing was inflicted: {0}")]
+    NotInflicted(String),
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A single question to a member.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
 /// How members are started.
@@ -62,6 +74,8 @@ pub struct Cluster {
     len: usize,
     members: Vec<Mutex<Member>>,
     disks: Vec<Disk>,
+    /// Somebody still reads the history from this revision on.
+    needed_from: AtomicI64,
 }
 
 struct Member {
@@ -73,6 +87,9 @@ struct Member {
     /// It is out of the group, or its disk is past use: what comes next in its place is a new member.
     is_out: bool,
     process: Option<Process>,
+    /// How often it ended by itself, and how the last time.
+    ends: u32,
+    last_end: Option<ExitStatus>,
 }
 
 impl Cluster {
@@ -95,6 +112,8 @@ impl Cluster {
                 state: "new",
                 is_out: false,
                 process: None,
+                ends: 0,
+                last_end: None,
             })
         };
         let mut disks = Vec::new();
@@ -104,7 +123,8 @@ impl Cluster {
             }
         }
         let slots = (0..=members).map(slot).collect();
-        let cluster = Cluster { ground, program, root: root.to_owned(), len: members, members: slots, disks };
+        let (root, needed_from) = (root.to_owned(), AtomicI64::new(i64::MAX));
+        let cluster = Cluster { ground, program, root, len: members, members: slots, disks, needed_from };
         for at in 0..members {
             cluster.start(at).await?;
         }
@@ -132,13 +152,6 @@ impl Cluster {
     pub fn data_dir(&self, member: usize) -> PathBuf {
         let generation = self.members[member].lock().generation;
         self.root.join(format!("m{member}")).join(format!("data-{generation}"))
-    }
-
-    /// The last thing that a member's log says.
-    pub fn last_words(&self, member: usize) -> String {
-        let log = std::fs::read(self.log(&self.name(member))).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -243,22 +256,27 @@ impl Cluster {
         Ok(self.disks.get(member).ok_or_else(none)?.drop_unsynced())
     }
 
-    /// The member that leads, as any member that answers says.
+    /// The member that leads in the newest term that any member knows of.
     pub async fn leader(&self) -> Option<usize> {
+        let mut newest = None;
         for asked in 0..self.len() {
             let Ok(mut client) = self.client(asked).await else { continue };
-            let Ok(Ok(status)) = tokio::time::timeout(REQUEST_TIMEOUT, client.status()).await else {
+            let (Ok(status), Ok(members)) = (client.status().await, client.member_list().await) else {
                 continue;
             };
-            let Ok(members) = client.member_list().await else { continue };
-            let leads = members.members().iter().find(|member| member.id() == status.leader())?;
-            return (0..self.len()).find(|&at| self.name(at) == leads.name());
+            let leads = members.members().iter().find(|member| member.id() == status.leader());
+            newest = newest.max(leads.map(|leads| (status.raft_term(), leads.name().to_owned())));
         }
-        None
+        let (_, name) = newest?;
+        (0..self.len()).find(|&at| self.name(at) == name)
     }
 
+    /// An error, too, where the target leads already.
     pub async fn move_leader(&self, target: usize) -> Result<()> {
         let leader = self.leader().await.ok_or(Error::NotReady(REQUEST_TIMEOUT))?;
+        if leader == target {
+            return Err(Error::NotInflicted("it leads already".to_owned()));
+        }
         let mut client = self.client(leader).await?;
         let members = client.member_list().await?;
         let name = self.name(target);
@@ -268,88 +286,28 @@ impl Cluster {
         Ok(())
     }
 
-    /// Compacts all but the newest `keep` revisions; returns the revision compacted to.
+    /// From this revision on, history is still to be read: nothing of it is compacted.
+    pub fn keep_from(&self, revision: i64) {
+        self.needed_from.store(revision, Ordering::Relaxed);
+    }
+
+    /// Compacts all but the newest `keep` revisions and what is still to be read; returns the revision compacted to,
+    /// zero if there was nothing to compact.
     pub async fn compact(&self, keep: i64) -> Result<i64> {
         let mut client = self.any_client().await?;
         let answer = client.get("compact-probe", None).await?;
-        let revision = answer.header().map_or(0, |header| header.revision()) - keep;
-        if revision > 1 {
-            client.compact(revision, None).await?;
+        let newest = answer.header().map_or(0, |header| header.revision());
+        let revision = (newest - keep).min(self.needed_from.load(Ordering::Relaxed) - 1);
+        if revision <= 1 {
+            return Ok(0);
         }
-        Ok(revision.max(0))
+        client.compact(revision, None).await?;
+        Ok(revision)
     }
 
     pub async fn defragment(&self, member: usize) -> Result<()> {
         self.client(member).await?.defragment().await?;
         Ok(())
-    }
-
-    /// Starts a member that has ended by itself; one that is out is replaced, which may be tried again if it fails.
-    pub async fn revive(&self, member: usize) -> Result<()> {
-        if self.members[member].lock().process.as_mut().is_some_and(Process::has_ended) {
-            self.kill(member).await?;
-        }
-        let is_out = self.members[member].lock().is_out;
-        if !is_out {
-            return self.start(member).await;
-        }
-        if let Err(error) = self.replace(member).await {
-            tracing::info!(%error, member, "not replaced yet");
-        }
-        Ok(())
-    }
-
-    /// Whether the member answers within the time, and has not ended.
-    pub async fn answers_within(&self, member: usize, limit: Duration) -> bool {
-        let answering = async {
-            loop {
-                if self.members[member].lock().process.as_mut().is_none_or(Process::has_ended) {
-                    return false;
-                }
-                if self.answers(member).await {
-                    return true;
-                }
-                tokio::time::sleep(POLL).await;
-            }
-        };
-        tokio::time::timeout(limit, answering).await.unwrap_or(false)
-    }
-
-    /// Undoes whatever a fault left undone: links, pauses, deaths.
-    pub async fn heal(&self) -> Result<()> {
-        self.cut(&Default::default()).await?;
-        self.lose(0).await?;
-        self.slow(false).await?;
-        self.disks.iter().for_each(|disk| disk.set_mood(DiskMood::Well));
-        for member in 0..self.len() {
-            self.resume(member).await?;
-            self.revive(member).await?;
-        }
-        // What stands in its way is what is being healed from: the run goes on with one member more.
-        if let Err(error) = self.leave_extra().await {
-            tracing::warn!(%error, "the extra member could not leave");
-        }
-        self.wait_ready().await
-    }
-
-    /// Until every member answers a linearizable read.
-    async fn wait_ready(&self) -> Result<()> {
-        let all = async {
-            for member in 0..self.len() {
-                while !self.answers(member).await {
-                    tokio::time::sleep(POLL).await;
-                    // One that has ended of what was done to it is started again, as its supervisor would.
-                    self.revive(member).await?;
-                }
-            }
-            Ok(())
-        };
-        tokio::time::timeout(READY_TIMEOUT, all).await.map_err(|_| Error::NotReady(READY_TIMEOUT))?
-    }
-
-    async fn answers(&self, member: usize) -> bool {
-        let Ok(mut client) = self.client(member).await else { return false };
-        matches!(tokio::time::timeout(REQUEST_TIMEOUT, client.get("ready-probe", None)).await, Ok(Ok(_)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -55,8 +55,9 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     pub fn kill(mut self) -> Result<()> {
@@ -66,7 +67,7 @@ impl Process {
     pub async fn terminate(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while !self.has_ended() && Instant::now() < deadline {
+        while self.ended().is_none() && Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
         self.end()

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,8 +49,11 @@ const SETS_AT: u64 = 0x78;
 const SET_BYTES: u64 = 32;
 /// Function and data.
 const TOTAL_BYTES: u64 = SETS_AT + 2 * SET_BYTES;
-/// A member whose threads are all busy reading the clock is let go and stopped again.
+/// A member with a thread that stands in the function is let go and stopped again.
 const ATTEMPTS_MAX: u32 = 50;
+/// A thread stops when a processor lets it run next: on a busy machine that takes a while.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(1);
 
 /// Nanoseconds added to a process's clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,30 +111,40 @@ impl Skew {
         code.resize(TOTAL_BYTES as usize, 0);
         for _ in 0..ATTEMPTS_MAX {
             self.signal(Signal::SIGSTOP)?;
-            let outcome = match self.is_inside(size) {
-                true => Ok(false),
-                false => self.write(0, &code).map(|()| true),
+            let outcome = match self.is_clear(size) {
+                true => self.write(0, &code).map(|()| true),
+                false => Ok(false),
             };
             self.signal(Signal::SIGCONT)?;
             if outcome? {
                 return Ok(());
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(POLL);
         }
-        Err(Error::Unsupported("the member never stopped reading its clock".into()))
+        Err(Error::NotInflicted("the member never stopped reading its clock".into()))
     }
 
-    /// Whether some thread of the stopped process stands in the function. One that cannot be asked yet may.
-    fn is_inside(&self, size: u64) -> bool {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return true };
-        threads.flatten().any(|thread| {
-            let state = std::fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
-            let counter = state.split_whitespace().last().and_then(|word| word.strip_prefix("0x"));
-            match counter.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
-                Some(at) => (self.function..self.function + size).contains(&at),
-                None => true,
+    /// Waits until every thread of the process stands, and says whether none stands in the function.
+    fn is_clear(&self, size: u64) -> bool {
+        let function = self.function..self.function + size;
+        let began = Instant::now();
+        while began.elapsed() < STOPPED_WITHIN {
+            if let Some(counters) = self.counters() {
+                return !counters.iter().any(|at| function.contains(at));
             }
-        })
+            std::thread::sleep(POLL);
+        }
+        false
+    }
+
+    /// Where each thread of the process stands; nothing while one of them runs.
+    fn counters(&self) -> Option<Vec<u64>> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        let counter = |thread: std::fs::DirEntry| {
+            let state = std::fs::read_to_string(thread.path().join("syscall")).ok()?;
+            u64::from_str_radix(state.split_whitespace().last()?.strip_prefix("0x")?, 16).ok()
+        };
+        threads.flatten().map(counter).collect()
     }
 
     /// Changes the offsets, at one instant.

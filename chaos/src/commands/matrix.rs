@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use chaos::checkers::Verdict;
+use chaos::drive::Outcomes;
 use chaos::faults::FaultKind;
 use chaos::plan::Seed;
 use chaos::sim;
@@ -159,11 +161,7 @@ fn real(
         };
         let outcome = one.run(&runtime, &args.tested, args.tested.program(), ground.clone());
         let cell = match outcome {
-            Ok(outcomes) => {
-                let bad =
-                    outcomes.verdicts.iter().find(|(_, verdict)| *verdict != chaos::checkers::Verdict::Valid);
-                bad.map_or_else(|| "valid".to_owned(), |(name, _)| name.clone())
-            }
+            Ok(outcomes) => cell(&outcomes),
             Err(error) => {
                 println!("{fault} with {workload}: {error}");
                 "no verdict".to_owned()
@@ -173,6 +171,16 @@ fn real(
     }
     ground.clear()?;
     Ok(cells)
+}
+
+/// What convicts, or that the fault was not what it is to be, or that all is well.
+fn cell(outcomes: &Outcomes) -> String {
+    let bad = outcomes.verdicts.iter().find(|(_, verdict)| *verdict != Verdict::Valid);
+    match (bad, outcomes.not_inflicted().count()) {
+        (Some((name, _)), _) => name.clone(),
+        (None, 0) => "valid".to_owned(),
+        (None, _) => "not inflicted".to_owned(),
+    }
 }
 
 /// Faults down, workloads across, as Markdown.

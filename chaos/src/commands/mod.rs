@@ -7,9 +7,12 @@ pub mod run;
 pub mod simulate;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use chaos::cluster::{Ground, Program};
 use chaos::faults::FaultKind;
+use chaos::plan::Seed;
+use chaos::trial::Trial;
 use chaos::workloads::WorkloadKind;
 
 /// `false`: somebody was convicted.
@@ -104,6 +107,66 @@ impl Tested {
         }
         Ground::enter_own_namespace()?;
         Ground::namespaces(self.members + 1)
+    }
+}
+
+/// What is to be run, against real members or simulated ones.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Shape {
+    /// The first seed, which decides the whole plan; by default drawn, and printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds a run, of the cluster's time.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Start no new run after so many seconds of ours.
+    #[arg(long)]
+    budget_secs: Option<u64>,
+    /// Client processes.
+    #[arg(long, default_value_t = 6)]
+    processes: u32,
+    /// A workload's name, or `all`.
+    #[arg(long, default_value = "all")]
+    workload: String,
+    /// Fault names, `all`, or `none`.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    faults: Vec<String>,
+    /// Faults at work at the same time.
+    #[arg(long, default_value_t = 2)]
+    combine: usize,
+    /// Every fault once, in short windows, however long that takes.
+    #[arg(long)]
+    each_once: bool,
+}
+
+impl Shape {
+    /// A trial for each workload and each of so many seeds, in that order.
+    fn trials(
+        &self,
+        runs: u64,
+        members: usize,
+        pause_ms: u64,
+        known: &[FaultKind],
+    ) -> Result<Vec<Trial>, String> {
+        let (faults, workloads) = (faults(&self.faults, known)?, workloads(&self.workload)?);
+        let first = self.seed.unwrap_or_else(rand::random);
+        let trial = |number: u64, workload: WorkloadKind| Trial {
+            seed: Seed(first.wrapping_add(number)),
+            duration: Duration::from_secs(self.seconds),
+            members,
+            processes: self.processes,
+            workload,
+            faults: faults.clone(),
+            combine: self.combine,
+            each_once: self.each_once,
+            pause_max: Duration::from_millis(pause_ms),
+        };
+        let all = (0..runs).flat_map(|number| workloads.iter().map(move |kind| (number, *kind)));
+        Ok(all.map(|(number, kind)| trial(number, kind)).collect())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.budget_secs.map(|secs| Instant::now() + Duration::from_secs(secs))
     }
 }
 

@@ -1,20 +1,18 @@
 //! `chaos run`: real members, real faults.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chaos::cluster::{Ground, Program};
 use chaos::drive::Outcomes;
 use chaos::faults::FaultKind;
-use chaos::plan::Seed;
 use chaos::report;
 use chaos::run::{self, Stand};
 use chaos::trial::{Trial, names};
-use chaos::workloads::WorkloadKind;
 
-use super::{Outcome, Tested, faults, workloads};
+use super::{Outcome, Shape, Tested};
 
-/// Enough that each speaks with every member while there are eight clients.
+/// Enough that each speaks with several members while there are six clients.
 pub const CLIENT_PROCESSES: usize = 3;
 
 /// Starts members, drives them, breaks them, heals them, judges them. Exit status 1 if anything is not valid.
@@ -23,33 +21,11 @@ pub const CLIENT_PROCESSES: usize = 3;
 /// loopback addresses with proxies between them, and faults of disks are left out.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Decides the whole plan; by default drawn, and printed.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// How many runs, each with the next seed.
+    #[command(flatten)]
+    shape: Shape,
+    /// How many runs of each workload, each with the next seed.
     #[arg(long, default_value_t = 1)]
     runs: u64,
-    /// Start no new run after so many seconds.
-    #[arg(long)]
-    budget_secs: Option<u64>,
-    /// Seconds a run.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Client processes.
-    #[arg(long, default_value_t = 8)]
-    processes: u32,
-    /// A workload's name, or `all`.
-    #[arg(long, default_value = "all")]
-    workload: String,
-    /// Fault names, `all`, or `none`.
-    #[arg(long, value_delimiter = ',', default_value = "all")]
-    faults: Vec<String>,
-    /// Faults at work at the same time.
-    #[arg(long, default_value_t = 1)]
-    combine: usize,
-    /// Every fault once, in short windows, however long that takes.
-    #[arg(long)]
-    each_once: bool,
     /// Where runs are kept.
     #[arg(long, default_value = ".run/chaos")]
     dir: PathBuf,
@@ -67,20 +43,15 @@ pub struct Args {
 }
 
 pub fn execute(args: &Args) -> Outcome {
-    let faults = faults(&args.faults, FaultKind::ALL)?;
+    let trials = args.shape.trials(args.runs, args.tested.members, args.pause_ms, FaultKind::ALL)?;
     let ground = args.tested.ground()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let first = args.seed.unwrap_or_else(rand::random);
     let mut all_valid = true;
-    let deadline = args.budget_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
-    let workloads = workloads(&args.workload)?;
-    for (number, workload) in
-        (0..args.runs).flat_map(|number| workloads.iter().map(move |kind| (number, *kind)))
-    {
+    let deadline = args.shape.deadline();
+    for trial in trials {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
         }
-        let trial = args.trial(Seed(first.wrapping_add(number)), workload, &faults);
         let one = One { trial, client_processes: args.client_processes, dir: &args.dir };
         match one.run(&runtime, &args.tested, args.tested.program(), ground.clone()) {
             Ok(outcomes) => {
@@ -90,29 +61,14 @@ pub fn execute(args: &Args) -> Outcome {
                 }
             }
             Err(error) => {
-                println!("{workload} seed {}: no verdict: {error}", one.trial.seed);
+                println!("{} seed {}: no verdict: {error}", one.trial.workload, one.trial.seed);
+                println!("  replay: {}", one.replay(&args.tested));
                 all_valid = false;
             }
         }
     }
     ground.clear()?;
     Ok(all_valid)
-}
-
-impl Args {
-    fn trial(&self, seed: Seed, workload: WorkloadKind, faults: &[FaultKind]) -> Trial {
-        Trial {
-            seed,
-            duration: Duration::from_secs(self.seconds),
-            members: self.tested.members,
-            processes: self.processes,
-            workload,
-            faults: faults.to_vec(),
-            combine: self.combine,
-            each_once: self.each_once,
-            pause_max: Duration::from_millis(self.pause_ms),
-        }
-    }
 }
 
 /// One run among several.
@@ -146,8 +102,11 @@ impl One<'_> {
         let page = report::html(&format!("{workload}, seed {seed}"), &replay, &outcomes);
         let path = root.join("report.html");
         std::fs::write(&path, page)?;
+        let missed = outcomes.not_inflicted().count();
+        let whole = if missed == 0 { "all whole".to_owned() } else { format!("{missed} NOT WHOLE") };
         println!(
-            "{workload} seed {seed}: {} operations, {} fault windows, {:.1} s (judged in {:.1} s), longest gap {:.2} s; {}",
+            "{workload} seed {seed}: {} operations, {} fault windows ({whole}), {:.1} s (judged in {:.1} s), longest gap \
+             {:.2} s; {}",
             outcomes.history.operations.len(),
             outcomes.windows.len(),
             started.elapsed().as_secs_f64(),
@@ -155,6 +114,9 @@ impl One<'_> {
             report::longest_gap(&outcomes.history.operations),
             path.display()
         );
+        for window in outcomes.not_inflicted() {
+            println!("  not whole: {}: {}", window.fault, window.what);
+        }
         for (name, verdict) in &outcomes.verdicts {
             println!("  {name}: {verdict}");
         }
@@ -179,8 +141,9 @@ impl One<'_> {
             .collect();
         let verdict =
             if bad.is_empty() { "valid".to_owned() } else { format!("NOT valid: {}", bad.join(", ")) };
+        let whole = outcomes.windows.len() - outcomes.not_inflicted().count();
         format!(
-            "| {} | {} | {} | {} | {} | {} | {verdict} |\n",
+            "| {} | {} | {} | {} | {whole} of {} | {} | {verdict} |\n",
             self.trial.workload,
             self.trial.seed,
             self.trial.duration.as_secs(),

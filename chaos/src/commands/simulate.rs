@@ -11,14 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chaos::checkers::Verdict;
-use chaos::faults::FaultKind;
 use chaos::plan::Seed;
 use chaos::sim;
 use chaos::trial::Trial;
-use chaos::workloads::WorkloadKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, faults, workloads};
+use super::{Outcome, Shape};
 
 /// Set for the process that simulates one seed: the seed.
 const SEED_VARIABLE: &str = "CHAOS_SIMULATED_SEED";
@@ -26,35 +24,13 @@ const SEED_VARIABLE: &str = "CHAOS_SIMULATED_SEED";
 /// Simulates seeds one after another. Exit status 1 if anything is not valid.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The first seed; by default drawn, and printed.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    shape: Shape,
     /// How many seeds, for each workload.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Seconds of the cluster's time for each.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Stop starting new seeds after so many seconds of ours.
-    #[arg(long)]
-    budget_secs: Option<u64>,
     #[arg(long, default_value_t = 3)]
     members: usize,
-    /// Client processes.
-    #[arg(long, default_value_t = 6)]
-    processes: u32,
-    /// A workload's name, or `all`.
-    #[arg(long, default_value = "all")]
-    workload: String,
-    /// Fault names, `all`, or `none`.
-    #[arg(long, value_delimiter = ',', default_value = "all")]
-    faults: Vec<String>,
-    /// Faults at work at the same time.
-    #[arg(long, default_value_t = 2)]
-    combine: usize,
-    /// Every fault once, in short windows, however long that takes.
-    #[arg(long)]
-    each_once: bool,
     /// Longest pause of a process between operations, in milliseconds.
     #[arg(long, default_value_t = 200)]
     pause_ms: u64,
@@ -102,41 +78,17 @@ pub fn replace_entropy() {
 }
 
 pub fn execute(args: &Args) -> Outcome {
+    let trials = args.shape.trials(args.seeds, args.members, args.pause_ms, &sim::known())?;
+    let tasks: Vec<Task> = trials.into_iter().map(|trial| Task { trial, dir: args.dir.clone() }).collect();
     if std::env::var_os(SEED_VARIABLE).is_some() {
-        let faults = faults(&args.faults, &sim::known())?;
-        let task = args.task(args.seed.unwrap_or_default(), args.workload.parse()?, &faults);
-        println!("{}", serde_json::to_string(&task.simulate()?)?);
+        for task in tasks {
+            println!("{}", serde_json::to_string(&task.simulate()?)?);
+        }
         return Ok(true);
     }
-    let faults = faults(&args.faults, &sim::known())?;
-    let first = args.seed.unwrap_or_else(rand::random);
-    let mut tasks = Vec::new();
-    for number in 0..args.seeds {
-        for workload in workloads(&args.workload)? {
-            tasks.push(args.task(first.wrapping_add(number), workload, &faults));
-        }
-    }
-    let deadline = args.budget_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
     let started = Instant::now();
-    let done = run_all(&tasks, args.jobs, deadline, args.twice, &[]);
+    let done = run_all(&tasks, args.jobs, args.shape.deadline(), args.twice, &[]);
     report(&done, started.elapsed())
-}
-
-impl Args {
-    fn task(&self, seed: u64, workload: WorkloadKind, faults: &[FaultKind]) -> Task {
-        let trial = Trial {
-            seed: Seed(seed),
-            duration: Duration::from_secs(self.seconds),
-            members: self.members,
-            processes: self.processes,
-            workload,
-            faults: faults.to_vec(),
-            combine: self.combine,
-            each_once: self.each_once,
-            pause_max: Duration::from_millis(self.pause_ms),
-        };
-        Task { trial, dir: self.dir.clone() }
-    }
 }
 
 /// A finished task; `Err` says why the process gave no summary.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::unsupported;
+use super::not_inflicted;
 use crate::cluster::skew::{Offsets, Skew};
 use crate::cluster::{Cluster, Result};
 
@@ -20,7 +20,7 @@ const DRIFT_STEP: Duration = Duration::from_millis(10);
 const DRIFT: std::ops::Range<f64> = -0.2..0.25;
 
 pub async fn jump(cluster: &Cluster, member: usize, lasts: Duration, rng: &mut StdRng) -> Result<String> {
-    let skew = attach(cluster, member)?;
+    let skew = attach(cluster, member).await?;
     let until = tokio::time::Instant::now() + lasts;
     let mut jumps = 0;
     while tokio::time::Instant::now() < until {
@@ -34,7 +34,7 @@ pub async fn jump(cluster: &Cluster, member: usize, lasts: Duration, rng: &mut S
 }
 
 pub async fn drift(cluster: &Cluster, member: usize, lasts: Duration, rng: &mut StdRng) -> Result<String> {
-    let skew = attach(cluster, member)?;
+    let skew = attach(cluster, member).await?;
     let rate: f64 = rng.random_range(DRIFT);
     let began = tokio::time::Instant::now();
     let off = |elapsed: Duration| {
@@ -51,7 +51,9 @@ pub async fn drift(cluster: &Cluster, member: usize, lasts: Duration, rng: &mut 
     Ok(format!("the clocks of {} ran {:+.0} % too fast", cluster.name(member), rate * 100.0))
 }
 
-fn attach(cluster: &Cluster, member: usize) -> Result<Skew> {
-    let pid = cluster.pid(member).ok_or_else(|| unsupported("the member is down"))?;
-    Skew::attach(pid)
+async fn attach(cluster: &Cluster, member: usize) -> Result<Skew> {
+    cluster.await_answer(member).await?;
+    let pid = cluster.pid(member).ok_or_else(|| not_inflicted("the member is down"))?;
+    let attached = tokio::task::spawn_blocking(move || Skew::attach(pid)).await;
+    attached.map_err(|error| not_inflicted(&error.to_string()))?
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::unsupported;
-use crate::cluster::{Cluster, DiskMood, Error, Result};
+use super::not_inflicted;
+use crate::cluster::{Cluster, DiskMood, Error, READY_TIMEOUT, Result, Started};
 
 /// A torn sector.
 const TORN_BYTES: usize = 300;
@@ -21,8 +21,6 @@ const TORN_BYTES: usize = 300;
 const FLIPS: u64 = 3;
 /// Of a file's bytes, so much is cut off at most.
 const CUT_SHARE_MAX: f64 = 0.2;
-/// A member that has found damage says so within this, by ending, or answers.
-const VERDICT_WITHIN: Duration = Duration::from_secs(8);
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +60,11 @@ impl Damage {
 }
 
 pub async fn torn_write(cluster: &Cluster, member: usize, lasts: Duration) -> Result<String> {
+    // One that has just joined may have no files yet.
+    cluster.await_answer(member).await?;
     cluster.kill(member).await?;
     let newest = newest(&cluster.data_dir(member), Part::Log)
-        .ok_or_else(|| unsupported("no write-ahead log was found"))?;
+        .ok_or_else(|| not_inflicted("no write-ahead log was found"))?;
     let torn = |error: std::io::Error| Error::Io { path: newest.clone(), error };
     let mut file = std::fs::OpenOptions::new().append(true).open(&newest).map_err(torn)?;
     file.write_all(&[0xA5; TORN_BYTES]).map_err(torn)?;
@@ -107,16 +107,16 @@ async fn mood(cluster: &Cluster, member: usize, mood: DiskMood, lasts: Duration)
 }
 
 pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<String> {
+    // It may be lost for good, which is no time for another to be down.
+    cluster.await_all().await?;
     match damage.part {
         Part::Log => cluster.kill(member).await?,
         // What was applied may be in memory alone until an orderly end writes it.
         Part::State => cluster.terminate(member).await?,
     }
     let name = cluster.name(member);
-    let Some(target) = newest(&cluster.data_dir(member), damage.part) else {
-        cluster.start(member).await?;
-        return Err(unsupported(&format!("{name} has no file to damage")));
-    };
+    let target = newest(&cluster.data_dir(member), damage.part)
+        .ok_or_else(|| not_inflicted(&format!("{name} has no file to damage")))?;
     let failed = |error: std::io::Error| Error::Io { path: target.clone(), error };
     let mut content = std::fs::read(&target).map_err(failed)?;
     damage.apply(&mut content);
@@ -127,11 +127,15 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
         None => "cut off the end of",
     };
     let what = format!("{did} {} of {name}", target.display());
-    if cluster.answers_within(member, VERDICT_WITHIN).await {
+    let outcome = cluster.outcome(member, READY_TIMEOUT).await;
+    if outcome == Started::Answers {
         return Ok(format!("{what}, which did without"));
     }
-    let words = cluster.last_words(member);
+    let (words, silent) = (cluster.last_words(member, 1), cluster.silent(member));
     cluster.give_up(member).await?;
+    if outcome == Started::Silent {
+        return Err(silent);
+    }
     cluster.replace(member).await?;
     Ok(format!("{what}, which refused to serve ({words}) and was replaced"))
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::not_inflicted;
 use crate::cluster::{Cluster, Result};
 
 const BETWEEN: Duration = Duration::from_millis(500);
-/// Revisions kept, so that watchers that are a little behind are not cut off.
-const KEEP: i64 = 1_000;
+/// Revisions kept: few, so that watchers that are behind are cut off now and then and must say so.
+const KEEP: i64 = 100;
 
 pub async fn compact(cluster: &Cluster, lasts: Duration) -> Result<String> {
     let until = tokio::time::Instant::now() + lasts;
@@ -20,6 +21,9 @@ pub async fn compact(cluster: &Cluster, lasts: Duration) -> Result<String> {
             let _ = cluster.defragment(member).await;
         }
         tokio::time::sleep(BETWEEN).await;
+    }
+    if compacted == 0 {
+        return Err(not_inflicted("there was nothing to compact"));
     }
     Ok(format!("compacted up to revision {compacted}"))
 }

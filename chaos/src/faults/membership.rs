@@ -1,4 +1,5 @@
-//! Members join, leave, and are replaced by new ones with empty disks.
+//! Members join, leave, and are replaced by new ones with empty disks; one at a time, and only where all others are up, as
+//! an administrator would.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use crate::cluster::{Cluster, Result};
 
 /// One more member, for the length of the window.
 pub async fn add(cluster: &Cluster, lasts: Duration) -> Result<String> {
+    cluster.await_all().await?;
     cluster.join_extra().await?;
     tokio::time::sleep(lasts).await;
     cluster.leave_extra().await?;
@@ -14,6 +16,7 @@ pub async fn add(cluster: &Cluster, lasts: Duration) -> Result<String> {
 
 /// One member less, for the length of the window.
 pub async fn remove(cluster: &Cluster, member: usize, lasts: Duration) -> Result<String> {
+    cluster.await_all().await?;
     cluster.remove(member).await?;
     tokio::time::sleep(lasts).await;
     cluster.admit(member).await?;
@@ -21,6 +24,7 @@ pub async fn remove(cluster: &Cluster, member: usize, lasts: Duration) -> Result
 }
 
 pub async fn replace(cluster: &Cluster, member: usize) -> Result<String> {
+    cluster.await_all().await?;
     cluster.replace(member).await?;
     Ok(format!("replaced {}", cluster.name(member)))
 }

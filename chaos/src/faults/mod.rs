@@ -11,6 +11,7 @@ mod pause;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -167,8 +168,20 @@ impl FromStr for FaultKind {
     }
 }
 
-/// Runs one window: breaks, waits, heals. Returns what was done, for the report.
-pub async fn run(step: &Step, cluster: &Cluster) -> Result<String> {
+/// A cluster without a leader elects one within this, or its machine is too slow for a fault of the leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a window came to.
+pub struct Inflicted {
+    /// Whether all of it was done.
+    pub is_whole: bool,
+    /// In words, for the report.
+    pub what: String,
+}
+
+/// Runs one window: breaks, waits, heals.
+pub async fn run(step: &Step, cluster: &Cluster) -> Result<Inflicted> {
     let all = step.faults.iter().enumerate().map(|(number, fault)| {
         let rng = StdRng::seed_from_u64(step.draw.wrapping_add(number as u64));
         one(*fault, step, cluster, rng)
@@ -184,7 +197,7 @@ pub async fn run(step: &Step, cluster: &Cluster) -> Result<String> {
     if !is_whole || step.faults.len() > 1 {
         cluster.heal().await?;
     }
-    Ok(done.join("; "))
+    Ok(Inflicted { is_whole, what: done.join("; ") })
 }
 
 async fn one(fault: FaultKind, step: &Step, cluster: &Cluster, mut rng: StdRng) -> Result<String> {
@@ -193,12 +206,12 @@ async fn one(fault: FaultKind, step: &Step, cluster: &Cluster, mut rng: StdRng) 
     let any = rng.random_range(0..cluster.len());
     match fault {
         FaultKind::Kill => kill::one(cluster, any, lasts).await,
-        FaultKind::KillLeader => kill::one(cluster, leader(cluster, rng).await, lasts).await,
+        FaultKind::KillLeader => kill::one(cluster, leader(cluster).await?, lasts).await,
         FaultKind::KillAll => kill::all(cluster, lasts).await,
-        FaultKind::PauseLeader => pause::one(cluster, leader(cluster, rng).await, lasts).await,
+        FaultKind::PauseLeader => pause::one(cluster, leader(cluster).await?, lasts).await,
         FaultKind::RollingRestart => kill::rolling(cluster).await,
         FaultKind::IsolateLeader => {
-            let leader = leader(cluster, rng).await;
+            let leader = leader(cluster).await?;
             partition::hold(cluster, &partition::isolate(cluster.len(), leader), lasts).await
         }
         FaultKind::SplitHalves => {
@@ -229,15 +242,21 @@ async fn one(fault: FaultKind, step: &Step, cluster: &Cluster, mut rng: StdRng) 
     }
 }
 
-/// The leader now, or any member where none answers.
-async fn leader(cluster: &Cluster, rng: &mut StdRng) -> usize {
-    match cluster.leader().await {
-        Some(leader) => leader,
-        None => rng.random_range(0..cluster.len()),
-    }
+/// The leader, once there is one.
+async fn leader(cluster: &Cluster) -> Result<usize> {
+    let found = async {
+        loop {
+            match cluster.leader().await {
+                Some(leader) => return leader,
+                None => tokio::time::sleep(POLL).await,
+            }
+        }
+    };
+    let found = tokio::time::timeout(LEADER_WITHIN, found).await;
+    found.map_err(|_| not_inflicted(&format!("no leader was elected in {LEADER_WITHIN:?}")))
 }
 
-/// A fault that this cluster cannot have.
-fn unsupported(what: &str) -> Error {
-    Error::Unsupported(what.to_owned())
+/// A fault that found nothing to break.
+fn not_inflicted(why: &str) -> Error {
+    Error::NotInflicted(why.to_owned())
 }

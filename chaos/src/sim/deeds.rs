@@ -62,30 +62,45 @@ pub enum Errand {
 
 /// All deeds of a plan by time.
 pub struct Timeline {
-    deeds: Vec<(Duration, Deed)>,
+    /// When, for which of the plan's windows, and what.
+    deeds: Vec<(Duration, usize, Deed)>,
     next: usize,
+    /// What was really done, by window; an error where nobody was there to do it to.
+    done: Vec<(usize, Result<String, String>)>,
 }
 
 impl Timeline {
     pub fn new(plan: &Plan, members: usize) -> Self {
-        let mut deeds: Vec<(Duration, Deed)> = plan
-            .steps
-            .iter()
-            .flat_map(|step| of_step(step, members).into_iter().map(|(after, deed)| (step.at + after, deed)))
+        let numbered = plan.steps.iter().enumerate();
+        let mut deeds: Vec<(Duration, usize, Deed)> = numbered
+            .flat_map(|(number, step)| {
+                of_step(step, members).into_iter().map(move |(after, deed)| (step.at + after, number, deed))
+            })
             .collect();
-        deeds.sort_by_key(|(at, _)| *at);
-        Timeline { deeds, next: 0 }
+        deeds.sort_by_key(|(at, ..)| *at);
+        Timeline { deeds, next: 0, done: Vec::new() }
     }
 
     /// Does what is due by `elapsed`; what clients must do is returned.
     pub fn advance(&mut self, elapsed: Duration, world: &mut World) -> std::io::Result<Vec<Errand>> {
         let mut errands = Vec::new();
-        while let Some((at, deed)) = self.deeds.get(self.next).copied().filter(|(at, _)| *at <= elapsed) {
+        while let Some((at, number, deed)) = self.deeds.get(self.next).copied().filter(|due| due.0 <= elapsed)
+        {
             tracing::info!(at_millis = at.as_millis() as u64, ?deed, "a deed");
             self.next += 1;
+            self.done.extend(deed.words(world).map(|words| (number, words)));
             errands.extend(carry_out(deed, world)?);
         }
         Ok(errands)
+    }
+
+    /// Whether all of a window was done, and what, in words.
+    pub fn account(&self, window: usize) -> (bool, String) {
+        let done = self.done.iter().filter(|(number, _)| *number == window).map(|(_, words)| words);
+        let said = |words: &Result<String, String>| words.clone().unwrap_or_else(|why| why);
+        let mut words: Vec<String> = done.clone().map(said).collect();
+        words.dedup();
+        (!words.is_empty() && done.clone().all(Result::is_ok), words.join("; "))
     }
 
     /// Undoes everything; no deed follows.
@@ -170,6 +185,37 @@ fn of_fault(
         | FaultKind::FlipState
         | FaultKind::TruncateState => return None,
     })
+}
+
+impl Deed {
+    /// What it does, in words; nothing for one that undoes another, an error where there is nobody to do it to.
+    fn words(self, world: &World) -> Option<Result<String, String>> {
+        let on = |who, did: &str| match find(who, world) {
+            Some(member) => Ok(format!("{did} m{member}")),
+            None => Err("not done: nobody led".to_owned()),
+        };
+        let ok = |words: &str| Some(Ok(words.to_owned()));
+        match self {
+            Deed::Kill(who) => Some(on(who, "killed")),
+            Deed::Pause(who) => Some(on(who, "paused")),
+            Deed::Cut(Shape::Isolate(who)) => Some(on(who, "cut off")),
+            Deed::KillAll => ok("killed all"),
+            Deed::Cut(Shape::Split(_)) => ok("cut a minority off"),
+            Deed::Cut(Shape::Deafen(deaf)) => Some(Ok(format!("m{deaf} heard nobody"))),
+            Deed::Cut(Shape::Ring) => ok("each heard a majority, no two the same"),
+            Deed::Trouble { loss_percent: 0, slowness } if slowness.is_zero() => None,
+            Deed::Trouble { loss_percent: 0, slowness } => Some(Ok(format!("links slower by {slowness:?}"))),
+            Deed::Trouble { loss_percent, .. } => Some(Ok(format!("{loss_percent} % of packets lost"))),
+            Deed::Rate(_, rate) if (rate - 1.0).abs() < f64::EPSILON => None,
+            Deed::Rate(member, rate) => {
+                Some(Ok(format!("the clock of m{member} ran {rate:.2} times as fast")))
+            }
+            Deed::Jump(member, by) => Some(Ok(format!("the clock of m{member} jumped by {by:?}"))),
+            Deed::MoveLeader(target) => Some(Ok(format!("leadership was to move to m{target}"))),
+            Deed::Compact => ok("compacted"),
+            Deed::StartAll | Deed::ResumeAll | Deed::Heal => None,
+        }
+    }
 }
 
 fn find(who: Who, world: &World) -> Option<usize> {

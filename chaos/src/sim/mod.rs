@@ -15,7 +15,7 @@ mod world;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,14 +41,14 @@ use world::{Misdeeds, World};
 /// Members have this long to elect a leader before the clients come.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// After the plan, everything must be over within this.
-const AFTERMATH: Duration = Duration::from_secs(120);
+const AFTERMATH: Duration = Duration::from_secs(300);
 /// A member that has healed answers within this.
 const READY: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 /// A question to a member that may not answer.
 const PROBE: Duration = Duration::from_secs(3);
-/// Revisions kept by a compaction.
-const KEEP: i64 = 400;
+/// Revisions kept by a compaction: about two seconds' worth, as the simulation's clients write.
+const KEEP: i64 = 50;
 
 /// What came of a simulation.
 pub struct Run {
@@ -60,10 +60,18 @@ pub struct Run {
 }
 
 /// What the clients and the world tell each other.
-#[derive(Default)]
 struct Signals {
     heal: AtomicBool,
     began: AtomicBool,
+    /// History from this revision on is still to be read.
+    needed_from: AtomicI64,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        let needed_from = AtomicI64::new(i64::MAX);
+        Signals { heal: AtomicBool::default(), began: AtomicBool::default(), needed_from }
+    }
 }
 
 /// The faults that the simulation knows.
@@ -117,6 +125,9 @@ pub fn run(trial: &Trial, root: &Path) -> Result<Run> {
     let played = clients(&world)?.block_on(playing);
     let mut outcomes =
         played.map_err(|error| Error::Unsupported(format!("the clients panicked: {error}")))??;
+    for (step, window) in outcomes.windows.iter_mut().enumerate() {
+        (window.is_whole, window.what) = timeline.account(step);
+    }
     outcomes.verdicts.push(("members run until they are killed".to_owned(), judge(&world.misdeeds)));
     let mut lines = Vec::new();
     outcomes.history.write_json_lines(&mut lines).map_err(io)?;
@@ -160,7 +171,8 @@ impl Simulated {
                 (Errand::Compact, _) => {
                     let mut client = self.any_client().await?;
                     let probe = client.get("compact-probe", None).await?;
-                    let revision = probe.header().map_or(0, |header| header.revision()) - KEEP;
+                    let newest = probe.header().map_or(0, |header| header.revision());
+                    let revision = (newest - KEEP).min(self.signals.needed_from.load(Ordering::SeqCst) - 1);
                     if revision > 1 {
                         client.compact(revision, None).await?;
                     }
@@ -213,9 +225,15 @@ impl Members for Simulated {
             from: nanos(step.at),
             to: nanos(step.at + step.lasts),
             fault: step.name(),
-            what: format!("as drawn by {:#x}", step.draw),
+            // The world knows, and says it in the end.
+            is_whole: true,
+            what: String::new(),
         };
         Ok(plan.steps.iter().map(window).collect())
+    }
+
+    fn keep_from(&self, revision: i64) {
+        self.signals.needed_from.store(revision, Ordering::SeqCst);
     }
 
     async fn heal(&self) -> Result<()> {

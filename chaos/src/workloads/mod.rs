@@ -115,7 +115,7 @@ pub trait Workload: Send + Sync {
         self.watched().is_none()
     }
 
-    /// How long to wait after healing before the last reads.
+    /// How long one leader must have led after healing before the last reads.
     fn settle(&self) -> Duration {
         Duration::ZERO
     }

@@ -114,7 +114,11 @@ pub async fn read_log(members: &dyn Members, prefix: &str, start_revision: i64) 
         let mut log: Log = BTreeMap::new();
         while let Some(response) = stream.message().await? {
             if response.canceled() {
-                break;
+                let compacted = response.compact_revision();
+                let why = format!(
+                    "history from {start_revision} on was compacted to {compacted} before it was read"
+                );
+                return Err(Error::Unsupported(why));
             }
             for event in response.events().iter().filter_map(event) {
                 let revision = event.mod_revision;
