@@ -1,90 +1,47 @@
 //! kube-controller-manager's flags that have nothing to steer here, each with the reason.
 
-use machinery::flags::{Inert, Table, switch, value};
+use machinery::flags::{COMPONENT, Inert, Table, switch, value};
 
-const METRICS: &str = "all metrics are served, under one name each";
-const REVIEWS: &str = "who reads the metrics is reviewed with the process' own credentials, every time";
-const CERTIFICATES: &str = "readers of the metrics are known by bearer tokens alone";
-const LOG: &str = "the environment (RUST_LOG) sets what is logged";
-const TLS: &str = "TLS 1.2 and 1.3 with the library's suites, all of them with forward secrecy, are spoken";
-const PORT: &str = "the port is not shared";
 const RECYCLER: &str = "no built-in plugin empties volumes but the local one";
 const RESYNC: &str =
     "caches follow watches and every failure is tried again, so that nothing waits for a period";
 const ELSEWHERE: &str = "what it serves is not served by the API";
 const CLOUD: &str = "clouds are served by their own controller managers";
-const VERSIONS: &str = "one version is emulated: 1.36";
 
 /// The list.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerManager;
 
 impl Table for ControllerManager {
-    const ROWS: &'static [Inert] = &[
-        value("allow-metric-labels", METRICS),
-        value("allow-metric-labels-manifest", METRICS),
-        value("attach-detach-reconcile-sync-period", RESYNC),
-        value("authentication-kubeconfig", REVIEWS),
-        switch("authentication-skip-lookup", REVIEWS),
-        value("authentication-token-webhook-cache-ttl", REVIEWS),
-        switch("authentication-tolerate-lookup-failure", REVIEWS),
-        value("authorization-kubeconfig", REVIEWS),
-        value("authorization-webhook-cache-authorized-ttl", REVIEWS),
-        value("authorization-webhook-cache-unauthorized-ttl", REVIEWS),
-        value("cert-dir", "without --tls-cert-file a certificate is made in memory"),
-        value("cidr-allocator-type", "node ranges come from --cluster-cidr"),
-        value("client-ca-file", CERTIFICATES),
-        value("cloud-config", CLOUD),
-        value("cloud-provider", CLOUD),
-        value("concurrent-device-taint-eviction-syncs", ELSEWHERE),
-        value("concurrent-resourceclaim-syncs", ELSEWHERE),
-        switch("contention-profiling", "no profiles are served"),
-        value("controller-start-interval", "controllers start as soon as their caches are filled"),
-        switch("disable-attach-detach-reconcile-sync", RESYNC),
-        switch("disable-http2-serving", "the port speaks both versions of HTTP"),
-        value("disabled-metrics", METRICS),
-        value("emulated-version", VERSIONS),
-        switch("enable-hostpath-provisioner", "the local-path provisioner is built in (--local-path-class)"),
-        switch("enable-leader-migration", "all controllers run under one lease"),
-        value("external-cloud-volume-plugin", CLOUD),
-        value("feature-gates", "features are as 1.36 has them by default"),
-        value("flex-volume-plugin-dir", "flex volumes are not attached"),
-        value("http2-max-streams-per-connection", "the library's limit holds"),
-        value("kube-api-content-type", "JSON is spoken"),
-        value("leader-migration-config", "all controllers run under one lease"),
-        value("log-flush-frequency", LOG),
-        value("log-json-info-buffer-size", LOG),
-        switch("log-json-split-stream", LOG),
-        value("log-text-info-buffer-size", LOG),
-        switch("log-text-split-stream", LOG),
-        value("logging-format", LOG),
-        value("min-compatibility-version", VERSIONS),
-        value("min-resync-period", RESYNC),
-        value("namespace-sync-period", RESYNC),
-        switch("permit-address-sharing", PORT),
-        switch("permit-port-sharing", PORT),
-        switch("profiling", "no profiles are served"),
-        value("pv-recycler-increment-timeout-nfs", RECYCLER),
-        value("pv-recycler-minimum-timeout-hostpath", RECYCLER),
-        value("pv-recycler-minimum-timeout-nfs", RECYCLER),
-        value("pv-recycler-pod-template-filepath-hostpath", RECYCLER),
-        value("pv-recycler-pod-template-filepath-nfs", RECYCLER),
-        value("pv-recycler-timeout-increment-hostpath", RECYCLER),
-        value("pvclaimbinder-sync-period", RESYNC),
-        value("requestheader-allowed-names", CERTIFICATES),
-        value("requestheader-client-ca-file", CERTIFICATES),
-        value("requestheader-extra-headers-prefix", CERTIFICATES),
-        value("requestheader-group-headers", CERTIFICATES),
-        value("requestheader-uid-headers", CERTIFICATES),
-        value("requestheader-username-headers", CERTIFICATES),
-        value("route-reconciliation-period", RESYNC),
-        value("show-hidden-metrics-for-version", METRICS),
-        value("tls-cipher-suites", TLS),
-        value("tls-curve-preferences", TLS),
-        value("tls-min-version", TLS),
-        value("tls-sni-cert-key", "one certificate is served"),
-        switch("unsupported-kube-api-over-localhost", "--master says where the API server is"),
-        value("v", LOG),
-        value("vmodule", LOG),
+    const ROWS: &'static [&'static [Inert]] = &[
+        COMPONENT,
+        &[
+            value("attach-detach-reconcile-sync-period", RESYNC),
+            value("cidr-allocator-type", "node ranges come from --cluster-cidr"),
+            value("cloud-config", CLOUD),
+            value("cloud-provider", CLOUD),
+            value("concurrent-device-taint-eviction-syncs", ELSEWHERE),
+            value("concurrent-resourceclaim-syncs", ELSEWHERE),
+            value("controller-start-interval", "controllers start as soon as their caches are filled"),
+            switch("disable-attach-detach-reconcile-sync", RESYNC),
+            switch(
+                "enable-hostpath-provisioner",
+                "the local-path provisioner is built in (--local-path-class)",
+            ),
+            switch("enable-leader-migration", "all controllers run under one lease"),
+            value("external-cloud-volume-plugin", CLOUD),
+            value("flex-volume-plugin-dir", "flex volumes are not attached"),
+            value("leader-migration-config", "all controllers run under one lease"),
+            value("min-resync-period", RESYNC),
+            value("namespace-sync-period", RESYNC),
+            value("pv-recycler-increment-timeout-nfs", RECYCLER),
+            value("pv-recycler-minimum-timeout-hostpath", RECYCLER),
+            value("pv-recycler-minimum-timeout-nfs", RECYCLER),
+            value("pv-recycler-pod-template-filepath-hostpath", RECYCLER),
+            value("pv-recycler-pod-template-filepath-nfs", RECYCLER),
+            value("pv-recycler-timeout-increment-hostpath", RECYCLER),
+            value("pvclaimbinder-sync-period", RESYNC),
+            value("route-reconciliation-period", RESYNC),
+        ],
     ];
 }

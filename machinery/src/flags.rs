@@ -36,8 +36,63 @@ pub const fn switch(name: &'static str, why: &'static str) -> Inert {
 
 /// A program's flags without effect.
 pub trait Table: Clone + std::fmt::Debug + Default + Send + Sync + 'static {
-    const ROWS: &'static [Inert];
+    /// In parts, so that programs can share some.
+    const ROWS: &'static [&'static [Inert]];
 }
+
+const METRICS: &str = "all metrics are served, under one name each";
+const REVIEWS: &str = "who reads the metrics is reviewed with the process' own credentials, every time";
+const CERTIFICATES: &str = "readers of the metrics are known by bearer tokens alone";
+const LOG: &str = "the environment (RUST_LOG) sets what is logged";
+const TLS: &str = "TLS 1.2 and 1.3 with the library's suites, all of them with forward secrecy, are spoken";
+const PORT: &str = "the port is not shared";
+const VERSIONS: &str = "one version is emulated: 1.36";
+
+/// Those that every upstream component has from their common library.
+pub const COMPONENT: &[Inert] = &[
+    value("allow-metric-labels", METRICS),
+    value("allow-metric-labels-manifest", METRICS),
+    value("authentication-kubeconfig", REVIEWS),
+    switch("authentication-skip-lookup", REVIEWS),
+    value("authentication-token-webhook-cache-ttl", REVIEWS),
+    switch("authentication-tolerate-lookup-failure", REVIEWS),
+    value("authorization-kubeconfig", REVIEWS),
+    value("authorization-webhook-cache-authorized-ttl", REVIEWS),
+    value("authorization-webhook-cache-unauthorized-ttl", REVIEWS),
+    value("cert-dir", "without --tls-cert-file a certificate is made in memory"),
+    value("client-ca-file", CERTIFICATES),
+    switch("contention-profiling", "no profiles are served"),
+    switch("disable-http2-serving", "the port speaks both versions of HTTP"),
+    value("disabled-metrics", METRICS),
+    value("emulated-version", VERSIONS),
+    value("feature-gates", "features are as 1.36 has them by default"),
+    value("http2-max-streams-per-connection", "the library's limit holds"),
+    value("kube-api-content-type", "JSON is spoken"),
+    value("log-flush-frequency", LOG),
+    value("log-json-info-buffer-size", LOG),
+    switch("log-json-split-stream", LOG),
+    value("log-text-info-buffer-size", LOG),
+    switch("log-text-split-stream", LOG),
+    value("logging-format", LOG),
+    value("min-compatibility-version", VERSIONS),
+    switch("permit-address-sharing", PORT),
+    switch("permit-port-sharing", PORT),
+    switch("profiling", "no profiles are served"),
+    value("requestheader-allowed-names", CERTIFICATES),
+    value("requestheader-client-ca-file", CERTIFICATES),
+    value("requestheader-extra-headers-prefix", CERTIFICATES),
+    value("requestheader-group-headers", CERTIFICATES),
+    value("requestheader-uid-headers", CERTIFICATES),
+    value("requestheader-username-headers", CERTIFICATES),
+    value("show-hidden-metrics-for-version", METRICS),
+    value("tls-cipher-suites", TLS),
+    value("tls-curve-preferences", TLS),
+    value("tls-min-version", TLS),
+    value("tls-sni-cert-key", "one certificate is served"),
+    switch("unsupported-kube-api-over-localhost", "--master says where the API server is"),
+    value("v", LOG),
+    value("vmodule", LOG),
+];
 
 /// Those of a table that stand on the command line.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +117,7 @@ impl<T: Table> Given<T> {
 
 impl<T: Table> clap::Args for Given<T> {
     fn augment_args(command: Command) -> Command {
-        T::ROWS.iter().fold(command, |command, row| {
+        T::ROWS.iter().copied().flatten().fold(command, |command, row| {
             let arg = Arg::new(row.name).long(row.name).hide(true).action(ArgAction::Append);
             let arg = match row.takes {
                 Takes::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
@@ -84,7 +139,7 @@ impl<T: Table> clap::Args for Given<T> {
 impl<T: Table> FromArgMatches for Given<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let is_given = |row: &&Inert| matches.value_source(row.name) == Some(ValueSource::CommandLine);
-        Ok(Given { rows: T::ROWS.iter().filter(is_given).collect(), table: PhantomData })
+        Ok(Given { rows: T::ROWS.iter().copied().flatten().filter(is_given).collect(), table: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -101,8 +156,8 @@ mod tests {
     struct Few;
 
     impl Table for Few {
-        const ROWS: &'static [Inert] =
-            &[switch("fast", "all is"), value("dir", "none"), value("v", "no levels")];
+        const ROWS: &'static [&'static [Inert]] =
+            &[&[switch("fast", "all is")], &[value("dir", "none"), value("v", "no levels")]];
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! Reading order: texts and errors ([`gotext`], [`status`], [`names`]), values ([`quantity`], [`time`],
 //! [`selector`], [`object`], [`jsonpath`]), tables ([`resources`], [`schema`]), wire forms
-//! ([`json`], [`yaml`], [`codec`], [`spdy`]), changes ([`patch`], [`apply`]), documents
+//! ([`json`], [`yaml`], [`codec`], [`spdy`], [`remotecommand`]), changes ([`patch`], [`apply`]), documents
 //! ([`openapi`]), and the client side ([`client`], [`events`],
 //! [`leader`], [`flags`]).
 
@@ -24,6 +24,7 @@ pub mod schema;
 
 pub mod codec;
 pub mod json;
+pub mod remotecommand;
 pub mod spdy;
 pub mod yaml;
 

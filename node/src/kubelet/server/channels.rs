@@ -1,16 +1,13 @@
 //! Exec and attach over WebSocket with the protocol v5: channels in messages on the client's side, SPDY streams on the
-//! runtime's, which knows no v5. What v5 adds is the end of the input: `cat file | kubectl exec -i` ends by it.
+//! runtime's, which knows no v5. Which byte goes where is [`machinery::remotecommand`]'s.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, Uri};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use machinery::spdy::{Frame, Reader, SpdyError, Writer};
+use machinery::remotecommand::{Channels, Outward, V4, V5, Wanted, failed};
+use machinery::spdy::{Reader, SpdyError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -18,89 +15,26 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-use super::respond::{Answer, text};
-use super::streaming::dial;
+use super::respond::Answer;
+use super::streaming::{dial_spdy, offers};
 use super::tunnel::switching;
 
-/// The client's protocol.
-const V5: &str = "v5.channel.k8s.io";
-/// The runtime's.
-const INNER: &str = "v4.channel.k8s.io";
-/// A message of this channel ends the channel it names.
-const CLOSE: u8 = 255;
 /// Frames on their way to the runtime: input waits for the runtime, not in memory.
 const QUEUE_LEN: usize = 4;
 /// Read from the runtime at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Channels by number, with the name their SPDY stream goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Channel {
-    Stdin = 0,
-    Stdout = 1,
-    Stderr = 2,
-    Error = 3,
-    Resize = 4,
-}
-
-impl Channel {
-    fn name(self) -> &'static str {
-        match self {
-            Channel::Stdin => "stdin",
-            Channel::Stdout => "stdout",
-            Channel::Stderr => "stderr",
-            Channel::Error => "error",
-            Channel::Resize => "resize",
-        }
-    }
-}
-
-/// Which streams the client asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Input.
-    pub stdin: bool,
-    /// Output.
-    pub stdout: bool,
-    /// Error output; none of its own with a terminal.
-    pub stderr: bool,
-    /// A terminal, whose size may change.
-    pub tty: bool,
-}
-
-impl Wanted {
-    fn channels(self) -> impl Iterator<Item = Channel> {
-        let all = [
-            (true, Channel::Error),
-            (self.stdin, Channel::Stdin),
-            (self.stdout, Channel::Stdout),
-            (self.stderr && !self.tty, Channel::Stderr),
-            (self.tty, Channel::Resize),
-        ];
-        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, channel)| channel)
-    }
-}
-
 /// True if the client offers v5.
 pub fn is_v5(headers: &HeaderMap) -> bool {
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    protocols.flat_map(|v| v.split(',')).any(|p| p.trim() == V5)
+    offers(headers, V5)
 }
 
 /// Opens the runtime's side, answers the client's and joins them.
 pub async fn answer(target: &Uri, headers: &HeaderMap, wanted: Wanted, client: OnUpgrade) -> Answer {
-    let mut spdy = HeaderMap::new();
-    spdy.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    spdy.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    spdy.insert("x-stream-protocol-version", HeaderValue::from_static(INNER));
-    let mut runtime = match dial(target, Method::POST, spdy).await {
-        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer,
-        Ok(answer) => {
-            return text(StatusCode::BAD_GATEWAY, format!("the runtime answered {}\n", answer.status()));
-        }
-        Err(error) => return text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
+    let runtime = match dial_spdy(target, V4).await {
+        Ok(runtime) => runtime,
+        Err(refusal) => return *refusal,
     };
-    let runtime = hyper::upgrade::on(&mut runtime);
     let answer = match switching(headers, V5) {
         Ok(answer) => answer,
         Err(refusal) => return *refusal,
@@ -116,8 +50,6 @@ pub async fn answer(target: &Uri, headers: &HeaderMap, wanted: Wanted, client: O
 }
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
-/// SPDY streams by channel.
-type Streams = BTreeMap<Channel, u32>;
 
 #[derive(Debug, thiserror::Error)]
 enum JoinError {
@@ -129,66 +61,44 @@ enum JoinError {
     Client(#[from] tokio_tungstenite::tungstenite::Error),
 }
 
+/// The client hears how its command ended, unless it is the client who leaves.
 async fn join(client: Upgraded, runtime: Upgraded, wanted: Wanted) -> Result<(), JoinError> {
     let socket: Socket = WebSocketStream::from_raw_socket(TokioIo::new(client), Role::Server, None).await;
     let (mut to_client, from_client) = socket.split();
     let (from_runtime, mut to_runtime) = tokio::io::split(TokioIo::new(runtime));
-    let mut writer = Writer::default();
-    let mut streams = Streams::new();
-    // Streams of the side that opens them have odd numbers.
-    for (channel, stream) in wanted.channels().zip((1..).step_by(2)) {
-        to_runtime.write_all(&writer.syn_stream(stream, &[("streamtype", channel.name())], false)).await?;
-        streams.insert(channel, stream);
-    }
-    // An empty message says that the streams are there, as upstream's servers do.
-    let first = if wanted.stdout { Channel::Stdout } else { Channel::Error };
-    to_client.send(Message::Binary(Bytes::from(vec![first as u8]))).await?;
+    let (mut channels, opening) = Channels::open(wanted);
+    let open_to_client = Channels::open(wanted).0;
+    to_runtime.write_all(&opening).await?;
+    to_client.send(Message::Binary(channels.greeting())).await?;
     let (frames, queue) = mpsc::channel(QUEUE_LEN);
-    tokio::select! {
-        done = inward(from_client, &streams, frames.clone()) => done,
+    let ended = tokio::select! {
+        done = inward(from_client, &open_to_client, frames.clone()) => return done,
         done = write_all(queue, to_runtime) => done,
-        done = outward(from_runtime, &streams, &frames, &mut to_client) => {
-            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-            to_client.send(Message::Close(Some(normal))).await?;
-            done
-        }
-    }
+        done = outward(from_runtime, &mut channels, &frames, &mut to_client) => done,
+    };
+    let last = ended.map_or_else(|error| failed(&error.to_string()), |()| channels.result());
+    to_client.send(Message::Binary(last)).await?;
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    Ok(to_client.send(Message::Close(Some(normal))).await?)
 }
 
 /// From the client to the runtime, until the client is gone. The end of the input ends nothing else.
 async fn inward(
     mut from: SplitStream<Socket>,
-    streams: &Streams,
+    channels: &Channels,
     to: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), JoinError> {
     while let Some(message) = from.next().await {
-        let bytes = match message? {
-            Message::Binary(bytes) => bytes,
+        let frames = match message? {
+            Message::Binary(content) => channels.inward(&content),
             Message::Close(_) => return Ok(()),
             _ => continue,
         };
-        if let Some(frames) = frames_of(&bytes, streams)
-            && to.send(frames).await.is_err()
-        {
+        if !frames.is_empty() && to.send(frames).await.is_err() {
             return Ok(());
         }
     }
     Ok(())
-}
-
-/// What a client's message becomes. Messages of channels it does not write to are dropped.
-fn frames_of(message: &[u8], streams: &Streams) -> Option<Vec<u8>> {
-    let writable = |number: u8| {
-        let channel = [Channel::Stdin, Channel::Resize].into_iter().find(|c| *c as u8 == number)?;
-        streams.get(&channel).copied()
-    };
-    match message {
-        [CLOSE, ended, ..] => Some(Writer::data(writable(*ended)?, b"", true)),
-        [number, payload @ ..] if !payload.is_empty() => {
-            Some(Writer::data(writable(*number)?, payload, false))
-        }
-        _ => None,
-    }
 }
 
 async fn write_all(
@@ -204,17 +114,12 @@ async fn write_all(
 /// From the runtime to the client, until every stream that the runtime writes has ended.
 async fn outward(
     mut from: ReadHalf<TokioIo<Upgraded>>,
-    streams: &Streams,
+    channels: &mut Channels,
     to_runtime: &mpsc::Sender<Vec<u8>>,
     to: &mut SplitSink<Socket, Message>,
 ) -> Result<(), JoinError> {
-    let mut open: BTreeMap<u32, Channel> = streams
-        .iter()
-        .filter(|(channel, _)| !matches!(channel, Channel::Stdin | Channel::Resize))
-        .map(|(channel, stream)| (*stream, *channel))
-        .collect();
     let (mut reader, mut buffer) = (Reader::default(), vec![0; BUFFER_BYTES]);
-    while !open.is_empty() {
+    while !channels.is_done() {
         let Some(frame) = reader.next_frame()? else {
             let count = from.read(&mut buffer).await?;
             if count == 0 {
@@ -223,52 +128,12 @@ async fn outward(
             reader.push(&buffer[..count]);
             continue;
         };
-        match frame {
-            Frame::Data { stream, fin, content } => {
-                if let Some(channel) = open.get(&stream).filter(|_| !content.is_empty()) {
-                    let message = [&[*channel as u8][..], &content].concat();
-                    to.send(Message::Binary(message.into())).await?;
-                }
-                if fin {
-                    open.remove(&stream);
-                }
-            }
-            Frame::SynReply { stream, fin: true } | Frame::Reset { stream, .. } => {
-                open.remove(&stream);
-            }
-            Frame::Ping { id } => {
-                let _ = to_runtime.send(Writer::ping(id)).await;
-            }
-            _ => {}
+        match channels.outward(frame) {
+            Outward::Message(content) => to.send(Message::Binary(content)).await?,
+            // One that finds no room is as good as lost: pings are repeated.
+            Outward::Frame(reply) => drop(to_runtime.try_send(reply)),
+            Outward::Nothing => {}
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(message: &[u8], expected: Option<Vec<u8>>) {
-        let streams = Streams::from([(Channel::Stdin, 3), (Channel::Error, 1)]);
-        assert_eq!(frames_of(message, &streams), expected, "{message:?}");
-    }
-
-    #[test]
-    fn messages_become_frames_of_their_stream() {
-        check(b"\x00hi", Some(Writer::data(3, b"hi", false)));
-        check(b"\xff\x00", Some(Writer::data(3, b"", true)));
-        // Not asked for, not the client's to write, not there.
-        for ignored in [&b"\x04{}"[..], b"\x03x", b"\xff\x03", b"\xff", b"\x00", b""] {
-            check(ignored, None);
-        }
-    }
-
-    #[test]
-    fn a_terminal_has_no_error_output_of_its_own() {
-        let all = Wanted { stdin: true, stdout: true, stderr: true, tty: true };
-        let names: Vec<_> = all.channels().map(Channel::name).collect();
-        assert_eq!(names, ["error", "stdin", "stdout", "resize"]);
-        assert_eq!(Wanted::default().channels().count(), 1);
-    }
 }

@@ -7,20 +7,22 @@
 use std::collections::HashMap;
 
 use http::header::{CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use machinery::remotecommand::Wanted;
 use proto::cri;
 use tokio::net::TcpStream;
 
-use super::channels::Wanted;
 use super::pods::{find_pod, running_container};
 use super::respond::{Answer, full, text};
 use super::{channels, tunnel};
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
 use crate::kubelet::worker::Pool;
+
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// Which stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,11 +136,7 @@ pub fn query_map(query: &str) -> HashMap<String, String> {
 }
 
 /// Sends the upgrade on to the runtime's streaming server.
-pub async fn dial(
-    target: &Uri,
-    method: http::Method,
-    headers: HeaderMap,
-) -> Result<Response<Incoming>, String> {
+async fn dial(target: &Uri, method: Method, headers: HeaderMap) -> Result<Response<Incoming>, String> {
     let authority = target.authority().ok_or("the runtime's URL has no host")?;
     let port = authority.port_u16().unwrap_or(80);
     let stream =
@@ -158,6 +156,29 @@ pub async fn dial(
     sender.send_request(request).await.map_err(|e| e.to_string())
 }
 
+/// Opens a SPDY connection to the runtime's streaming server that speaks `protocol` inside; else how the client is
+/// refused.
+pub async fn dial_spdy(target: &Uri, protocol: &'static str) -> Result<OnUpgrade, Box<Answer>> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(protocol));
+    let refusal = match dial(target, Method::POST, headers).await {
+        Ok(mut answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            return Ok(hyper::upgrade::on(&mut answer));
+        }
+        Ok(answer) => format!("the runtime answered {}\n", answer.status()),
+        Err(error) => format!("{error}\n"),
+    };
+    Err(Box::new(text(StatusCode::BAD_GATEWAY, refusal)))
+}
+
+/// True if a WebSocket client offers that protocol.
+pub fn offers(headers: &HeaderMap, protocol: &str) -> bool {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    offered.flat_map(|v| v.split(',')).any(|p| p.trim() == protocol)
+}
+
 /// Passes the switch on to the client and joins both connections.
 fn joined(mut from_runtime: Response<Incoming>, client: OnUpgrade) -> Answer {
     let runtime = hyper::upgrade::on(&mut from_runtime);
@@ -173,13 +194,8 @@ fn joined(mut from_runtime: Response<Incoming>, client: OnUpgrade) -> Answer {
     });
     let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let passed = [
-        CONNECTION,
-        UPGRADE,
-        SEC_WEBSOCKET_PROTOCOL,
-        http::header::SEC_WEBSOCKET_ACCEPT,
-        HeaderName::from_static("x-stream-protocol-version"),
-    ];
+    let passed =
+        [CONNECTION, UPGRADE, SEC_WEBSOCKET_PROTOCOL, http::header::SEC_WEBSOCKET_ACCEPT, PROTOCOL_VERSION];
     for name in passed {
         for value in from_runtime.headers().get_all(&name) {
             answer.headers_mut().append(name.clone(), value.clone());

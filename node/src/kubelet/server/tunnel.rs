@@ -3,7 +3,7 @@
 
 use futures::{SinkExt, StreamExt};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use hyper::body::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::respond::{Answer, full, text};
-use super::streaming::dial;
+use super::streaming::{dial_spdy, offers};
 
 /// What such clients ask for.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -25,28 +25,19 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 /// True if the client asks for a tunnel.
 pub fn is_tunnel(headers: &HeaderMap) -> bool {
-    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    protocols.flat_map(|v| v.split(',')).any(|p| p.trim() == TUNNEL)
+    offers(headers, TUNNEL)
 }
 
 /// Opens the runtime's side, answers the client's and joins them.
 pub async fn answer(target: &Uri, headers: &HeaderMap, client: OnUpgrade) -> Answer {
-    let mut spdy = HeaderMap::new();
-    spdy.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    spdy.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    spdy.insert("x-stream-protocol-version", HeaderValue::from_static(INNER));
-    let mut runtime = match dial(target, Method::POST, spdy).await {
-        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer,
-        Ok(answer) => {
-            return text(StatusCode::BAD_GATEWAY, format!("the runtime answered {}\n", answer.status()));
-        }
-        Err(error) => return text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
+    let runtime = match dial_spdy(target, INNER).await {
+        Ok(runtime) => runtime,
+        Err(refusal) => return *refusal,
     };
     let answer = match switching(headers, TUNNEL) {
         Ok(answer) => answer,
         Err(refusal) => return *refusal,
     };
-    let runtime = hyper::upgrade::on(&mut runtime);
     tokio::spawn(async move {
         if let (Ok(client), Ok(runtime)) = (client.await, runtime.await) {
             pump(client, runtime).await;

@@ -5,9 +5,15 @@
 //! named by the header `streamtype`. Source: upstream `remotecommand` constants, protocols v4 and v5.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use machinery::spdy::{Frame, Writer};
-use machinery::status::StatusError;
 use serde_json::{Value, json};
+
+use crate::spdy::{Frame, Writer};
+use crate::status::StatusError;
+
+/// WebSocket's protocol with an end of its own for every channel: `cat file | kubectl exec -i` ends by it.
+pub const V5: &str = "v5.channel.k8s.io";
+/// What SPDY speaks: v5 only adds to WebSocket what SPDY has.
+pub const V4: &str = "v4.channel.k8s.io";
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -24,7 +30,9 @@ const RESULT_LEN_MAX: usize = 1 << 20;
 pub struct Wanted {
     pub stdin: bool,
     pub stdout: bool,
+    /// Error output; none of its own with a terminal.
     pub stderr: bool,
+    /// A terminal, whose size may change.
     pub tty: bool,
 }
 
@@ -40,7 +48,7 @@ struct Channel {
 pub enum Outward {
     /// A message.
     Message(Bytes),
-    /// A frame back to the node.
+    /// A frame back to the side that runs the command.
     Frame(Vec<u8>),
     Nothing,
 }
@@ -98,7 +106,7 @@ impl Channels {
         self.open.iter().find(|c| c.channel == channel).map(|c| c.stream)
     }
 
-    /// What the node gets for a client's message; nothing for channels that are not open to the client.
+    /// What the command's side gets for a client's message; nothing for channels that are not open to the client.
     pub fn inward(&self, message: &[u8]) -> Vec<u8> {
         let frame = match message {
             [CLOSE, channel @ (STDIN | RESIZE), ..] => {
@@ -112,7 +120,7 @@ impl Channels {
         frame.unwrap_or_default()
     }
 
-    /// What follows from a frame of the node's.
+    /// What follows from a frame of the command's side.
     pub fn outward(&mut self, frame: Frame) -> Outward {
         match frame {
             Frame::Data { stream, fin, content } => {
@@ -135,7 +143,7 @@ impl Channels {
                 self.awaited.retain(|s| *s != stream);
                 Outward::Nothing
             }
-            // The node opens nothing here.
+            // Only the client's side opens streams.
             Frame::SynStream { stream, .. } => Outward::Frame(Writer::reset(stream, 3)),
             Frame::Ping { id } if id % 2 == 0 => Outward::Frame(Writer::ping(id)),
             _ => Outward::Nothing,
@@ -147,7 +155,7 @@ impl Channels {
         self.awaited.is_empty()
     }
 
-    /// The last message: how the command ended, or that the node's side broke off.
+    /// The last message: how the command ended, or that its side broke off.
     pub fn result(&self) -> Bytes {
         let told: Option<Value> = serde_json::from_slice(&self.result).ok().filter(Value::is_object);
         match told {

@@ -3,8 +3,6 @@
 //!
 //! Everything else is passed through by [`super::tunnel`]. Source: upstream `proxy/streamtranslator.go`, `streamtunnel.go`.
 
-mod channels;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use machinery::remotecommand::{Channels, Outward, V4, V5, Wanted, failed};
 use machinery::spdy;
 use machinery::status::StatusError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -31,12 +30,7 @@ use super::tunnel::{forwarded_headers, host_header};
 use crate::http::body::{self, Body};
 use crate::http::websocket::switching;
 use crate::registry::options::Query;
-use channels::{Channels, Outward, Wanted, failed};
 
-/// The one protocol of WebSocket clients that is translated.
-const COMMAND_V5: &str = "v5.channel.k8s.io";
-/// What the node is asked to speak: v5 only adds to WebSocket what SPDY has.
-const COMMAND_V4: &str = "v4.channel.k8s.io";
 /// Subprotocols of tunnels begin with this; the rest is the protocol inside.
 const TUNNEL_PREFIX: &str = "SPDY/3.1+";
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -74,7 +68,7 @@ pub fn wanted(subresource: &str, headers: &HeaderMap) -> Option<Translation> {
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
     let mut offered = offered.flat_map(|v| v.split(',')).map(str::trim);
     match subresource {
-        "exec" | "attach" => offered.any(|p| p == COMMAND_V5).then_some(Translation::Command),
+        "exec" | "attach" => offered.any(|p| p == V5).then_some(Translation::Command),
         "portforward" => {
             let inner =
                 offered.find_map(|p| p.strip_prefix(TUNNEL_PREFIX).filter(|p| p.ends_with(".k8s.io")));
@@ -97,7 +91,7 @@ pub async fn translate(
     let accept = key.ok_or_else(|| StatusError::bad_request("a WebSocket request needs a key"))?;
     let client = hyper::upgrade::on(&mut incoming);
     let protocol = match &translation {
-        Translation::Command => COMMAND_V4,
+        Translation::Command => V4,
         Translation::Tunnel(inner) => inner,
     };
     let request = spdy_request(incoming.headers(), to, path_and_query, protocol)?;
@@ -113,7 +107,7 @@ pub async fn translate(
         }
         Translation::Command => {
             spawn("command", command(client, answer, asked(&query)));
-            Ok(switching(&accept, Some(COMMAND_V5)))
+            Ok(switching(&accept, Some(V5)))
         }
     }
 }
