@@ -41,6 +41,8 @@ pub struct Config {
     pub listen_peer_urls: Vec<String>,
     /// What its peers are told.
     pub initial_advertise_peer_urls: Vec<String>,
+    /// Where HTTP is served without gRPC; the client URLs then serve gRPC alone.
+    pub listen_client_http_urls: Vec<String>,
     /// Where only metrics and health are served.
     pub listen_metrics_urls: Vec<String>,
     /// Names and peer URLs of the first members.
@@ -73,12 +75,36 @@ pub struct Config {
     pub peer_tls: TlsFiles,
     /// How tokens are made.
     pub auth_token: TokenSpec,
+    /// How long a simple token lives after its last use.
+    pub auth_token_ttl: Duration,
+    /// Origins that browsers may call from; empty, or `*`, for any.
+    pub cors: Vec<String>,
+    /// Host names taken in plain HTTP requests; empty, or `*`, for any.
+    pub host_whitelist: Vec<String>,
+    /// Calls a client may have open on one connection.
+    pub max_concurrent_streams: u32,
+    /// How often a silent client is asked whether it is there; 0 for never.
+    pub grpc_keepalive_interval: Duration,
+    /// How long its answer may take.
+    pub grpc_keepalive_timeout: Duration,
     /// Cost of hashing a password.
     pub bcrypt_cost: u32,
     /// How often quiet watches get a progress mark.
     pub watch_progress_interval: Duration,
     /// How often members compare their states; 0 for never.
     pub corrupt_check_interval: Duration,
+    /// Compare with the other members before serving.
+    pub initial_corrupt_check: bool,
+    /// Events a step of compaction looks at.
+    pub compaction_batch_limit: usize,
+    /// Pause between two such steps, so that clients come first.
+    pub compaction_sleep_interval: Duration,
+    /// Applying longer than this is logged.
+    pub warning_apply_duration: Duration,
+    /// A request that takes longer than this is logged.
+    pub warning_request_duration: Duration,
+    /// Measure how long calls take, too.
+    pub extensive_metrics: bool,
     /// Refuse membership changes that would lose quorum.
     pub strict_reconfig_check: bool,
     /// Make a one-member cluster of what is on the disk.
@@ -102,6 +128,7 @@ impl Config {
             advertise_client_urls: Vec::new(),
             listen_peer_urls: Vec::new(),
             initial_advertise_peer_urls: vec![url.clone()],
+            listen_client_http_urls: Vec::new(),
             listen_metrics_urls: Vec::new(),
             initial_cluster: vec![("default".into(), url)],
             initial_cluster_state: ClusterState::New,
@@ -118,9 +145,21 @@ impl Config {
             client_tls: TlsFiles::default(),
             peer_tls: TlsFiles::default(),
             auth_token: TokenSpec::Simple,
+            auth_token_ttl: Duration::from_secs(300),
+            cors: Vec::new(),
+            host_whitelist: Vec::new(),
+            max_concurrent_streams: 100_000,
+            grpc_keepalive_interval: Duration::from_secs(60),
+            grpc_keepalive_timeout: Duration::from_secs(20),
             bcrypt_cost: 10,
             watch_progress_interval: Duration::from_secs(600),
             corrupt_check_interval: Duration::ZERO,
+            initial_corrupt_check: false,
+            compaction_batch_limit: 1_000,
+            compaction_sleep_interval: Duration::from_millis(10),
+            warning_apply_duration: Duration::from_millis(300),
+            warning_request_duration: Duration::from_millis(500),
+            extensive_metrics: false,
             strict_reconfig_check: true,
             force_new_cluster: false,
             enable_grpc_gateway: true,

@@ -47,5 +47,5 @@ pub use config::{AutoCompaction, ClusterState, Config};
 pub use error::Error;
 pub use member::{Caller, Member, SERVER_VERSION, StartError};
 pub use network::{Network, Transport};
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{TlsError, TlsFiles, TlsPolicy};
 pub use watch::{EventBatch, WatchEvent, WatchStream, WatchUpdate};

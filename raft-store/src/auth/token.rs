@@ -12,8 +12,6 @@ use crate::error::Error;
 
 /// Letters of a simple token.
 const SIMPLE_TOKEN_LEN: usize = 16;
-/// How long a simple token lives after its last use, as in etcd.
-const SIMPLE_TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(300);
 /// How long a JWT lives when the flag does not say.
 const JWT_TTL_DEFAULT: Duration = Duration::from_secs(300);
 /// Simple tokens kept at once; the oldest unused go first.
@@ -89,7 +87,7 @@ struct SimpleToken {
 }
 
 enum Kind {
-    Simple(Mutex<HashMap<String, SimpleToken>>),
+    Simple { tokens: Mutex<HashMap<String, SimpleToken>>, ttl: Duration },
     Jwt { sign: Option<Box<EncodingKey>>, verify: Box<DecodingKey>, algorithm: Algorithm, ttl: Duration },
 }
 
@@ -99,10 +97,11 @@ pub struct TokenProvider {
 }
 
 impl TokenProvider {
-    /// Loads the keys; fails with a message that names the flag.
-    pub fn new(spec: &TokenSpec) -> Result<Self, String> {
+    /// Loads the keys; fails with a message that names the flag. `simple_ttl` is how long a simple token lives after its
+    /// last use.
+    pub fn new(spec: &TokenSpec, simple_ttl: Duration) -> Result<Self, String> {
         let TokenSpec::Jwt { private_key, public_key, sign_method, ttl } = spec else {
-            return Ok(Self { kind: Kind::Simple(Mutex::default()) });
+            return Ok(Self { kind: Kind::Simple { tokens: Mutex::default(), ttl: simple_ttl } });
         };
         let algorithm: Algorithm =
             sign_method.parse().map_err(|_| format!("--auth-token: unknown sign-method {sign_method:?}"))?;
@@ -137,7 +136,7 @@ impl TokenProvider {
     /// Makes a token. `needs_log` says that every member must be told before it can be used.
     pub fn issue(&self, user: &str, auth_revision: u64, log_index: u64) -> Result<NewToken, Error> {
         match &self.kind {
-            Kind::Simple(_) => {
+            Kind::Simple { .. } => {
                 let letters = rand::rng().sample_iter(Alphabetic).take(SIMPLE_TOKEN_LEN);
                 let letters: String = letters.map(char::from).collect();
                 Ok(NewToken { token: format!("{letters}.{log_index}"), needs_log: true })
@@ -158,17 +157,17 @@ impl TokenProvider {
 
     /// Learns a simple token from the log.
     pub fn learn(&self, user: &str, token: &str) {
-        let Kind::Simple(tokens) = &self.kind else { return };
+        let Kind::Simple { tokens, ttl } = &self.kind else { return };
         let mut tokens = tokens.lock();
         if tokens.len() >= SIMPLE_TOKENS_MAX {
-            tokens.retain(|_, token| token.last_used.elapsed() < SIMPLE_TOKEN_TTL_DEFAULT);
+            tokens.retain(|_, token| token.last_used.elapsed() < *ttl);
         }
         tokens.insert(token.to_owned(), SimpleToken { user: user.to_owned(), last_used: Instant::now() });
     }
 
     /// Forgets the simple tokens of a user, or all of them.
     pub fn forget(&self, user: Option<&str>) {
-        if let Kind::Simple(tokens) = &self.kind {
+        if let Kind::Simple { tokens, .. } = &self.kind {
             tokens.lock().retain(|_, token| user.is_some_and(|user| token.user != user));
         }
     }
@@ -176,10 +175,10 @@ impl TokenProvider {
     /// Who a token speaks for. `auth_revision` is the present one, which simple tokens are checked against.
     pub fn identify(&self, token: &str, auth_revision: u64) -> Result<Identity, Error> {
         match &self.kind {
-            Kind::Simple(tokens) => {
+            Kind::Simple { tokens, ttl } => {
                 let mut tokens = tokens.lock();
                 let found = tokens.get_mut(token).ok_or(Error::INVALID_AUTH_TOKEN)?;
-                if found.last_used.elapsed() > SIMPLE_TOKEN_TTL_DEFAULT {
+                if found.last_used.elapsed() > *ttl {
                     tokens.remove(token);
                     return Err(Error::INVALID_AUTH_TOKEN);
                 }
@@ -201,4 +200,20 @@ pub struct NewToken {
     pub token: String,
     /// Every member must learn it through the log first.
     pub needs_log: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simple_token_lives_as_long_after_its_last_use_as_it_was_given() {
+        for (ttl, lives) in [(Duration::from_secs(300), true), (Duration::ZERO, false)] {
+            let tokens = TokenProvider::new(&TokenSpec::Simple, ttl).unwrap();
+            tokens.learn("alice", "secret");
+            std::thread::sleep(Duration::from_millis(2));
+            let found = tokens.identify("secret", 7).map(|identity| identity.user);
+            assert_eq!(found, if lives { Ok("alice".to_owned()) } else { Err(Error::INVALID_AUTH_TOKEN) });
+        }
+    }
 }

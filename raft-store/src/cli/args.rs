@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
 
 use super::{
-    flags::{FLAGS, Flag, Kind},
+    flags::{FLAGS, Flag, Kind, Role},
     snapshot::SnapshotCommand,
 };
 
@@ -40,8 +40,11 @@ impl Args {
 }
 
 fn argument(flag: &Flag) -> Arg {
-    let argument =
-        Arg::new(flag.name).long(flag.name).help(flag.help).action(ArgAction::Set).hide(!flag.used);
+    let argument = Arg::new(flag.name)
+        .long(flag.name)
+        .help(flag.help)
+        .action(ArgAction::Set)
+        .hide(flag.role != Role::Used);
     match flag.kind {
         Kind::Value => argument.value_name("VALUE").allow_hyphen_values(true),
         Kind::Switch => argument

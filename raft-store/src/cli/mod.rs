@@ -2,6 +2,7 @@
 
 mod args;
 pub mod duration;
+mod file;
 mod flags;
 mod resolve;
 mod snapshot;

@@ -1,17 +1,47 @@
 //! From flags, environment and file to a configuration.
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use super::{
     args::Args,
-    duration,
-    flags::{FLAGS, variable},
+    duration, file,
+    flags::{FLAGS, Role, variable},
 };
 use crate::{
     auth::TokenSpec,
     config::{AutoCompaction, ClusterState, Config},
-    tls::TlsFiles,
+    tls::{TlsFiles, TlsPolicy},
 };
+
+/// How often etcd checks hashes of compactions when it is told to.
+const COMPACT_HASH_CHECK_DEFAULT: Duration = Duration::from_secs(60);
+/// etcd's feature gates, and the flag that does the same here.
+const GATES: [(&str, Option<&str>); 9] = [
+    ("AllAlpha", None),
+    ("AllBeta", None),
+    ("CompactHashCheck", Some("compact-hash-check-enabled")),
+    ("InitialCorruptCheck", Some("initial-corrupt-check")),
+    ("LeaseCheckpoint", None),
+    ("LeaseCheckpointPersist", None),
+    ("SetMemberLocalAddr", None),
+    ("StopGRPCServiceOnDefrag", None),
+    ("TxnModeWriteWithSharedBuffer", None),
+];
+
+/// How the TLS flags of a port are named, and where a certificate made for it is kept.
+struct Port {
+    prefix: &'static str,
+    rules_prefix: &'static str,
+    made: &'static str,
+}
+
+const CLIENT_PORT: Port = Port { prefix: "", rules_prefix: "client-", made: "client" };
+const PEER_PORT: Port = Port { prefix: "peer-", rules_prefix: "peer-", made: "peer" };
 
 /// Settings by flag name, wherever they came from.
 pub struct Settings {
@@ -29,12 +59,26 @@ impl Settings {
             }
         }
         if let Some(path) = values.get("config-file") {
-            values = read_file(path)?;
+            values = file::read(path)?;
         }
-        for flag in FLAGS.iter().filter(|flag| !flag.used && values.contains_key(flag.name)) {
-            tracing::warn!(flag = flag.name, "this flag of etcd is not needed here and does nothing");
+        for flag in FLAGS {
+            let Some(value) = values.get(flag.name).filter(|value| !value.is_empty()).cloned() else {
+                continue;
+            };
+            match flag.role {
+                Role::Used => {}
+                Role::Unneeded => {
+                    tracing::warn!(flag = flag.name, "this flag of etcd is not needed here and does nothing");
+                }
+                Role::Older(newer) => {
+                    values.entry(newer.to_owned()).or_insert(value);
+                }
+                Role::Refused(instead) => return Err(format!("--{}: {instead}", flag.name)),
+            }
         }
-        Ok(Self { values })
+        let mut settings = Self { values };
+        settings.gates()?;
+        Ok(settings)
     }
 
     /// A setting as text.
@@ -64,11 +108,13 @@ impl Settings {
         Ok(())
     }
 
-    fn duration(&self, names: [&str; 2], into: &mut Duration) -> Result<(), String> {
-        for name in names {
-            if let Some(value) = self.text(name) {
-                *into = duration::parse(value).map_err(|error| format!("--{name}: {error}"))?;
-            }
+    fn duration(&self, name: &str, into: &mut Duration) -> Result<(), String> {
+        if let Some(value) = self.text(name) {
+            // A bare number is nanoseconds: Go writes durations so in files.
+            *into = match value.parse() {
+                Ok(nanos) => Duration::from_nanos(nanos),
+                Err(_) => duration::parse(value).map_err(|error| format!("--{name}: {error}"))?,
+            };
         }
         Ok(())
     }
@@ -97,9 +143,12 @@ impl Settings {
         }
     }
 
-    fn tls(&self, prefix: &str, data_dir: &std::path::Path, made: &str) -> TlsFiles {
-        let name = |suffix: &str| format!("{prefix}{suffix}");
-        TlsFiles {
+    /// The TLS settings of a port; `urls` are what a certificate of our own making is for.
+    fn tls(&self, port: &Port, data_dir: &Path, urls: &[String]) -> Result<TlsFiles, String> {
+        let name = |suffix: &str| format!("{}{suffix}", port.prefix);
+        let rule = |suffix: &str| format!("{}{suffix}", port.rules_prefix);
+        let hosts = urls.iter().filter_map(|url| url.parse::<http::Uri>().ok()?.host().map(str::to_owned));
+        let mut files = TlsFiles {
             cert_file: self.path(&name("cert-file")),
             key_file: self.path(&name("key-file")),
             trusted_ca_file: self.path(&name("trusted-ca-file")),
@@ -107,9 +156,38 @@ impl Settings {
             client_cert_file: self.path(&name("client-cert-file")),
             client_key_file: self.path(&name("client-key-file")),
             auto_tls: self.switch(&name("auto-tls")),
-            auto_tls_dir: Some(data_dir.join("fixtures").join(made)),
-            allowed_names: self.list(&name("cert-allowed-cn")).unwrap_or_default(),
+            auto_tls_dir: Some(data_dir.join("fixtures").join(port.made)),
+            auto_tls_hosts: hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect(),
+            auto_tls_years: 1,
+            allowed_names: self.list(&rule("cert-allowed-cn")).unwrap_or_default(),
+            allowed_hosts: self.list(&rule("cert-allowed-hostname")).unwrap_or_default(),
+            crl_file: self.path(&rule("crl-file")),
+            policy: TlsPolicy::parse(
+                self.text("tls-min-version"),
+                self.text("tls-max-version"),
+                &self.list("cipher-suites").unwrap_or_default(),
+            )?,
+        };
+        self.parsed("self-signed-cert-validity", &mut files.auto_tls_years)?;
+        Ok(files)
+    }
+
+    /// etcd's gates that have a flag here; others of etcd do nothing.
+    fn gates(&mut self) -> Result<(), String> {
+        for gate in self.list("feature-gates").unwrap_or_default() {
+            let (name, value) = gate.split_once('=').unwrap_or((&gate, ""));
+            if !matches!(value, "true" | "false") {
+                return Err(format!("--feature-gates: {gate:?} is not name=true or name=false"));
+            }
+            match GATES.iter().find(|(known, _)| *known == name) {
+                Some((_, Some(flag))) => drop(self.values.insert((*flag).to_owned(), value.to_owned())),
+                Some((_, None)) => {
+                    tracing::warn!(name, "this gate of etcd is not needed here and does nothing")
+                }
+                None => return Err(format!("--feature-gates: unrecognized feature gate: {name}")),
+            }
         }
+        Ok(())
     }
 
     /// The configuration; the error names the flag.
@@ -119,11 +197,21 @@ impl Settings {
         config.data_dir = self.path("data-dir").unwrap_or_else(|| format!("{}.etcd", config.name).into());
         self.urls(&mut config)?;
         self.limits(&mut config)?;
-        config.client_tls = self.tls("", &config.data_dir, "client");
-        config.peer_tls = self.tls("peer-", &config.data_dir, "peer");
+        config.client_tls = self.tls(&CLIENT_PORT, &config.data_dir, &config.listen_client_urls)?;
+        config.peer_tls = self.tls(&PEER_PORT, &config.data_dir, &config.listen_peer_urls)?;
+        config.cors = self.list("cors").unwrap_or_default();
+        config.host_whitelist = self.list("host-whitelist").unwrap_or_default();
         if let Some(token) = self.text("auth-token") {
             config.auth_token = TokenSpec::parse(token)?;
         }
+        let mut ttl_secs = config.auth_token_ttl.as_secs();
+        self.parsed("auth-token-ttl", &mut ttl_secs)?;
+        config.auth_token_ttl = Duration::from_secs(ttl_secs.max(1));
+        config.extensive_metrics = match self.text("metrics").unwrap_or("basic") {
+            "basic" => false,
+            "extensive" => true,
+            other => return Err(format!("--metrics: {other:?} is neither basic nor extensive")),
+        };
         config.auto_compaction = self.auto_compaction()?;
         config.force_new_cluster = self.switch("force-new-cluster");
         config.promote_when_caught_up = self.switch("promote-when-caught-up");
@@ -139,6 +227,7 @@ impl Settings {
         config.advertise_client_urls = or("advertise-client-urls", "http://localhost:2379");
         config.initial_advertise_peer_urls = or("initial-advertise-peer-urls", "http://localhost:2380");
         config.listen_metrics_urls = self.list("listen-metrics-urls").unwrap_or_default();
+        config.listen_client_http_urls = self.list("listen-client-http-urls").unwrap_or_default();
         if self.text("listen-client-urls").is_some() && self.text("advertise-client-urls").is_none() {
             return Err(
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly".into()
@@ -176,14 +265,28 @@ impl Settings {
                 config.heartbeat_interval.as_millis()
             ));
         }
-        self.duration(
-            ["experimental-watch-progress-notify-interval", "watch-progress-notify-interval"],
-            &mut config.watch_progress_interval,
-        )?;
-        self.duration(
-            ["experimental-corrupt-check-time", "corrupt-check-time"],
-            &mut config.corrupt_check_interval,
-        )
+        self.parsed("max-concurrent-streams", &mut config.max_concurrent_streams)?;
+        self.parsed("compaction-batch-limit", &mut config.compaction_batch_limit)?;
+        self.duration("compaction-sleep-interval", &mut config.compaction_sleep_interval)?;
+        self.duration("grpc-keepalive-interval", &mut config.grpc_keepalive_interval)?;
+        self.duration("grpc-keepalive-timeout", &mut config.grpc_keepalive_timeout)?;
+        self.duration("warning-apply-duration", &mut config.warning_apply_duration)?;
+        self.duration("warning-unary-request-duration", &mut config.warning_request_duration)?;
+        self.duration("watch-progress-notify-interval", &mut config.watch_progress_interval)?;
+        self.corruption_checks(config)
+    }
+
+    /// Members compare their states as often as the more frequent of etcd's two checks asks for: ours is one.
+    fn corruption_checks(&self, config: &mut Config) -> Result<(), String> {
+        config.initial_corrupt_check = self.switch("initial-corrupt-check");
+        self.duration("corrupt-check-time", &mut config.corrupt_check_interval)?;
+        if self.switch("compact-hash-check-enabled") {
+            let mut interval = COMPACT_HASH_CHECK_DEFAULT;
+            self.duration("compact-hash-check-time", &mut interval)?;
+            let other = Some(config.corrupt_check_interval).filter(|other| !other.is_zero());
+            config.corrupt_check_interval = other.map_or(interval, |other| other.min(interval));
+        }
+        Ok(())
     }
 }
 
@@ -197,46 +300,6 @@ pub fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, String> {
         Ok((name.to_owned(), url.to_owned()))
     };
     text.split(',').map(pair).collect()
-}
-
-/// A file of `name: value` lines; TLS settings may stand in blocks as in etcd's sample.
-fn read_file(path: &str) -> Result<BTreeMap<String, String>, String> {
-    use serde_yaml_ng::Value;
-    let text = std::fs::read_to_string(path).map_err(|error| format!("--config-file {path}: {error}"))?;
-    let file: BTreeMap<String, Value> =
-        serde_yaml_ng::from_str(&text).map_err(|error| format!("--config-file {path}: {error}"))?;
-    let mut values = BTreeMap::new();
-    let mut put = |name: String, value: &Value| {
-        if !FLAGS.iter().any(|flag| flag.name == name) {
-            return Err(format!("--config-file {path}: unknown setting {name:?}"));
-        }
-        let text = match value {
-            Value::Null => return Ok(()),
-            Value::Bool(value) => value.to_string(),
-            Value::Number(value) => value.to_string(),
-            Value::String(value) => value.clone(),
-            Value::Sequence(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-            _ => return Err(format!("--config-file {path}: {name} cannot be read")),
-        };
-        values.insert(name, text);
-        Ok(())
-    };
-    for (name, value) in &file {
-        match (name.as_str(), value) {
-            ("client-transport-security", Value::Mapping(block)) => {
-                for (inner, value) in block {
-                    put(inner.as_str().unwrap_or_default().to_owned(), value)?;
-                }
-            }
-            ("peer-transport-security", Value::Mapping(block)) => {
-                for (inner, value) in block {
-                    put(format!("peer-{}", inner.as_str().unwrap_or_default()), value)?;
-                }
-            }
-            _ => put(name.clone(), value)?,
-        }
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -263,6 +326,58 @@ mod tests {
         assert_eq!(config.client_tls.cert_file, Some("/c".into()));
         std::fs::write(&path, "no-such: 1\n").unwrap();
         assert!(settings(&[&flag], &[]).is_err());
+    }
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        settings(flags, &[]).and_then(|settings| settings.config())
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused_and_older_names_count() {
+        assert!(config(&["--discovery-srv=example.com"]).unwrap_err().contains("--initial-cluster"));
+        assert!(config(&["--discovery-srv="]).is_ok(), "an empty value is none");
+        assert_eq!(config(&["--experimental-max-learners=3"]).unwrap().max_learners, 3);
+        assert_eq!(config(&["--experimental-max-learners=3", "--max-learners=2"]).unwrap().max_learners, 2);
+        assert!(config(&["--feature-gates=InitialCorruptCheck=true"]).unwrap().initial_corrupt_check);
+        assert!(config(&["--feature-gates=NoSuchGate=true"]).is_err());
+        let checked = config(&["--compact-hash-check-enabled", "--corrupt-check-time=10m"]).unwrap();
+        assert_eq!(checked.corrupt_check_interval, COMPACT_HASH_CHECK_DEFAULT);
+        assert_eq!(config(&["--auth-token-ttl=30"]).unwrap().auth_token_ttl, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn rules_of_certificates_reach_their_port() {
+        let found = config(&[
+            "--client-crl-file=/c",
+            "--peer-crl-file=/p",
+            "--peer-cert-allowed-cn=a,b",
+            "--client-cert-allowed-hostname=h",
+            "--listen-client-urls=https://10.1.2.3:2379",
+            "--advertise-client-urls=https://10.1.2.3:2379",
+        ])
+        .unwrap();
+        assert_eq!(
+            (found.client_tls.crl_file, found.peer_tls.crl_file),
+            (Some("/c".into()), Some("/p".into()))
+        );
+        assert_eq!((found.client_tls.allowed_names.len(), found.peer_tls.allowed_names.len()), (0, 2));
+        assert_eq!(found.client_tls.allowed_hosts, ["h"]);
+        assert_eq!(found.client_tls.auto_tls_hosts, ["10.1.2.3"]);
+        assert!(config(&["--tls-min-version=TLS1.0"]).is_err());
+    }
+
+    #[test]
+    fn a_file_has_its_tls_settings_in_blocks_and_durations_as_go_writes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd.yml");
+        let text = "name: file\nwatch-progress-notify-interval: 2000000000\nlog-outputs: [stderr]\n\
+                    peer-transport-security:\n  allowed-cn: [one, two]\n  cert-file: /p\n  \
+                    skip-client-san-verification: true\nsocket-options:\n  reuse-port: true\n";
+        std::fs::write(&path, text).unwrap();
+        let found = config(&[&format!("--config-file={}", path.display())]).unwrap();
+        assert_eq!(found.watch_progress_interval, Duration::from_secs(2));
+        assert_eq!(found.peer_tls.allowed_names, ["one", "two"]);
+        assert_eq!(found.peer_tls.cert_file, Some("/p".into()));
     }
 
     #[test]

@@ -2,33 +2,30 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use proto::{
     etcdserverpb::{AlarmRequest, AlarmType, CompactionRequest, alarm_request::AlarmAction},
-    raftpb::{HashAtRequest, HelloRequest, LeaseExpire, command::Op},
+    raftpb::{HelloRequest, LeaseExpire, command::Op},
 };
 
 use super::{
-    Caller, Member, standing::Standpoint, start::VERIFIED_AT_START_BYTES, succession::replace_dead_leaders,
+    Caller, Member, compare, standing::Standpoint, start::VERIFIED_AT_START_BYTES,
+    succession::replace_dead_leaders,
 };
 use crate::{
     blocking,
     config::AutoCompaction,
     error::Error,
     machine::{Records, put_cleaned},
-    metrics::{SERVER, STORE},
+    metrics::{NETWORK, SERVER, STORE},
     mvcc::compact,
     storage::{StateDb, View},
 };
 
 /// Leases revoked by one command.
 const EXPIRE_MAX: usize = 1_000;
-/// Events one clean-up step looks at; small, so that it never holds up anything.
-const CLEAN_EVENTS_MAX: usize = 1_000;
-/// Pause between two clean-up steps, so that clients come first.
-const CLEAN_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after an unexpected failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often compaction by revision looks.
@@ -66,7 +63,7 @@ pub fn spawn_all(member: &Arc<Member>) {
         AutoCompaction::Revision(retention) => spawn(boxed(compact_by_revision(member.clone(), retention))),
     }
     if !member.config.corrupt_check_interval.is_zero() {
-        spawn(boxed(compare_states(member.clone())));
+        spawn(boxed(compare::regularly(member.clone())));
     }
 }
 
@@ -138,8 +135,12 @@ async fn expire(member: &Arc<Member>) {
 
 /// Removes compacted history from the disk, a little at a time.
 async fn clean(member: Arc<Member>) {
+    // Steps are small, so that they never hold up anything.
+    let (step, pause) =
+        (member.config.compaction_batch_limit.max(1), member.config.compaction_sleep_interval);
     let mut compacted = member.shared.compacted.subscribe();
     let mut of: Option<Arc<StateDb>> = None;
+    let mut began: Option<Instant> = None;
     let mut done = *member.cleaned.borrow();
     loop {
         let view = member.view();
@@ -156,10 +157,16 @@ async fn clean(member: Arc<Member>) {
             }
             continue;
         }
-        match blocking::run(move || clean_step(&view, done)).await {
+        let begun = *began.get_or_insert_with(Instant::now);
+        let target = view.compact_revision;
+        match blocking::run(move || clean_step(&view, done, step)).await {
             Ok(Ok(reached)) => {
                 done = reached;
-                tokio::time::sleep(CLEAN_PAUSE).await;
+                if done >= target {
+                    STORE.compaction_ended(begun.elapsed());
+                    began = None;
+                }
+                tokio::time::sleep(pause).await;
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot clean up history");
@@ -170,10 +177,12 @@ async fn clean(member: Arc<Member>) {
     }
 }
 
-fn clean_step(view: &View, done: i64) -> Result<i64, Error> {
-    let (mut batch, progress) = compact::step(view, done, view.compact_revision, CLEAN_EVENTS_MAX)?;
+fn clean_step(view: &View, done: i64, events_max: usize) -> Result<i64, Error> {
+    let started = Instant::now();
+    let (mut batch, progress) = compact::step(view, done, view.compact_revision, events_max)?;
     put_cleaned(view.db(), &mut batch, progress.done);
     view.db().commit(batch)?;
+    STORE.compaction_step(started.elapsed(), progress.seen);
     Ok(progress.done)
 }
 
@@ -275,7 +284,7 @@ async fn keep_house(member: Arc<Member>) {
         SERVER.has_leader.set(i64::from(leader.is_some()));
         SERVER.is_leader.set(i64::from(leader == Some(member.id)));
         SERVER.is_learner.set(i64::from(member.is_learner()));
-        SERVER.quota.set(member.config.quota_backend_bytes as f64);
+        SERVER.quota.set(member.room_bytes() as f64);
         if leader.is_some() && leader != last_leader {
             SERVER.leader_changes.inc();
             last_leader = leader;
@@ -285,6 +294,13 @@ async fn keep_house(member: Arc<Member>) {
         SERVER.committed.set(member.last_log_index() as f64);
         STORE.size.set(i64::try_from(view.db().size_bytes()).unwrap_or(i64::MAX));
         STORE.size_in_use.set(i64::try_from(view.db().size_in_use_bytes()).unwrap_or(i64::MAX));
+        STORE.keys.set(i64::try_from(view.counts().total()).unwrap_or(i64::MAX));
+        STORE.auth_revision.set(i64::try_from(member.auth().revision()).unwrap_or(i64::MAX));
+        let alarms = member.shared.alarms.load().list(AlarmType::None).into_iter();
+        let kind = |alarm: i32| AlarmType::try_from(alarm).unwrap_or(AlarmType::None).as_str_name();
+        SERVER.set_alarms(alarms.map(|alarm| (alarm.member_id, kind(alarm.alarm))));
+        NETWORK.set_peers(member.id, member.others_heard_of().into_iter());
+        STORE.pending_events.set(i64::try_from(member.hub.waiting_events()).unwrap_or(i64::MAX));
         let (streams, watchers, behind) = member.hub.counts();
         STORE.watch_streams.set(streams as i64);
         STORE.watchers.set(watchers as i64);
@@ -336,47 +352,4 @@ async fn compact_by_revision(member: Arc<Member>, retention: i64) {
         ticks.tick().await;
         compact_to(&member, member.view().revision - retention).await;
     }
-}
-
-/// As the leader, compares the state with every member's at one revision; raises CORRUPT for those that differ.
-async fn compare_states(member: Arc<Member>) {
-    let mut ticks = tokio::time::interval(member.config.corrupt_check_interval);
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        if member.is_leader()
-            && let Err(error) = compare_once(&member).await
-        {
-            tracing::warn!(%error, "could not compare states");
-        }
-    }
-}
-
-async fn compare_once(member: &Arc<Member>) -> Result<(), Error> {
-    let own = member.hash_kv(0).await?;
-    for (id, node, _) in member.nodes() {
-        if id == member.id {
-            continue;
-        }
-        let request = HashAtRequest { revision: own.hash_revision };
-        let Ok(answer) = member.peers.peer(&node.peer_urls)?.hash_at(request).await else {
-            // It is down or behind; the next round will tell.
-            continue;
-        };
-        let answer = answer.into_inner();
-        if answer.compact_revision == own.compact_revision && answer.hash != own.hash {
-            tracing::error!(
-                member = format!("{id:x}"),
-                revision = own.hash_revision,
-                "states differ: CORRUPT"
-            );
-            let alarm = AlarmRequest {
-                action: AlarmAction::Activate as i32,
-                member_id: id,
-                alarm: AlarmType::Corrupt as i32,
-            };
-            member.propose(Caller::trusted().command(Op::Alarm(alarm))).await?;
-        }
-    }
-    Ok(())
 }

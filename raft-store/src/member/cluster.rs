@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    metrics::SERVER,
     raft::types::{MemberId, MemberNode, TypeConfig},
 };
 
@@ -64,6 +65,20 @@ impl Member {
         let voters: Vec<MemberId> = metrics.membership_config.voter_ids().collect();
         let nodes = metrics.membership_config.nodes();
         nodes.map(|(id, node)| view((*id, node.clone(), !voters.contains(id)))).collect()
+    }
+
+    /// The other members, and whether this one has heard of each lately, as far as it can tell: followers hear of their
+    /// leader alone.
+    pub(crate) fn others_heard_of(&self) -> Vec<(MemberId, Option<bool>)> {
+        let (leads, leader) = (self.is_leader(), self.leader());
+        let others = self.members().into_iter().filter(|(id, _)| *id != self.id);
+        others
+            .map(|(id, member)| {
+                let heard_of =
+                    if leads { Some(member.is_reachable) } else { (leader == Some(id)).then_some(true) };
+                (id, heard_of)
+            })
+            .collect()
     }
 
     /// Changes the membership; waits for its turn when another change is under way.
@@ -113,8 +128,10 @@ impl Member {
                 self.set_node(request.id, node).await?;
             }
             Op::Promote(request) => {
-                membership::check_promote(&self.members(), request.id)?;
+                membership::check_promote(&self.members(), request.id)
+                    .inspect_err(|error| SERVER.not_promoted.with_label_values(&[error.text()]).inc())?;
                 self.change(Change::AddVoterIds([request.id].into()), false).await?;
+                SERVER.promoted.inc();
             }
             Op::MoveLeader(request) => self.move_leader_here(request.target_id).await?,
             Op::Publish(member) => {

@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     machine::Shared,
     raft::{
+        haste::Haste,
         heard::Heard,
         peers::Peers,
         types::{MemberId, MemberNode, Raft},
@@ -56,6 +57,8 @@ pub struct Member {
     pub(crate) damaged: CancellationToken,
     /// When a leader was last heard of.
     pub(crate) heard: Arc<Heard>,
+    /// Whether followers wait for commits.
+    pub(crate) haste: Haste,
     /// History has been cleaned up to here.
     pub(crate) cleaned: watch::Sender<i64>,
     /// To run work where consensus runs.

@@ -42,6 +42,7 @@ impl Member {
             match self.propose_kind(caller, Op::LeaseGrant(LeaseGrantRequest { ttl, id })).await {
                 Ok(Kind::LeaseGrant(mut response)) => {
                     STORE.lease_granted.inc();
+                    STORE.lease_ttl.observe(ttl as f64);
                     self.complete(&mut response.header);
                     return Ok(response);
                 }
@@ -81,8 +82,14 @@ impl Member {
                 self.lease_renew_here(id).await
             } else {
                 let node = self.node(leader).ok_or(Error::NO_LEADER)?;
-                let answer = self.peers.peer(&node.peer_urls)?.lease_renew(LeaseRenewRequest { id }).await;
-                answer.map(|answer| answer.into_inner().ttl).map_err(Error::from)
+                let mut client = self.peers.peer(&node.peer_urls)?;
+                tokio::select! {
+                    answer = client.lease_renew(LeaseRenewRequest { id }) => {
+                        answer.map(|answer| answer.into_inner().ttl).map_err(Error::from)
+                    }
+                    // A leader that is paused or cut off does not say so, and the lease's time goes on.
+                    () = self.deposed(leader) => Err(Error::LEADER_CHANGED),
+                }
             };
             match renewed {
                 Ok(ttl) => return Ok(ttl),
@@ -147,7 +154,10 @@ impl Member {
         }
         let node = self.node(leader).ok_or(Error::NO_LEADER)?;
         let mut client = self.peers.peer(&node.peer_urls)?;
-        let answer = client.lease_remaining(LeaseRemainingRequest { id }).await?.into_inner();
+        let answer = tokio::select! {
+            answer = client.lease_remaining(LeaseRemainingRequest { id }) => answer?.into_inner(),
+            () = self.deposed(leader) => return Err(Error::LEADER_CHANGED),
+        };
         let found = answer.ttl >= 0;
         Ok(found.then_some(Remaining { ttl_secs: answer.ttl, granted_secs: answer.granted_ttl }))
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    metrics::STORE,
     mvcc::{hash::hash_at, range::check_revision},
 };
 
@@ -32,6 +33,17 @@ impl Member {
     pub(crate) fn over_quota(&self) -> bool {
         let quota = self.config.quota_backend_bytes;
         quota > 0 && self.view().db().size_bytes() > quota
+    }
+
+    /// Bytes the state may take: the quota, or without one what the disk has room for.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let quota = self.config.quota_backend_bytes;
+        if quota > 0 {
+            return quota;
+        }
+        let free = nix::sys::statvfs::statvfs(&self.config.data_dir);
+        let free = free.map_or(0, |free| free.blocks_available() * free.fragment_size());
+        self.view().db().size_bytes() + free.saturating_sub(DISK_RESERVE_BYTES)
     }
 
     /// Whether so little of the disk is left that the log could not go on safely.
@@ -102,7 +114,9 @@ impl Member {
         check_revision(view.as_ref(), revision)?;
         let at = if revision > 0 { revision } else { view.revision };
         let (current, compact_revision) = (view.revision, view.compact_revision);
+        let started = std::time::Instant::now();
         let hash = on_thread(view, move |view| hash_at(view, at)).await?;
+        STORE.hash.observe(started.elapsed().as_secs_f64());
         Ok(HashKvResponse { header: self.header(current), hash, compact_revision, hash_revision: at })
     }
 

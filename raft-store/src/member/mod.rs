@@ -9,6 +9,7 @@ mod auth;
 mod background;
 mod caller;
 mod cluster;
+mod compare;
 mod consensus_thread;
 mod embedded;
 mod gather;

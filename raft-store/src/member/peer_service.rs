@@ -40,6 +40,7 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        self.member.haste.note();
         let (results, index) = self.member.propose_for_peer(request.into_inner().commands).await?;
         Ok(Response::new(ProposeResponse { index, results }))
     }
@@ -51,6 +52,7 @@ impl Peer for PeerService {
         if !self.member.is_leader() {
             return Err(Error::NOT_LEADER.into());
         }
+        self.member.haste.note();
         let index = self.member.leader_read_index().await?;
         Ok(Response::new(ReadIndexResponse { index }))
     }

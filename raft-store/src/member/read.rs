@@ -80,6 +80,9 @@ impl Member {
             if started.elapsed() > SLOW_ROUND {
                 SERVER.slow_reads.inc();
             }
+            if index.is_err() {
+                SERVER.failed_reads.inc();
+            }
             answer(waiting, &index);
         }
     }

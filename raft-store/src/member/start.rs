@@ -15,10 +15,11 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Member, PeerService, background,
+    Member, PeerService, background, compare,
     consensus_thread::ConsensusThread,
     identity::{self, Identity},
     layout::Layout,
+    maintenance::{CLUSTER_VERSION, SERVER_VERSION},
     propose::Proposals,
     read::Reads,
     standing::Standing,
@@ -31,6 +32,7 @@ use crate::{
     machine::{Machine, Records},
     metrics::SERVER,
     raft::{
+        haste::Haste,
         heard::Heard,
         log_store::LogStore,
         network::Network,
@@ -71,6 +73,17 @@ pub enum StartError {
     /// The state is damaged or of an unknown format.
     #[error("{0}")]
     State(#[from] Error),
+    /// Another member has other data at the same revision.
+    #[error(
+        "the state differs from that of member {member:x} at revision {revision}: remove this member's data directory and \
+         let it be rebuilt from its peers, unless it is the other that is damaged"
+    )]
+    Differs {
+        /// The other member.
+        member: u64,
+        /// Where both were looked at.
+        revision: i64,
+    },
     /// The log ends before what was applied from it.
     #[error("{0}")]
     LostLog(String),
@@ -96,11 +109,10 @@ pub enum StartError {
 impl Member {
     /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a tokio
     /// runtime: one with several threads, or, in a simulation, one where everything waits for the disk.
-    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+    pub async fn start(mut config: Config) -> Result<Arc<Self>, StartError> {
         std::fs::create_dir_all(config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
         let layout = Layout::prepare(&config.data_dir)?;
-        let mut config = config;
         if let Some((cluster, token)) = layout.founders()? {
             config.initial_cluster = crate::cli::parse_cluster(&cluster).map_err(StartError::Config)?;
             config.initial_cluster_token = token;
@@ -116,11 +128,13 @@ impl Member {
         let limits = HubLimits { progress_interval: config.watch_progress_interval };
         let hub = Hub::start(shared.view.clone(), limits, stop.clone());
         machine.publish_to(hub.clone());
-        let state_machine = StateMachine::new(machine, layout.clone(), parts.log.clone());
+        let state_machine =
+            StateMachine::new(machine, layout.clone(), parts.log.clone(), config.warning_apply_duration);
+        let haste = Haste::default();
         let raft = Raft::new(
             identity.member_id,
             Arc::new(consensus_config(&config)?),
-            Network::new(peers.clone()),
+            Network::new(peers.clone(), haste.clone()),
             parts.log,
             state_machine,
         );
@@ -143,6 +157,7 @@ impl Member {
             doubted: Notify::new(),
             damaged: CancellationToken::new(),
             heard: heard.clone(),
+            haste,
             standing: Standing::default(),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
             beside_consensus: consensus.handle().clone(),
@@ -162,9 +177,12 @@ impl Member {
         member.found_cluster().await?;
         member.elect_alone().await?;
         member.follow_standing();
+        if member.config.initial_corrupt_check {
+            compare::before_serving(&member).await?;
+        }
         background::spawn_all(&member);
         server::serve_clients(&member).await?;
-        SERVER.identify(super::maintenance::SERVER_VERSION, member.id);
+        SERVER.identify(SERVER_VERSION, CLUSTER_VERSION, member.id);
         Ok(member)
     }
 
@@ -268,7 +286,7 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
         blocking::run(move || verified.verify()).await.map_err(io::Error::other)??;
     }
     let records = Records::load(&db)?;
-    let tokens = TokenProvider::new(&config.auth_token).map_err(StartError::Config)?;
+    let tokens = TokenProvider::new(&config.auth_token, config.auth_token_ttl).map_err(StartError::Config)?;
     let mut machine = Machine::load(db, tokens)?;
     let files = TaskTracker::new();
     let mut log = LogStore::open(&layout.log(), files.token())?;
@@ -404,6 +422,8 @@ fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {
         enable_leader_restore: Some(false),
         // Followers write an entry while the leader still does, not after it.
         broadcast_submitted_on_append: Some(true),
+        // A leader that hears no majority falls silent for as long as the others need to elect another: they may hear it.
+        quorum_loss_probe_interval: Some(election_timeout_max * 2),
         ..openraft::Config::default()
     };
     consensus.validate().map_err(|error| StartError::Config(error.to_string()))

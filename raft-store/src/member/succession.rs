@@ -1,6 +1,6 @@
 //! A leader whose process has died is replaced at once, not after an election timeout.
 //!
-//! The kernel closes a dead process's connections: the leader's stream of entries ends, and dialling it is refused. Who
+//! The kernel closes a dead process's connections: the leader's stream of entries breaks, and dialling it is refused. Who
 //! has seen both asks the others, as before every election, whether they would vote for it; they agree when they have
 //! seen the same and its log is no shorter than theirs (`RaftService::pre_vote`). A leader that hangs or is cut off gives
 //! no such sign and is replaced after the election timeout. Nothing here decides who leads: votes do, as ever.
@@ -109,8 +109,8 @@ async fn would_win(member: &Member, term: u64) -> bool {
     };
     let nodes = member.nodes();
     let voters: Vec<_> = nodes.into_iter().filter(|(_, _, learns)| !learns).collect();
-    let answers = voters.iter().filter(|(id, ..)| *id != member.id).map(|(_, node, _)| {
-        let mut connection = Connection::new(member.peers.clone(), node.peer_urls.clone());
+    let answers = voters.iter().filter(|(id, ..)| *id != member.id).map(|(id, node, _)| {
+        let mut connection = Connection::new(member.peers.clone(), *id, node.peer_urls.clone());
         let request = request.clone();
         async move { connection.pre_vote(request, RPCOption::new(DIAL_LIMIT)).await }
     });

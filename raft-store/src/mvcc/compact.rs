@@ -21,6 +21,8 @@ pub struct Progress {
     pub done: i64,
     /// Nothing is left to do up to the target.
     pub finished: bool,
+    /// Events looked at.
+    pub seen: usize,
 }
 
 /// Plans the removal of what `view` holds from `done` to `target`, looking at
@@ -49,7 +51,7 @@ pub fn step(view: &View, done: i64, target: i64, events_max: usize) -> Result<(W
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
     let done = if finished { target } else { reached };
-    Ok((batch, Progress { done, finished }))
+    Ok((batch, Progress { done, finished, seen }))
 }
 
 fn remove(view: &View, batch: &mut WriteBatch, key: &[u8], position: Position) {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -48,7 +48,7 @@ impl Heard {
         Duration::from_millis(self.now_millis().saturating_sub(self.at_millis.load(Ordering::Relaxed)))
     }
 
-    /// Waits until a leader's stream of entries has ended; once for any number of them.
+    /// Waits until a leader's stream of entries has broken; once for any number of them.
     pub async fn stream_ended(&self) {
         self.ended.notified().await;
     }
@@ -64,23 +64,51 @@ impl Heard {
     }
 }
 
-/// A leader's stream, which says so when it ends.
-pub struct HeardStream(Arc<Heard>);
+/// A leader's stream, which says so when it breaks. One that ends in order is no sign: every heartbeat is such a stream.
+pub struct HeardStream {
+    heard: Arc<Heard>,
+    in_order: AtomicBool,
+}
 
 impl HeardStream {
     /// One that has begun.
     pub fn new(heard: Arc<Heard>) -> Self {
-        Self(heard)
+        Self { heard, in_order: AtomicBool::new(false) }
     }
 
     /// A message has come over it.
     pub fn note(&self) {
-        self.0.note();
+        self.heard.note();
+    }
+
+    /// The leader has said that nothing more comes.
+    pub fn end_in_order(&self) {
+        self.in_order.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for HeardStream {
     fn drop(&mut self) {
-        self.0.ended.notify_one();
+        if !self.in_order.load(Ordering::Relaxed) {
+            self.heard.ended.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_broken_stream_is_a_sign() {
+        let heard = Arc::new(Heard::default());
+        let orderly = HeardStream::new(heard.clone());
+        orderly.end_in_order();
+        drop(orderly);
+        assert_eq!(heard.stream_ended().now_or_never(), None);
+        drop(HeardStream::new(heard.clone()));
+        assert_eq!(heard.stream_ended().now_or_never(), Some(()));
     }
 }

@@ -203,11 +203,11 @@ fn prepare(db: &DB, committed: &Unwritten, group: &[LogWrite]) -> Result<(WriteB
 fn commit(db: &DB, batch: WriteBatch, sync: bool, writes: usize) -> Result<(), String> {
     let mut options = WriteOptions::default();
     options.set_sync(sync);
-    let started = Instant::now();
+    let (started, bytes) = (Instant::now(), batch.size_in_bytes());
     db.write_opt(batch, &options).map_err(|error| error.to_string())?;
     if sync {
         let took = started.elapsed();
-        DISK.observe_sync(took);
+        DISK.observe_sync(took, bytes);
         if took > SLOW_SYNC {
             tracing::warn!(took_millis = took.as_millis() as u64, writes, "slow disk: log sync");
         }

@@ -5,6 +5,7 @@
 //! the data it covers. Knows nothing of what a command means.
 
 pub mod codec;
+pub mod haste;
 pub mod heard;
 pub mod log_cache;
 pub mod log_store;

@@ -1,6 +1,11 @@
 //! openraft's network over gRPC: one bidirectional stream replicates to each member.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -14,17 +19,22 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
+use prost::Message;
 use proto::raftpb::{AppendRequest, Packet, SnapshotBlock, SnapshotHeader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tonic::Status;
 
 use super::{
     codec,
+    haste::{Haste, merged},
     peers::Peers,
     snapshot::SnapshotDir,
     types::{Entry, LogId, MemberId, MemberNode, TypeConfig, Vote},
 };
-use crate::blocking;
+use crate::{
+    blocking,
+    metrics::{NETWORK, PeerTraffic, SERVER},
+};
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -98,20 +108,22 @@ pub fn decode_append(request: AppendRequest) -> io::Result<AppendEntriesRequest<
 /// Makes a connection for each member openraft talks to.
 pub struct Network {
     peers: Peers,
+    haste: Haste,
 }
 
 impl Network {
-    /// Over the member's shared connections.
-    pub fn new(peers: Peers) -> Self {
-        Self { peers }
+    /// Over the member's shared connections; `haste` tells when followers wait for commits.
+    pub fn new(peers: Peers, haste: Haste) -> Self {
+        Self { peers, haste }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
-    async fn new_client(&mut self, _target: MemberId, node: &MemberNode) -> Connection {
-        Connection::new(self.peers.clone(), node.peer_urls.clone())
+    async fn new_client(&mut self, target: MemberId, node: &MemberNode) -> Connection {
+        let haste = self.haste.clone();
+        Connection { haste, ..Connection::new(self.peers.clone(), target, node.peer_urls.clone()) }
     }
 }
 
@@ -119,6 +131,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Connection {
     peers: Peers,
     urls: Vec<String>,
+    haste: Haste,
+    traffic: Arc<PeerTraffic>,
 }
 
 fn unreachable(error: impl ToString) -> RPCError<TypeConfig> {
@@ -158,8 +172,8 @@ fn unpack<T: DeserializeOwned>(packet: &Packet) -> RpcResult<T> {
 
 impl Connection {
     /// To a member with these URLs.
-    pub fn new(peers: Peers, urls: Vec<String>) -> Self {
-        Self { peers, urls }
+    pub fn new(peers: Peers, target: MemberId, urls: Vec<String>) -> Self {
+        Self { peers, urls, haste: Haste::default(), traffic: NETWORK.peer(target) }
     }
 
     fn client(&self) -> RpcResult<proto::raftpb::raft_client::RaftClient<super::peers::PeerChannel>> {
@@ -260,16 +274,38 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 return Ok(nothing);
             };
             let first = encode_append(&first).map_err(|error| broken(&error))?;
+            let is_heartbeat = first.entries.is_empty();
+            let traffic = self.traffic.clone();
+            traffic.sent.inc_by(first.encoded_len() as u64);
             let mut client = self.client()?;
             // A request that cannot be encoded ends the stream; openraft starts another.
-            let rest = input
-                .map(|request| encode_append(&request).ok())
+            let rest = merged(input, self.haste.clone())
+                .map(move |request| {
+                    let message = encode_append(&request).ok()?;
+                    traffic.sent.inc_by(message.encoded_len() as u64);
+                    Some(message)
+                })
                 .take_while(|message| std::future::ready(message.is_some()));
             let requests = futures::stream::iter([first]).chain(rest.filter_map(std::future::ready));
-            let replies = within(option.soft_ttl(), client.append(requests)).await?;
-            let results = replies.map(|reply| {
-                let reply: AppendReply = unpack(&reply.map_err(|status| failed(&status))?)?;
-                Ok(StreamAppendResult::from(reply))
+            let mut asked = is_heartbeat.then(Instant::now);
+            let replies = within(option.soft_ttl(), client.append(requests)).await;
+            let replies = replies.inspect_err(|_| {
+                self.traffic.send_failures.inc();
+                if is_heartbeat {
+                    SERVER.failed_heartbeats.inc();
+                }
+            })?;
+            let traffic = self.traffic.clone();
+            let results = replies.map(move |reply| {
+                let reply = reply.map_err(|status| {
+                    traffic.send_failures.inc();
+                    failed(&status)
+                })?;
+                traffic.received.inc_by(reply.encoded_len() as u64);
+                if let Some(asked) = asked.take() {
+                    traffic.round_trip(asked.elapsed());
+                }
+                Ok(StreamAppendResult::from(unpack::<AppendReply>(&reply)?))
             });
             let results: BoxStream<'s, _> = Box::pin(results);
             Ok(results)
@@ -301,10 +337,21 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        tokio::select! {
+        let started = Instant::now();
+        self.traffic.snapshots_sending.inc();
+        let sent = tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.send_snapshot(vote, snapshot) => Ok(sent?),
+            sent = self.send_snapshot(vote, snapshot) => sent.map_err(StreamingError::from),
+        };
+        self.traffic.snapshots_sending.dec();
+        match &sent {
+            Ok(_) => {
+                self.traffic.snapshots_sent.inc();
+                self.traffic.snapshot_send_times.observe(started.elapsed().as_secs_f64());
+            }
+            Err(_) => self.traffic.snapshot_send_failures.inc(),
         }
+        sent
     }
 
     async fn transfer_leader(

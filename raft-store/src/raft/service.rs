@@ -8,6 +8,7 @@ use openraft::{
     async_runtime::WatchReceiver,
     raft::{VoteRequest, VoteResponse},
 };
+use prost::Message;
 use proto::raftpb::{
     AppendRequest, Packet, SnapshotBlock, SnapshotHeader, SnapshotOffset, raft_server::Raft as RaftApi,
 };
@@ -23,7 +24,10 @@ use super::{
     snapshot::SnapshotDir,
     types::{Raft, SnapshotMeta, TypeConfig, Vote},
 };
-use crate::blocking;
+use crate::{
+    blocking,
+    metrics::{NETWORK, PeerTraffic, SERVER},
+};
 
 /// Hands what peers send to the consensus core.
 pub struct RaftService {
@@ -94,12 +98,33 @@ impl RaftApi for RaftService {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         // A broken or unreadable request ends the stream; the leader opens another.
-        let heard = HeardStream::new(self.heard.clone());
+        let heard = Arc::new(HeardStream::new(self.heard.clone()));
+        let ended = heard.clone();
+        // A stream is of one leader.
+        let mut traffic: Option<Arc<PeerTraffic>> = None;
         let requests = request.into_inner().map(move |message| {
             let message = message.ok()?;
             heard.note();
-            decode_append(message).inspect_err(|error| tracing::warn!(%error, "bad append request")).ok()
+            let bytes = message.encoded_len() as u64;
+            match decode_append(message) {
+                Ok(request) => {
+                    let leader = request.vote.leader_id.voted_for;
+                    traffic.get_or_insert_with(|| NETWORK.peer(leader)).received.inc_by(bytes);
+                    Some(request)
+                }
+                Err(error) => {
+                    if let Some(traffic) = &traffic {
+                        traffic.receive_failures.inc();
+                    }
+                    tracing::warn!(%error, "bad append request");
+                    None
+                }
+            }
         });
+        let requests = requests.chain(futures::stream::once(async move {
+            ended.end_in_order();
+            None
+        }));
         let requests = requests.take_while(|request| std::future::ready(request.is_some()));
         let requests = requests.filter_map(std::future::ready);
         let replies = self.raft.stream_append(requests).map(|result| {
@@ -136,7 +161,11 @@ impl RaftApi for RaftService {
         let meta: SnapshotMeta = codec::decode(&incoming.header.meta).map_err(bad)?;
         let snapshot = SnapshotDir::new(incoming.folder);
         let snapshot = SnapshotOf::<TypeConfig, SnapshotDir> { meta, snapshot };
-        let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        SERVER.applying_snapshots.inc();
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await;
+        SERVER.applying_snapshots.dec();
+        NETWORK.peer(vote.leader_id.voted_for).snapshots_received.inc();
+        let reply = reply.map_err(failed)?;
         Ok(Response::new(pack(&reply)?))
     }
 }

@@ -31,8 +31,6 @@ use crate::{
 const APPLY_ENTRIES_MAX: usize = 512;
 /// Bytes of them, so that a call stays short.
 const APPLY_BYTES_MAX: usize = 2 << 20;
-/// Applying that takes longer is reported.
-const SLOW_APPLY: Duration = Duration::from_millis(300);
 /// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old;
 /// after that the member would need more log than is kept.
 const COPY_ENTRIES_OLD_MAX: u64 = 2_000;
@@ -44,13 +42,14 @@ pub struct StateMachine {
     log: LogStore,
     copy: Option<(SnapshotMeta, SnapshotDir)>,
     copies: u64,
+    slow_apply: Duration,
 }
 
 impl StateMachine {
-    /// Wraps a loaded machine, whose entries come from `log`.
-    pub fn new(mut machine: Machine, layout: Layout, log: LogStore) -> Self {
+    /// Wraps a loaded machine, whose entries come from `log`. Applying that takes longer than `slow_apply` is reported.
+    pub fn new(mut machine: Machine, layout: Layout, log: LogStore, slow_apply: Duration) -> Self {
         machine.follow_log(log.flushed());
-        Self { machine, layout, log, copy: None, copies: 0 }
+        Self { machine, layout, log, copy: None, copies: 0, slow_apply }
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -81,7 +80,7 @@ impl StateMachine {
         let results = self.machine.apply(entries).map_err(io::Error::other)?;
         let took = started.elapsed();
         DISK.observe_commit(took);
-        if took > SLOW_APPLY {
+        if took > self.slow_apply {
             SERVER.slow_applies.inc();
             tracing::warn!(took_millis = took.as_millis() as u64, entries = count, "apply took too long");
         }

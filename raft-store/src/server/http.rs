@@ -9,7 +9,7 @@ use tonic::body::Body;
 
 use crate::{
     member::{CLUSTER_VERSION, Member, SERVER_VERSION},
-    metrics,
+    metrics::{self, SERVER},
 };
 
 /// How long a health check may wait for a read.
@@ -50,8 +50,12 @@ async fn health(member: &Member, query: &str) -> Response<Body> {
         _ => read(member).await.err(),
     };
     match reason {
-        None => text(StatusCode::OK, "application/json", json!({"health": "true", "reason": ""}).to_string()),
+        None => {
+            SERVER.healthy.inc();
+            text(StatusCode::OK, "application/json", json!({"health": "true", "reason": ""}).to_string())
+        }
         Some(reason) => {
+            SERVER.unhealthy.inc();
             let body = json!({"health": "false", "reason": reason});
             text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body.to_string())
         }

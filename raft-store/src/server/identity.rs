@@ -12,6 +12,8 @@ use crate::{
 /// What is known of a connection; put on every request it carries.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
+    /// It is private.
+    pub is_tls: bool,
     /// The common name of the client's certificate.
     pub certificate_name: Option<Arc<str>>,
 }

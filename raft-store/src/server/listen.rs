@@ -1,6 +1,6 @@
 //! Listening: plain or TLS, HTTP/1 and HTTP/2 on one port, a clean end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::body::Incoming;
 use hyper_util::{
@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{authority::MendAuthority, identity::Connection};
 use crate::{
+    config::Config,
     member::StartError,
     tls::{ServerTls, common_name},
 };
@@ -23,8 +24,28 @@ use crate::{
 /// Bytes a client may have on the way unacknowledged, each stream and together.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Calls a client may have open on one connection.
-const STREAMS_MAX: u32 = 100_000;
+
+/// How a connection is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping {
+    /// Calls a client may have open on it.
+    pub streams_max: u32,
+    /// How often a silent client is asked whether it is there; zero for never.
+    pub ask_interval: Duration,
+    /// How long its answer may take.
+    pub ask_timeout: Duration,
+}
+
+impl Keeping {
+    /// As the flags say.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            streams_max: config.max_concurrent_streams,
+            ask_interval: config.grpc_keepalive_interval,
+            ask_timeout: config.grpc_keepalive_timeout,
+        }
+    }
+}
 
 /// What answers requests on a port.
 pub trait Handler:
@@ -65,13 +86,26 @@ async fn address(url: &str) -> Result<SocketAddr, StartError> {
 pub async fn listen(
     url: &str,
     tls: Option<Arc<ServerTls>>,
+    keeping: Keeping,
     serve: impl Fn(Accepted) + Send + 'static,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), StartError> {
     let failed = |cause: std::io::Error| StartError::Listen { url: url.to_owned(), cause: cause.to_string() };
     let listener = TcpListener::bind(address(url).await?).await.map_err(failed)?;
-    let tls = if url.starts_with("https://") { tls } else { None };
+    let tls = match (url.starts_with("https://"), tls) {
+        (true, None) => {
+            let cause = "https needs a certificate: give a certificate file and its key file, or auto-tls";
+            return Err(StartError::Listen { url: url.to_owned(), cause: cause.into() });
+        }
+        (true, tls) => tls,
+        (false, tls) => {
+            if tls.is_some() {
+                tracing::warn!(url, "the scheme is http: the certificates given are not used on this port");
+            }
+            None
+        }
+    };
     let connections = tasks.clone();
     tasks.spawn(async move {
         loop {
@@ -84,14 +118,14 @@ pub async fn listen(
                 Err(error) => {
                     // Out of file descriptors, most likely: give others time to close some.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             // Small answers must not wait for each other; a socket that refuses is served all the same.
             let _ = stream.set_nodelay(true);
             let (tls, stop, tasks) = (tls.clone(), stop.clone(), connections.clone());
-            serve(Accepted { stream, tls, stop, tasks });
+            serve(Accepted { stream, tls, keeping, stop, tasks });
         }
     });
     Ok(())
@@ -101,6 +135,7 @@ pub async fn listen(
 pub struct Accepted {
     stream: TcpStream,
     tls: Option<Arc<ServerTls>>,
+    keeping: Keeping,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -111,14 +146,16 @@ impl Accepted {
         let tasks = self.tasks.clone();
         tasks.spawn(async move {
             let Some(tls) = &self.tls else {
-                return serve_stream(self.stream, handler(Connection::default()), self.stop).await;
+                let handler = handler(Connection::default());
+                return serve_stream(self.stream, handler, self.keeping, self.stop).await;
             };
             let handshake = tls.acceptor().accept(self.stream);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let name = certificate.and_then(common_name).map(Arc::from);
-                    serve_stream(stream, handler(Connection { certificate_name: name }), self.stop).await;
+                    let handler = handler(Connection { is_tls: true, certificate_name: name });
+                    serve_stream(stream, handler, self.keeping, self.stop).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -128,11 +165,12 @@ impl Accepted {
 }
 
 /// How long a client may take to say hello.
-const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn serve_stream<H: Handler>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     handler: H,
+    keeping: Keeping,
     stop: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -141,9 +179,9 @@ async fn serve_stream<H: Handler>(
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(std::time::Duration::from_secs(60))
-        .keep_alive_timeout(std::time::Duration::from_secs(20));
+        .max_concurrent_streams(keeping.streams_max)
+        .keep_alive_interval(Some(keeping.ask_interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_timeout(keeping.ask_timeout);
     let stream = TokioIo::new(MendAuthority::new(stream));
     let connection = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(handler));
     tokio::pin!(connection);
@@ -156,7 +194,7 @@ async fn serve_stream<H: Handler>(
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             // Streams that do not end by themselves are cut off.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(500), connection).await;
+            let _ = tokio::time::timeout(Duration::from_millis(500), connection).await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The Maintenance service.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use futures::Stream;
 use proto::etcdserverpb::{
@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::identity::caller;
-use crate::{backup, member::Member};
+use crate::{backup, member::Member, metrics::DISK};
 
 /// Pieces of a snapshot that may wait for a slow client.
 const SNAPSHOT_PIECES_WAITING: usize = 4;
@@ -39,6 +39,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<DefragmentResponse>, Status> {
         let caller = caller(&self.0, &request)?;
         self.0.check_admin(&caller)?;
+        DISK.defragment.observe(0.0);
         Ok(Response::new(DefragmentResponse { header: self.0.header(self.0.view().revision) }))
     }
 
@@ -65,7 +66,10 @@ impl Maintenance for MaintenanceService {
         let (pieces, stream) = tokio::sync::mpsc::channel(SNAPSHOT_PIECES_WAITING);
         let member = self.0.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = backup::stream(&member, &pieces) {
+            let started = Instant::now();
+            let sent = backup::stream(&member, &pieces);
+            DISK.snapshot.observe(started.elapsed().as_secs_f64());
+            if let Err(error) = sent {
                 // The client may have gone; then nobody needs to hear.
                 let _ = pieces.blocking_send(Err(Status::from(error)));
             }

@@ -2,6 +2,7 @@
 //!
 //! Each service turns a gRPC call into a call of the member and back; none decides anything itself.
 
+mod access;
 mod auth;
 mod authority;
 mod cluster;

@@ -15,10 +15,11 @@ use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
 use super::{
+    access::Access,
     gateway::Gateway,
     http,
     identity::{Connection, has_unknown_token},
-    listen,
+    listen::{self, Keeping},
     services::{Payload, Services},
 };
 use crate::{
@@ -30,9 +31,6 @@ use crate::{
     tls::ServerTls,
 };
 
-/// A call slower than this is reported; the log sync and apply warnings beside it tell the cause.
-const SLOW_REQUEST: Duration = Duration::from_millis(500);
-
 /// An answer on its way.
 pub type Answer = Pin<Box<dyn Future<Output = Result<::http::Response<Body>, Infallible>> + Send>>;
 
@@ -42,7 +40,17 @@ struct ClientPort {
     member: Arc<Member>,
     services: Services,
     gateway: Option<Gateway>,
+    access: Arc<Access>,
+    traffic: Traffic,
     connection: Connection,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    Both,
+    Grpc,
+    Http,
 }
 
 impl<B: Payload> Service<::http::Request<B>> for ClientPort {
@@ -57,22 +65,40 @@ impl<B: Payload> Service<::http::Request<B>> for ClientPort {
     fn call(&mut self, mut request: ::http::Request<B>) -> Answer {
         request.extensions_mut().insert(self.connection.clone());
         if is_grpc(&request) {
+            if self.traffic == Traffic::Http {
+                return Box::pin(std::future::ready(Ok(Status::unimplemented(
+                    "etcdserver: this port serves HTTP only",
+                )
+                .into_http())));
+            }
             if let Err(error) = check_learner(&self.member, request.uri().path()) {
                 return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
             }
             return call_grpc(&mut self.services, request);
         }
-        let (member, gateway, mut services) =
-            (self.member.clone(), self.gateway.clone(), self.services.clone());
+        if self.traffic == Traffic::Grpc {
+            let nothing = http::text(
+                ::http::StatusCode::NOT_FOUND,
+                "text/plain",
+                "this port serves gRPC only\n".into(),
+            );
+            return Box::pin(std::future::ready(Ok(nothing)));
+        }
+        let (port, mut services) = (self.clone(), self.services.clone());
         Box::pin(async move {
-            if let Some(gateway) = gateway
-                && gateway.serves(request.uri().path())
-            {
-                let request = request.map(Body::new);
-                return Ok(gateway.answer(|call| call_grpc(&mut services, call), request).await);
-            }
-            let request = request.map(drop);
-            Ok(http::answer(&member, &request).await)
+            let origin = request.headers().get(::http::header::ORIGIN).cloned();
+            let mut response = match port.access.answer(&request, port.connection.is_tls) {
+                Some(answer) => answer,
+                None => match port.gateway.filter(|gateway| gateway.serves(request.uri().path())) {
+                    Some(gateway) => {
+                        let request = request.map(Body::new);
+                        gateway.answer(|call| call_grpc(&mut services, call), request).await
+                    }
+                    None => http::answer(&port.member, &request.map(drop)).await,
+                },
+            };
+            port.access.allow_origin(origin.as_ref(), &mut response);
+            Ok(response)
         })
     }
 }
@@ -87,17 +113,25 @@ fn call_grpc<B: Payload>(services: &mut Services, request: ::http::Request<B>) -
     let method = GRPC.method(request.uri().path());
     method.started.inc();
     let member = has_unknown_token(services.member(), &request).then(|| services.member().clone());
+    let request = request.map(|body| GRPC.incoming(&method, body));
     let answer = services.call(&method, request);
-    let Some(member) = member else { return Box::pin(observed(answer, method)) };
+    let config = services.member().config();
+    let (slow, is_measured) = (config.warning_request_duration, config.extensive_metrics);
+    let Some(member) = member else { return Box::pin(observed(answer, method, slow, is_measured)) };
     let answer = Box::pin(async move {
         member.await_token().await;
         answer.await
     });
-    Box::pin(observed(answer, method))
+    Box::pin(observed(answer, method, slow, is_measured))
 }
 
-/// Counts a call, and says so when it took long.
-async fn observed(answer: Answer, method: Arc<Method>) -> Result<::http::Response<Body>, Infallible> {
+/// Counts a call, and says so when it took long; the log sync and apply warnings beside it tell the cause.
+async fn observed(
+    answer: Answer,
+    method: Arc<Method>,
+    slow: Duration,
+    is_measured: bool,
+) -> Result<::http::Response<Body>, Infallible> {
     // The index says which log entry carried a change: the same number stands on the span of applying it.
     let index = tracing::field::Empty;
     let span = tracing::debug_span!("grpc", service = method.service, method = method.name, index);
@@ -105,16 +139,19 @@ async fn observed(answer: Answer, method: Arc<Method>) -> Result<::http::Respons
     let answer = tracing::Instrument::instrument(answer, span).await;
     let took = started.elapsed();
     // Locks and elections wait for their turn, however long.
-    if took > SLOW_REQUEST && method.is_unary && method.service.starts_with("etcdserverpb.") {
+    if took > slow && method.is_unary && method.service.starts_with("etcdserverpb.") {
         let (service, method) = (&method.service, &method.name);
         tracing::warn!(took_millis = took.as_millis() as u64, service, method, "slow request");
+    }
+    if method.is_unary && is_measured {
+        GRPC.took(&method, took);
     }
     if let Ok(response) = &answer {
         // Errors come in the head; a stream that fails later has begun well.
         let status = Status::from_header_map(response.headers());
         GRPC.handled(&method, status.map_or(tonic::Code::Ok, |status| status.code()));
     }
-    answer
+    answer.map(|response| response.map(|body| Body::new(GRPC.outgoing(&method, body))))
 }
 
 /// A learner answers only what its own state can answer, as in etcd.
@@ -131,14 +168,21 @@ fn check_learner(member: &Member, path: &str) -> Result<(), Error> {
 /// Opens the client and metrics ports.
 pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
     let config = member.config();
-    if config.listen_client_urls.is_empty() && config.listen_metrics_urls.is_empty() {
+    let urls = [&config.listen_client_urls, &config.listen_client_http_urls, &config.listen_metrics_urls];
+    if urls.iter().all(|urls| urls.is_empty()) {
         return Ok(());
     }
     let tls = ServerTls::load(&config.client_tls)?.map(Arc::new);
     let services = Services::new(member);
     let gateway = config.enable_grpc_gateway.then(Gateway::new).transpose().map_err(StartError::Config)?;
-    let port = ClientPort { member: member.clone(), services, gateway, connection: Connection::default() };
-    for url in &config.listen_client_urls {
+    let access = Arc::new(Access::new(&config.cors, &config.host_whitelist));
+    let is_split = !config.listen_client_http_urls.is_empty();
+    let (traffic, connection) = (if is_split { Traffic::Grpc } else { Traffic::Both }, Connection::default());
+    let port = ClientPort { member: member.clone(), services, gateway, access, traffic, connection };
+    let http_port = ClientPort { traffic: Traffic::Http, ..port.clone() };
+    let keeping = Keeping::of(config);
+    let urls = config.listen_client_urls.iter().map(|url| (url, &port));
+    for (url, port) in urls.chain(config.listen_client_http_urls.iter().map(|url| (url, &http_port))) {
         let port = port.clone();
         if let Some(network) = &config.network {
             network.serve(url, transport(port));
@@ -148,7 +192,7 @@ pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
             let port = port.clone();
             accepted.serve(move |connection| ClientPort { connection, ..port });
         };
-        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+        listen::listen(url, tls.clone(), keeping, serve, member.stopping().clone(), &member.tasks).await?;
     }
     for url in &config.listen_metrics_urls {
         let member_of_port = member.clone();
@@ -161,7 +205,7 @@ pub async fn serve_clients(member: &Arc<Member>) -> Result<(), StartError> {
                 })
             });
         };
-        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+        listen::listen(url, tls.clone(), keeping, serve, member.stopping().clone(), &member.tasks).await?;
     }
     Ok(())
 }
@@ -181,16 +225,10 @@ where
 struct PeerPort {
     services: Routes,
     cluster: String,
-    allowed_names: Arc<Vec<String>>,
-    connection: Connection,
 }
 
 impl PeerPort {
     fn check<B>(&self, request: &::http::Request<B>) -> Result<(), Status> {
-        let name = self.connection.certificate_name.as_deref().unwrap_or_default();
-        if !self.allowed_names.is_empty() && !self.allowed_names.iter().any(|allowed| allowed == name) {
-            return Err(Status::permission_denied(format!("peer certificate name {name:?} is not allowed")));
-        }
         // A newcomer asks who it is before it knows the cluster.
         if request.uri().path().ends_with("/Hello") {
             return Ok(());
@@ -227,12 +265,8 @@ pub async fn serve_peers(
     let tls = ServerTls::load(&config.peer_tls)?.map(Arc::new);
     let mut routes = Routes::builder();
     routes.add_service(raft).add_service(peer);
-    let port = PeerPort {
-        services: routes.routes(),
-        cluster: member.cluster_id().to_string(),
-        allowed_names: Arc::new(config.peer_tls.allowed_names.clone()),
-        connection: Connection::default(),
-    };
+    let port = PeerPort { services: routes.routes(), cluster: member.cluster_id().to_string() };
+    let keeping = Keeping::of(config);
     for url in &config.listen_peer_urls {
         let port = port.clone();
         if let Some(network) = &config.network {
@@ -241,9 +275,9 @@ pub async fn serve_peers(
         }
         let serve = move |accepted: listen::Accepted| {
             let port = port.clone();
-            accepted.serve(move |connection| PeerPort { connection, ..port });
+            accepted.serve(move |_| port);
         };
-        listen::listen(url, tls.clone(), serve, member.stopping().clone(), &member.tasks).await?;
+        listen::listen(url, tls.clone(), keeping, serve, member.stopping().clone(), &member.tasks).await?;
     }
     Ok(())
 }

@@ -36,9 +36,15 @@ use crate::{member::Member, metrics::Method};
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// What requests carry, over whatever they come.
-pub trait Payload: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
+pub trait Payload:
+    ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static
+{
+}
 
-impl<B> Payload for B where B: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
+impl<B> Payload for B where
+    B: ::http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static
+{
+}
 
 /// Every service. Clones share them.
 #[derive(Clone)]

@@ -79,6 +79,11 @@ impl KeyCounts {
         Ok(Self { starts: Arc::new(starts), counts })
     }
 
+    /// How many keys there are.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
+    }
+
     fn block_of(&self, key: &[u8]) -> usize {
         self.starts.partition_point(|start| start.as_ref() <= key).saturating_sub(1)
     }

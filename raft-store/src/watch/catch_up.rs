@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Events one step may look at, so that a step stays short and its memory small.
-const STEP_EVENTS_MAX: usize = 4_096;
-/// Bytes one step may collect.
-const STEP_BYTES_MAX: usize = 4 << 20;
+const STEP_EVENTS_MAX: usize = 1_024;
+/// Bytes one step may collect: far below the 4 MiB that a gRPC client takes in one message if it is told nothing else.
+const STEP_BYTES_MAX: usize = 1 << 20;
 
 /// A watcher that wants history: its handle, range, first wanted revision, and whether it wants old values.
 pub type Wanted = (WatcherId, KeyRange, i64, bool);

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::etcdserverpb::WatchCreateRequest;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,8 +27,17 @@ use crate::{blocking, error::Error, mvcc::keys::KeyRange, storage::View};
 
 /// Events that may wait between the apply loop and the dispatcher; past it everybody reads history instead.
 const PUBLISHED_EVENTS_MAX: usize = 100_000;
+/// Bytes of events handed out at once: a gRPC client takes 4 MiB in one message if it is told nothing else, and etcd
+/// never sends more than a transaction.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 /// Pause after a failed step of catching up (a disk error, say), so that it does not spin.
 const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
+
+/// Time that catching up leaves to others after each step, in times of what the step took: who is behind has waited
+/// already, writers have not.
+const CATCH_UP_REST: u32 = 2;
+/// The longest such rest.
+const CATCH_UP_REST_MAX: Duration = Duration::from_millis(50);
 
 /// Timing of a hub.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +46,20 @@ pub struct HubLimits {
     pub progress_interval: Duration,
 }
 
+/// What a step of catching up did.
+enum Caught {
+    /// Some watchers got something.
+    Some,
+    /// None is behind that has room.
+    Nobody,
+}
+
+/// Events, and the revision that everything up to has been handed out with them.
+type Batch = (Vec<Arc<WatchEvent>>, i64);
+
 #[derive(Default)]
 struct Published {
-    batches: VecDeque<(Vec<Arc<WatchEvent>>, i64)>,
+    batches: VecDeque<Batch>,
     events: usize,
     overflowed: bool,
 }
@@ -90,7 +110,7 @@ impl Hub {
             published.events = 0;
         }
         if !published.overflowed {
-            published.batches.push_back((events, revision));
+            push_pieces(&mut published.batches, events, revision);
         }
         drop(published);
         self.arrived.notify_one();
@@ -113,6 +133,11 @@ impl Hub {
     /// Streams, watches, and watches that are behind.
     pub fn counts(&self) -> (usize, usize, usize) {
         self.table.lock().counts()
+    }
+
+    /// Events that wait to be handed out.
+    pub fn waiting_events(&self) -> usize {
+        self.published.lock().events
     }
 
     async fn dispatch_loop(self: Arc<Self>) {
@@ -158,10 +183,14 @@ impl Hub {
             let behind = self.behind.notified();
             loop {
                 let hub = self.clone();
+                let started = Instant::now();
                 let step = blocking::run(move || hub.catch_up_once()).await;
                 match step {
-                    Ok(Ok(true)) => {}
-                    Ok(Ok(false)) => break,
+                    Ok(Ok(Caught::Some)) if self.counts().2 == 0 => break,
+                    Ok(Ok(Caught::Some)) => {
+                        tokio::time::sleep((started.elapsed() * CATCH_UP_REST).min(CATCH_UP_REST_MAX)).await;
+                    }
+                    Ok(Ok(Caught::Nobody)) => break,
                     Ok(Err(error)) => {
                         tracing::error!(%error, "cannot read history for watchers");
                         tokio::time::sleep(CATCH_UP_RETRY).await;
@@ -173,11 +202,11 @@ impl Hub {
         }
     }
 
-    /// One step for every watcher that is behind and has room; `false` when there is none.
-    fn catch_up_once(&self) -> Result<bool, Error> {
+    /// One step for every watcher that is behind and has room.
+    fn catch_up_once(&self) -> Result<Caught, Error> {
         let mut wanted = self.table.lock().behind_with_room();
         if wanted.is_empty() {
-            return Ok(false);
+            return Ok(Caught::Nobody);
         }
         let view = self.view.load_full();
         wanted.retain(|(id, _, next, _)| {
@@ -193,7 +222,7 @@ impl Hub {
             let events = step.events.remove(&id).unwrap_or_default();
             table.caught_up_to(id, events, step.upto, view.revision);
         }
-        Ok(true)
+        Ok(Caught::Some)
     }
 
     async fn progress_loop(self: Arc<Self>, interval: Duration) {
@@ -205,6 +234,23 @@ impl Hub {
             self.table.lock().progress_tick();
         }
     }
+}
+
+/// Queues events in pieces of whole revisions, none much larger than `PIECE_BYTES_MAX`.
+fn push_pieces(batches: &mut VecDeque<Batch>, events: Vec<Arc<WatchEvent>>, revision: i64) {
+    let (mut piece, mut bytes) = (Vec::with_capacity(events.len()), 0);
+    for event in events {
+        let begins_revision =
+            piece.last().is_some_and(|last: &Arc<WatchEvent>| last.revision() < event.revision());
+        if bytes >= PIECE_BYTES_MAX && begins_revision {
+            let upto = event.revision() - 1;
+            batches.push_back((std::mem::take(&mut piece), upto));
+            bytes = 0;
+        }
+        bytes += event.size_bytes();
+        piece.push(event);
+    }
+    batches.push_back((piece, revision));
 }
 
 /// The planted bugs: now and then an event is lost, or comes twice.
@@ -280,4 +326,29 @@ impl Drop for WatchStream {
 fn watch_range(request: &WatchCreateRequest) -> KeyRange {
     let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
     KeyRange::new(&key, &request.range_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::mvccpb::{Event, KeyValue};
+
+    use super::*;
+
+    fn event(revision: i64, bytes: usize) -> Arc<WatchEvent> {
+        let kv = KeyValue { mod_revision: revision, value: vec![0; bytes].into(), ..KeyValue::default() };
+        WatchEvent::new(Event { kv: Some(kv), ..Event::default() })
+    }
+
+    #[test]
+    fn large_batches_are_cut_between_revisions() {
+        let half = PIECE_BYTES_MAX / 2;
+        // Revision 5 has two events, which stay together.
+        let events = [(3, half), (4, half), (5, half), (5, PIECE_BYTES_MAX), (6, 1), (7, 1)];
+        let mut batches = VecDeque::new();
+        push_pieces(&mut batches, events.map(|(revision, bytes)| event(revision, bytes)).into(), 9);
+        let found: Vec<_> = batches.iter().map(|(events, upto)| (events.len(), *upto)).collect();
+        assert_eq!(found, [(2, 4), (2, 5), (2, 9)]);
+        push_pieces(&mut batches, Vec::new(), 10);
+        assert_eq!(batches.back().map(|(events, upto)| (events.len(), *upto)), Some((0, 10)));
+    }
 }

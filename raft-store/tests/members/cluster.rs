@@ -164,3 +164,28 @@ async fn a_removed_member_hears_of_it_running_or_away() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_made_their_own_certificates_find_each_other() {
+    let names: Vec<(String, String)> =
+        (0..3).map(|n| (format!("m{n}"), free_url().replace("http://", "https://"))).collect();
+    let mut members = Vec::new();
+    let mut dirs = Vec::new();
+    for (name, _) in &names {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(name, dir.path(), &names);
+        config.peer_tls.auto_tls = true;
+        config.peer_tls.auto_tls_dir = Some(dir.path().join("made"));
+        members.push(Member::start(config).await.unwrap());
+        dirs.push(dir);
+    }
+    for (number, member) in members.iter().enumerate() {
+        member.put(put(number.to_string(), "x")).await.unwrap();
+    }
+    for member in &members {
+        assert_eq!(count(member, false).await, 3);
+    }
+    for member in members {
+        member.shutdown().await;
+    }
+}

@@ -3,7 +3,10 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use raft_store::{TlsFiles, backup};
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 
 use crate::listening::Listening;
@@ -11,32 +14,63 @@ use crate::listening::Listening;
 /// Longer than the interval at which files are looked at.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 
-struct Authority {
+/// Signs certificates.
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    /// One of its own making.
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "authority");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer }
     }
 
-    fn write_authority(&self, dir: &Path) {
+    /// Its certificate, as `ca.pem`.
+    pub fn write_authority(&self, dir: &Path) {
         fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();
     }
 
     /// A leaf's certificate and key, as `<name>.pem` and `<name>.key`.
-    fn write_leaf(&self, dir: &Path, name: &str, common_name: &str) {
-        let mut params =
-            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    pub fn write_leaf(&self, dir: &Path, name: &str, common_name: &str) {
+        self.write_numbered_leaf(dir, name, common_name, 1);
+    }
+
+    /// The same with a serial number of its own; its host names are this machine's and its common name.
+    pub fn write_numbered_leaf(&self, dir: &Path, name: &str, common_name: &str, serial: u64) {
+        let names = ["localhost", "127.0.0.1", common_name].map(str::to_owned);
+        let mut params = CertificateParams::new(names).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
         fs::write(dir.join(format!("{name}.pem")), leaf.pem()).unwrap();
+    }
+
+    /// A list that revokes these serial numbers, as `crl.der` and `crl.pem`.
+    pub fn write_revocations(&self, dir: &Path, serials: &[u64]) {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2034, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(dir.join("crl.der"), list.der()).unwrap();
+        fs::write(dir.join("crl.pem"), list.pem().unwrap()).unwrap();
     }
 }
 

@@ -1,4 +1,10 @@
 //! TLS for both sides of both ports: certificate files, read again when they change.
+//!
+//! A setting that is about security and cannot take effect is an error, never ignored.
+
+mod policy;
+mod rules;
+mod self_signed;
 
 use std::{
     fs, io,
@@ -9,10 +15,13 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+pub use policy::TlsPolicy;
+use rules::{RuledClients, RuledServers, Rules};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
-    server::WebPkiClientVerifier,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -42,8 +51,18 @@ pub struct TlsFiles {
     pub auto_tls: bool,
     /// Where a made certificate is kept.
     pub auto_tls_dir: Option<PathBuf>,
-    /// Common names that peers may have; empty for any.
+    /// Host names and addresses a made certificate is for, beside this machine's own.
+    pub auto_tls_hosts: Vec<String>,
+    /// Years a made certificate is valid; 0 for one.
+    pub auto_tls_years: u32,
+    /// Common names that the other side may have; empty for any.
     pub allowed_names: Vec<String>,
+    /// Host names and addresses of which the other side's certificate must be valid for one; empty for any.
+    pub allowed_hosts: Vec<String>,
+    /// Certificates that are revoked.
+    pub crl_file: Option<PathBuf>,
+    /// Versions and cipher suites.
+    pub policy: TlsPolicy,
 }
 
 /// Why certificates cannot be used; names the file.
@@ -97,41 +116,69 @@ impl TlsFiles {
         self.cert_file.is_some() || self.auto_tls
     }
 
+    /// Whether this member makes its own certificate: given files come first, as in etcd.
+    fn is_self_signed(&self) -> bool {
+        self.auto_tls && self.cert_file.is_none()
+    }
+
+    /// Whether the other side must show a certificate.
+    fn asks_clients(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca_file.is_some() && !self.is_self_signed()
+    }
+
+    /// Refuses settings that could not take effect.
+    fn check(&self) -> Result<(), TlsError> {
+        let refused = |what: &str| Err(setup(what));
+        if self.cert_file.is_none() != self.key_file.is_none() {
+            return refused("a certificate file and its key file must be given together");
+        }
+        if self.client_cert_file.is_none() != self.client_key_file.is_none() {
+            return refused("a client certificate file and its key file must be given together");
+        }
+        if !self.allowed_names.is_empty() && !self.allowed_hosts.is_empty() {
+            return refused("allowed common names and allowed host names are mutually exclusive");
+        }
+        let has_rules =
+            !self.allowed_names.is_empty() || !self.allowed_hosts.is_empty() || self.crl_file.is_some();
+        if (self.client_cert_auth || has_rules) && self.trusted_ca_file.is_none() {
+            return refused(
+                "client certificates can be asked for, limited to names, or revoked only with a file of trusted \
+                 authorities: give --trusted-ca-file (--peer-trusted-ca-file)",
+            );
+        }
+        if (self.client_cert_auth || has_rules) && !self.is_used() {
+            return refused(
+                "client certificates can be checked only over TLS: give a certificate and its key",
+            );
+        }
+        Ok(())
+    }
+
     fn server_identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => Ok((read_certificates(cert)?, read_key(key)?)),
             (Some(cert), None) => Err(file_error(cert, "has no key file beside it: give --key-file too")),
-            (None, _) => self.self_signed(),
+            (None, _) => self_signed::load_or_make(self),
         }
-    }
-
-    fn self_signed(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-        let dir = self.auto_tls_dir.clone().unwrap_or_else(|| PathBuf::from("."));
-        let (cert_path, key_path) = (dir.join("cert.pem"), dir.join("key.pem"));
-        if !cert_path.exists() || !key_path.exists() {
-            let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-            let made = rcgen::generate_simple_self_signed(names).map_err(setup)?;
-            fs::create_dir_all(&dir).map_err(|error| file_error(&dir, error))?;
-            fs::write(&key_path, made.signing_key.serialize_pem())
-                .map_err(|error| file_error(&key_path, error))?;
-            fs::write(&cert_path, made.cert.pem()).map_err(|error| file_error(&cert_path, error))?;
-        }
-        Ok((read_certificates(&cert_path)?, read_key(&key_path)?))
     }
 
     fn server_config(&self) -> Result<ServerConfig, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        self.check()?;
+        let provider = self.policy.provider();
         let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(self.policy.versions())
             .map_err(setup)?;
-        let wants_client = self.client_cert_auth || self.trusted_ca_file.is_some() && !self.auto_tls;
-        let builder = match &self.trusted_ca_file {
-            Some(path) if wants_client => {
+        let builder = match self.trusted_ca_file.as_ref().filter(|_| self.asks_clients()) {
+            Some(path) => {
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(setup)?)
+                let mut verifier: Arc<dyn ClientCertVerifier> = verifier.map_err(setup)?;
+                if let Some(rules) = Rules::read(self)? {
+                    verifier = Arc::new(RuledClients { inner: verifier, rules });
+                }
+                builder.with_client_cert_verifier(verifier)
             }
-            _ => builder.with_no_client_auth(),
+            None => builder.with_no_client_auth(),
         };
         let (chain, key) = self.server_identity()?;
         let mut config = builder.with_single_cert(chain, key).map_err(setup)?;
@@ -140,19 +187,30 @@ impl TlsFiles {
     }
 
     fn client_config(&self) -> Result<ClientConfig, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        self.check()?;
+        let provider = self.policy.provider();
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(self.policy.versions())
             .map_err(setup)?;
-        let mut authorities = RootCertStore::empty();
-        if let Some(path) = &self.trusted_ca_file {
-            authorities = roots(path)?;
-        } else if self.auto_tls {
-            for certificate in self.self_signed()?.0 {
-                authorities.add(certificate).map_err(setup)?;
+        let rules = Rules::read(self)?;
+        let builder = if self.is_self_signed() {
+            // Each member made its own: the connection is private, and the other side unknown, as in etcd.
+            let verifier = RuledServers { inner: None, rules, provider };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        } else {
+            let authorities = self.trusted_ca_file.as_ref().map_or(Ok(RootCertStore::empty()), roots)?;
+            match rules {
+                Some(rules) => {
+                    let authorities = Arc::new(authorities);
+                    let verifier =
+                        WebPkiServerVerifier::builder_with_provider(authorities, provider.clone()).build();
+                    let inner: Arc<dyn ServerCertVerifier> = verifier.map_err(setup)?;
+                    let verifier = RuledServers { inner: Some(inner), rules: Some(rules), provider };
+                    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+                }
+                None => builder.with_root_certificates(authorities),
             }
-        }
-        let builder = builder.with_root_certificates(authorities);
+        };
         let cert = self.client_cert_file.as_ref().or(self.cert_file.as_ref());
         let key = self.client_key_file.as_ref().or(self.key_file.as_ref());
         let mut config = match (cert, key) {
@@ -165,29 +223,34 @@ impl TlsFiles {
         Ok(config)
     }
 
-    fn newest_change(&self) -> Option<SystemTime> {
+    /// When each file was last written: any other value than before means that something has changed.
+    fn changes(&self) -> Changes {
         let files = [
             &self.cert_file,
             &self.key_file,
             &self.trusted_ca_file,
             &self.client_cert_file,
             &self.client_key_file,
+            &self.crl_file,
         ];
-        files.into_iter().flatten().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max()
+        files.map(|path| fs::metadata(path.as_ref()?).ok()?.modified().ok())
     }
 }
+
+/// When each of the files was written, where it is there.
+type Changes = [Option<SystemTime>; 6];
 
 /// A configuration made from files, made again when they change. A change that cannot be used is reported
 /// and the old one stays.
 struct Reloading<C> {
     files: TlsFiles,
     make: fn(&TlsFiles) -> Result<C, TlsError>,
-    current: Mutex<(Arc<C>, Option<SystemTime>, Instant)>,
+    current: Mutex<(Arc<C>, Changes, Instant)>,
 }
 
 impl<C> Reloading<C> {
     fn load(files: &TlsFiles, make: fn(&TlsFiles) -> Result<C, TlsError>) -> Result<Self, TlsError> {
-        let current = (Arc::new(make(files)?), files.newest_change(), Instant::now());
+        let current = (Arc::new(make(files)?), files.changes(), Instant::now());
         Ok(Self { files: files.clone(), make, current: Mutex::new(current) })
     }
 
@@ -195,7 +258,7 @@ impl<C> Reloading<C> {
         let mut current = self.current.lock();
         if current.2.elapsed() > RELOAD_INTERVAL {
             current.2 = Instant::now();
-            let changed = self.files.newest_change();
+            let changed = self.files.changes();
             if changed != current.1 {
                 match (self.make)(&self.files) {
                     Ok(config) => {
@@ -220,6 +283,7 @@ pub struct ServerTls {
 impl ServerTls {
     /// Reads the files; nothing when the port speaks plain text.
     pub fn load(files: &TlsFiles) -> Result<Option<Self>, TlsError> {
+        files.check()?;
         if !files.is_used() {
             return Ok(None);
         }
@@ -241,6 +305,7 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads the files; nothing when peers speak plain text.
     pub fn load(files: &TlsFiles) -> Result<Option<Self>, TlsError> {
+        files.check()?;
         if !files.is_used() {
             return Ok(None);
         }
@@ -274,9 +339,9 @@ async fn connect(
     TlsConnector::from(config.clone()).connect(name, stream).await
 }
 
-/// The common name of a certificate, as etcd's users are called.
+/// The common name of a certificate, as etcd's users are called; of several, the last, as in Go.
 pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = parsed.subject().iter_common_name().last()?.as_str().ok()?;
     Some(name.to_owned())
 }

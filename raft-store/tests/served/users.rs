@@ -1,0 +1,172 @@
+//! Users: signed tokens, certificates' names, and what of a range may be watched.
+
+use std::fs;
+
+use futures::StreamExt;
+use proto::authpb::{Permission, permission::Type};
+use proto::etcdserverpb::{
+    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserGrantRoleRequest, AuthenticateRequest, PutRequest, RangeRequest, WatchCreateRequest,
+    WatchRequest, auth_client::AuthClient, kv_client::KvClient, watch_client::WatchClient,
+    watch_request::RequestUnion,
+};
+use raft_store::{TlsFiles, auth::TokenSpec};
+use tonic::{
+    Code, Request, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use crate::{listening::Listening, tls::Authority};
+
+/// Makes root, and ann, who may read and write what begins with `own/`; then everybody must be somebody.
+async fn require_users(channel: Channel) {
+    let mut auth = AuthClient::new(channel);
+    for (user, role) in [("root", "root"), ("ann", "owner")] {
+        auth.role_add(AuthRoleAddRequest { name: role.into() }).await.unwrap();
+        let add = AuthUserAddRequest { name: user.into(), password: "pw".into(), ..Default::default() };
+        auth.user_add(add).await.unwrap();
+        let grant = AuthUserGrantRoleRequest { user: user.into(), role: role.into() };
+        auth.user_grant_role(grant).await.unwrap();
+    }
+    let permission =
+        Permission { perm_type: Type::Readwrite as i32, key: "own/".into(), range_end: "own0".into() };
+    let grant = AuthRoleGrantPermissionRequest { name: "owner".into(), perm: Some(permission) };
+    auth.role_grant_permission(grant).await.unwrap();
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+}
+
+async fn token(channel: Channel, user: &str) -> String {
+    let request = AuthenticateRequest { name: user.into(), password: "pw".into() };
+    AuthClient::new(channel).authenticate(request).await.unwrap().into_inner().token
+}
+
+fn with<T>(token: Option<&str>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("token", token.parse().unwrap());
+    }
+    request
+}
+
+async fn puts(channel: Channel, token: Option<&str>, key: &str) -> Result<(), Status> {
+    let put = PutRequest { key: key.to_owned().into(), value: "x".into(), ..Default::default() };
+    KvClient::new(channel).put(with(token, put)).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signed_tokens_speak_for_their_user_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let (private, public, secret) =
+        (dir.path().join("key"), dir.path().join("pub"), dir.path().join("secret"));
+    fs::write(&private, pair.serialize_pem()).unwrap();
+    fs::write(&public, pair.public_key_pem()).unwrap();
+    fs::write(&secret, "a secret of some length").unwrap();
+    let flags = [
+        format!("jwt,pub-key={},priv-key={},sign-method=ES256,ttl=10m", public.display(), private.display()),
+        format!("jwt,priv-key={},sign-method=HS256,ttl=10m", secret.display()),
+    ];
+    for flag in flags {
+        let spec = TokenSpec::parse(&flag).unwrap();
+        let listening = Listening::start(|config| {
+            config.auth_token = spec;
+            config.bcrypt_cost = 4;
+        })
+        .await;
+        let channel = listening.channel().await;
+        require_users(channel.clone()).await;
+        let token = token(channel.clone(), "ann").await;
+        assert_eq!(token.matches('.').count(), 2, "{token} is a JWT");
+        puts(channel.clone(), Some(&token), "own/a").await.unwrap();
+        let elsewhere = puts(channel.clone(), Some(&token), "other").await.unwrap_err();
+        assert_eq!(elsewhere.message(), "etcdserver: permission denied");
+        let mut forged = token.clone();
+        forged.replace_range(token.len() - 6.., "AAAAAA");
+        let refused = puts(channel.clone(), Some(&forged), "own/a").await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Unauthenticated, "etcdserver: invalid auth token")
+        );
+        let nobody = puts(channel.clone(), None, "own/a").await.unwrap_err();
+        assert_eq!(nobody.message(), "etcdserver: user name is empty");
+        drop(channel);
+        listening.member.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificates_name_is_a_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let authority = Authority::new();
+    authority.write_authority(dir);
+    authority.write_leaf(dir, "server", "server");
+    authority.write_numbered_leaf(dir, "ann", "ann", 2);
+    authority.write_numbered_leaf(dir, "stranger", "stranger", 3);
+    let listening = Listening::start(|config| {
+        let url = config.listen_client_urls[0].replace("http://", "https://");
+        (config.listen_client_urls, config.advertise_client_urls) = (vec![url.clone()], vec![url]);
+        config.bcrypt_cost = 4;
+        config.client_tls = TlsFiles {
+            cert_file: Some(dir.join("server.pem")),
+            key_file: Some(dir.join("server.key")),
+            trusted_ca_file: Some(dir.join("ca.pem")),
+            client_cert_auth: true,
+            ..TlsFiles::default()
+        };
+    })
+    .await;
+    let url = listening.url.replace("http://", "https://");
+    let connect = async |name: &str| {
+        let read = |file: String| fs::read_to_string(dir.join(file)).unwrap();
+        let identity = Identity::from_pem(read(format!("{name}.pem")), read(format!("{name}.key")));
+        let authority = Certificate::from_pem(read("ca.pem".into()));
+        let tls = ClientTlsConfig::new().ca_certificate(authority).identity(identity);
+        Endpoint::from_shared(url.clone()).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
+    };
+    let (ann, stranger) = (connect("ann").await, connect("stranger").await);
+    require_users(ann.clone()).await;
+    puts(ann.clone(), None, "own/a").await.unwrap();
+    assert_eq!(puts(ann, None, "other").await.unwrap_err().message(), "etcdserver: permission denied");
+    assert!(puts(stranger, None, "own/a").await.is_err(), "a user that is not there");
+    listening.member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_needs_permission_over_its_whole_range() {
+    let listening = Listening::start(|config| config.bcrypt_cost = 4).await;
+    let channel = listening.channel().await;
+    require_users(channel.clone()).await;
+    let token = token(channel.clone(), "ann").await;
+    let cases: [(&str, &str, bool); 6] = [
+        ("own/a", "", true),
+        ("own/", "own0", true),
+        ("own/", "own1", false),
+        ("own", "own0", false),
+        ("own/", "\0", false),
+        ("other", "", false),
+    ];
+    for (key, end, allowed) in cases {
+        let create = WatchCreateRequest {
+            key: key.to_owned().into(),
+            range_end: end.to_owned().into(),
+            ..Default::default()
+        };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let requests = futures::stream::iter([create]).chain(futures::stream::pending());
+        let mut watch = WatchClient::new(channel.clone());
+        let mut responses = watch.watch(with(Some(&token), requests)).await.unwrap().into_inner();
+        let response = responses.message().await.unwrap().unwrap();
+        assert_eq!(!response.canceled, allowed, "{key:?} to {end:?}: {response:?}");
+        assert!(allowed || response.cancel_reason.contains("permission denied"), "{response:?}");
+        let range = RangeRequest {
+            key: key.to_owned().into(),
+            range_end: end.to_owned().into(),
+            ..Default::default()
+        };
+        let read = KvClient::new(channel.clone()).range(with(Some(&token), range)).await;
+        assert_eq!(read.is_ok(), allowed, "a range needs the same: {key:?} to {end:?}");
+    }
+    drop(channel);
+    listening.member.shutdown().await;
+}
