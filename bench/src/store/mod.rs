@@ -74,6 +74,8 @@ pub fn run(options: &Options) -> Result<()> {
 async fn compare(options: &Options, etcd: Program, ours: Program) -> Result<Vec<Row>> {
     let upstream = start(options, "etcd", etcd, options.members, ETCD_PORTS).await?;
     let ours = start(options, "quarterdeck", ours, options.members, OUR_PORTS).await?;
+    lead_with_first(&upstream).await?;
+    lead_with_first(&ours).await?;
     let duration = Duration::from_secs(options.seconds);
     let mut rows = Vec::new();
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(options.only.as_str())) {
@@ -96,6 +98,10 @@ async fn compare(options: &Options, etcd: Program, ours: Program) -> Result<Vec<
     Ok(rows)
 }
 
+/// How long the first member may take to become the leader.
+const LEADER_LIMIT: Duration = Duration::from_secs(30);
+const LEADER_POLL: Duration = Duration::from_millis(200);
+
 /// Where each side's ports begin.
 const ETCD_PORTS: u16 = 20_000;
 const OUR_PORTS: u16 = 20_100;
@@ -114,6 +120,23 @@ async fn start(
     std::fs::create_dir_all(&root)?;
     let root = root.canonicalize()?;
     Ok(Cluster::start_all(Ground::loopback(ports), program, &root, members, false).await?)
+}
+
+/// Makes the first member lead: a single client is its client, and whether what it writes takes one step more must not
+/// depend on whom an election chose.
+async fn lead_with_first(cluster: &Cluster) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + LEADER_LIMIT;
+    while cluster.leader().await != Some(0) {
+        if tokio::time::Instant::now() > deadline {
+            return Err("the first member does not become the leader".into());
+        }
+        if cluster.leader().await.is_some() {
+            // One who is just being replaced cannot; the next round asks again.
+            let _ = cluster.move_leader(0).await;
+        }
+        tokio::time::sleep(LEADER_POLL).await;
+    }
+    Ok(())
 }
 
 fn memory(name: &str, upstream: &Cluster, ours: &Cluster) -> Result<Row> {

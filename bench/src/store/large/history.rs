@@ -1,6 +1,6 @@
 //! A watcher far behind, then a compaction of all of it, and what writers feel of either.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chaos::cluster::Cluster;
 use etcd_client::{Client, CompactionOptions, Error, WatchOptions};
@@ -11,6 +11,8 @@ use crate::table::Sample;
 /// Keys that the revisions go to, in turn.
 const KEYS: u64 = 10_000;
 const PREFIX: &str = "history/";
+/// A watcher that is still behind after this time is left where it is: some never catch up with 20 writers.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 
 pub async fn measure(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Result<()> {
     let connections = connections(cluster).await?;
@@ -35,14 +37,16 @@ pub async fn measure(cluster: &Cluster, options: &Options, figures: &mut Figures
     Ok(())
 }
 
-/// Events a second that a watcher gets which starts at the first revision.
+/// Events a second that a watcher gets which starts at the first revision, until it has caught up or the time is over.
 async fn catch_up(mut client: Client, revisions: u64) -> std::result::Result<f64, Error> {
     let from_start = WatchOptions::new().with_prefix().with_start_revision(1);
     let mut stream = client.watch(PREFIX, Some(from_start)).await?;
     let started = Instant::now();
     let mut seen = 0;
     while seen < revisions {
-        let Some(response) = stream.message().await? else { break };
+        let Some(left) = CATCH_UP_LIMIT.checked_sub(started.elapsed()) else { break };
+        let Ok(message) = tokio::time::timeout(left, stream.message()).await else { break };
+        let Some(response) = message? else { break };
         seen += response.events().len() as u64;
     }
     Ok(seen as f64 / started.elapsed().as_secs_f64())
