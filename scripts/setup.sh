@@ -15,6 +15,7 @@ to_build=(
 to_run=(
   containerd:containerd runc:runc nft:nftables ip:iproute2 mount:mount modprobe:kmod unshare:util-linux
   /usr/lib/cni/bridge:containernetworking-plugins etcdctl:etcd-client kubectl:kubernetes-client
+  busybox:busybox-static
 )
 
 # Prints the packages whose proof is not there.

@@ -37,6 +37,7 @@ async fn main() -> Result<(), node::cli::AnyError> {
     let settings = node::agent::Settings {
         cluster_cidr: command.cluster_cidr,
         service_cidr: command.service_cidr,
+        outside_names: node::dns::Outside::default(),
         teardown: command.teardown,
     };
     node::agent::run(command.args, settings, shutdown).await

@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # What goes wrong on a node, done to a node of its own: one server and one agent with its containerd in a network
 # namespace, the agent's folders on a small file system that can be filled.
-#   node/tests/bad-days.sh PATH/TO/quarterdeck [SECONDS WITHOUT THE API=60]
-# Needs root, containerd, runc, nftables and the CNI plugins. Everything it makes is removed at the end.
+#   node/tests/bad-days.sh PATH/TO/quarterdeck [SECONDS WITHOUT THE API=60] [PART...]
+# Parts, in this order: images settings log volume api silent runtime agent reboot disk; all of them unless some are named.
+# Needs root, containerd, runc, nftables, the CNI plugins, a static busybox and python3. What it makes is removed at the end.
 set -uo pipefail
 binary=$(realpath "$1")
 away=${2:-60}
+shift $(($# < 2 ? $# : 2))
+parts=(images settings log volume api silent runtime agent reboot disk)
+[ $# -gt 0 ] && parts=("$@")
+cd "$(dirname "$0")" || exit 1
 work=$(mktemp -d /tmp/qd-bad.XXXXXX)
-NAMESPACE=bad passed=0 failures=()
-. "$(dirname "$0")/tour/lib.sh"
+NAMESPACE=bad
+. tour/lib.sh
+TOUR=$IMAGE
 IMAGE=registry.quarterdeck.local/web:v1
 data=$work/agent
+registry=127.0.0.1:26091
 export KUBECONFIG=$work/server/admin.kubeconfig
 ns() { nsenter --net=/run/netns/qdn-bad "$@"; }
 kubectl() { ns kubectl "$@"; }
@@ -25,19 +32,28 @@ start_server() {
 
 start_agent() {
     (exec nsenter --net=/run/netns/qdn-bad "$binary" agent --data-dir "$data" --name node --node-ip 10.92.0.2 "$@" \
-        --eviction-hard 'memory.available<50Mi' --eviction-hard 'nodefs.available<150Mi') >>"$work/agent.log" 2>&1 &
+        --eviction-hard 'memory.available<50Mi' --eviction-hard 'nodefs.available<150Mi' \
+        --kubelet-arg container-log-max-size=400 --kubelet-arg container-log-max-files=3 \
+        --kubelet-arg pod-max-pids=77 --kubelet-arg seccomp-default=true \
+        --kubelet-arg "image-credential-provider-config=$work/providers.yaml" \
+        --kubelet-arg "image-credential-provider-bin-dir=$work/providers") >>"$work/agent.log" 2>&1 &
     agent=$!
 }
 
 # The processes that hold this node's containers: its containerd and shims, by the folder of their state.
 holders() { pgrep -f -- "$runtime|$data/kubelet/containerd"; }
 
-# The processes of every pod here.
+# The processes of every pod here, or of one container.
 pod_processes() {
     local uid
     for uid in $($K get pods -o 'jsonpath={.items[*].metadata.uid}'); do
         find /sys/fs/cgroup -path "*pod$uid*" -name cgroup.procs -exec cat {} +
     done | sort -u
+}
+processes_of() {
+    local id
+    id=$(field pod "$1" '{.status.containerStatuses[0].containerID}')
+    find /sys/fs/cgroup -path "*${id##*/}*" -name cgroup.procs -exec cat {} + | sort -u
 }
 
 unmount_all() { awk -v a="$data" -v b="$runtime" '$5 ~ "^"a"/" || $5 ~ "^"b {print $5}' /proc/self/mountinfo | tac | xargs -r -n1 umount -l 2>/dev/null; }
@@ -45,15 +61,34 @@ unmount_all() { awk -v a="$data" -v b="$runtime" '$5 ~ "^"a"/" || $5 ~ "^"b {pri
 finish() {
     [ "${#failures[@]}" -eq 0 ] || tail -n 15 "$work/agent.log" "$work/server.log"
     kill -CONT "$(cat "$runtime/containerd.pid" 2>/dev/null)" 2>/dev/null
-    kill -TERM "$agent" 2>/dev/null && wait "$agent" 2>/dev/null
+    [ -z "$agent" ] || { kill -TERM "$agent" && wait "$agent"; } 2>/dev/null
     start_agent --teardown >/dev/null 2>&1
     sleep 3
     kill -TERM "$agent" 2>/dev/null && wait "$agent" 2>/dev/null
-    kill -TERM "$server" 2>/dev/null && wait "$server" 2>/dev/null
+    [ -z "$server" ] || { kill -TERM "$server" && wait "$server"; } 2>/dev/null
+    kill $(jobs -p) 2>/dev/null
     unmount_all
     umount -l "$data" 2>/dev/null
     ip netns delete qdn-bad 2>/dev/null
     rm -rf "$work" "$runtime"
+}
+
+# A program that knows the password of the registry which `images` starts.
+write_provider() {
+    mkdir "$work/providers"
+    cat >"$work/providers/knows" <<EOF
+#!/bin/sh
+cat >/dev/null
+echo '{"kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+  "cacheKeyType": "Registry", "auth": {"$registry": {"username": "tour", "password": "secret"}}}'
+EOF
+    chmod +x "$work/providers/knows"
+    cat >"$work/providers.yaml" <<EOF
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- {name: knows, apiVersion: credentialprovider.kubelet.k8s.io/v1, matchImages: ['$registry'], defaultCacheDuration: 1m}
+EOF
 }
 
 ip netns add qdn-bad || exit 1
@@ -69,6 +104,7 @@ ns ip address add 10.92.0.1/24 dev machine
 ns ip address add 10.92.0.2/24 dev machine
 ns ip link set machine up
 ns ip route add default dev machine
+write_provider
 start_server --init || { echo "the server does not start"; exit 1; }
 within 60 test -s "$work/server/agent.token"
 start_agent --token "$(cat "$work/server/agent.token")"
@@ -84,97 +120,156 @@ one_pod() { pod "$1" <<YAML
   containers: [{name: c, image: ${3:-$IMAGE}, $2}]
 YAML
 }
+# What a restart needs comes from a ConfigMap, also when the API is away.
+$K create configmap settings --from-literal=COLOUR=red >/dev/null
+one_pod steady 'args: [sleep], envFrom: [{configMapRef: {name: settings}}]'
+check "a pod runs" ready steady
+crash=$(restarts steady)
 
-echo "== images, commands, probes"
-one_pod absent 'args: [sleep]' 127.0.0.1:1/none:v1
-one_pod broken 'command: [/nothing]'
-one_pod hanging 'args: [sleep], livenessProbe: {exec: {command: [/web, sleep]}, timeoutSeconds: 1, periodSeconds: 1, failureThreshold: 2}'
-check "an image that does not exist" within 60 waits_for absent ImagePullBackOff
-check "is told by events" within 10 says 'Failed to pull image' events absent
-check "a command that does not start" within 60 waits_for broken CrashLoopBackOff
-check "is told by events" within 10 says 'Failed Error' events broken
-check "a probe that hangs restarts" within 60 more_restarts hanging 0
-check "and says that it timed out" says 'timed out' events hanging
-$K delete pod absent broken hanging --wait=true >/dev/null
+images() {
+    tour/image.sh "$TOUR" "$work/image.tar"
+    ns python3 tour/registry.py "$work/image.tar" "${registry##*:}" tour secret >"$work/registry.log" 2>&1 &
+    one_pod absent 'args: [sleep]' 127.0.0.1:1/none:v1
+    one_pod broken 'command: [/nothing]'
+    one_pod hanging 'args: [sleep], livenessProbe: {exec: {command: [/web, sleep]}, timeoutSeconds: 1, periodSeconds: 1, failureThreshold: 2}'
+    one_pod private 'command: [sleep, "3600"]' "$registry/private/tour:v1"
+    check "an image that does not exist" within 60 waits_for absent ImagePullBackOff
+    check "is told by events" within 10 says 'Failed to pull image' events absent
+    check "a command that does not start" within 60 waits_for broken CrashLoopBackOff
+    check "is told by events" within 10 says 'Failed Error' events broken
+    check "a probe that hangs restarts" within 60 more_restarts hanging 0
+    check "and says that it timed out" says 'timed out' events hanging
+    check "a registry whose password a program knows" ready private
+    check "was asked with it" grep -q '^200 .*/manifests/v1' "$work/registry.log"
+    $K delete pod absent broken hanging private --wait=true >/dev/null
+}
 
-echo "== a log that somebody deletes"
-one_pod talking 'args: [sleep], readinessProbe: {exec: {command: [/web, echo]}, periodSeconds: 1}'
-check "a pod runs" ready talking
-log=$(ls "$data"/kubelet/../logs/pods/${NAMESPACE}_talking_*/c/0.log /var/log/pods/${NAMESPACE}_talking_*/c/0.log 2>/dev/null | head -1)
-rm -f "$log"
-check "the pod stays ready" is True field pod talking '{.status.conditions[?(@.type=="Ready")].status}'
-check "its log is opened again" within 40 test -e "$log"
-check "and can be read" $K logs talking
+settings() {
+    local uid
+    uid=$(field pod steady '{.metadata.uid}')
+    check "a pod's processes are limited" sh -c "grep -qx 77 \$(find /sys/fs/cgroup -path '*pod$uid/pids.max')"
+    check "the default seccomp profile" says "Seccomp:	2" $K exec steady -- /web cat /proc/self/status
+    check "variables from a ConfigMap" says COLOUR=red $K exec steady -- /web env
+}
 
-echo "== a volume that does not unmount"
-pod holding <<YAML
+log() {
+    local log
+    one_pod talking 'args: [serve], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}'
+    check "a pod runs" ready talking
+    log=$(ls /var/log/pods/${NAMESPACE}_talking_*/c/0.log | head -1)
+    rotated() { ls "$log".*; }
+    check "a log that grows is moved aside" within 60 rotated
+    check "and goes on" within 20 says healthz $K logs talking --tail=3
+    rm -f "$log"
+    check "a log that somebody deletes harms nobody" is True field pod talking '{.status.conditions[?(@.type=="Ready")].status}'
+    check "it is opened again" within 40 test -e "$log"
+    check "and can be read" within 20 says healthz $K logs talking
+    $K delete pod talking --wait=true >/dev/null
+}
+
+volume() {
+    local uid holder
+    pod holding <<YAML
   containers: [{name: c, image: $IMAGE, args: [sleep], volumeMounts: [{name: m, mountPath: /m}]}]
   volumes: [{name: m, emptyDir: {medium: Memory}}]
 YAML
-check "a pod with a volume" ready holding
-uid=$(field pod holding '{.metadata.uid}')
-(cd "$data/kubelet/pods/$uid/volumes/kubernetes.io~empty-dir/m" && exec sleep 600) &
-holder=$!
-sleep 0.5
-$K delete pod holding --wait=false >/dev/null
-check "it is told by an event" within 30 says FailedUnMount events holding
-check "and the pod is not gone" $K get pod holding
-kill "$holder"
-check "until nobody holds it" $K wait --for=delete pod/holding --timeout=60s
-check "nothing of it is left" within 20 test ! -e "$data/kubelet/pods/$uid"
+    check "a pod with a volume" ready holding
+    uid=$(field pod holding '{.metadata.uid}')
+    (cd "$data/kubelet/pods/$uid/volumes/kubernetes.io~empty-dir/m" && exec sleep 600) &
+    holder=$!
+    sleep 0.5
+    $K delete pod holding --wait=false >/dev/null
+    check "one that does not unmount is told by an event" within 30 says FailedUnMount events holding
+    check "and the pod is not gone" $K get pod holding
+    kill "$holder"
+    check "until nobody holds it" $K wait --for=delete pod/holding --timeout=60s
+    check "nothing of it is left" within 20 test ! -e "$data/kubelet/pods/$uid"
+}
 
-echo "== the API is away for $away s"
-one_pod steady 'args: [sleep]'
-one_pod crashing 'args: [exit, "1"]'
-ready steady >/dev/null
-within 30 waits_for crashing CrashLoopBackOff
-before=$(restarts crashing) steady=$(field pod steady '{.status.containerStatuses[0].containerID}')
-process=$(find /sys/fs/cgroup -path "*${steady##*/}*" -name cgroup.procs -exec cat {} + | sort -u)
-kill -KILL "$server"
-wait "$server" 2>/dev/null
-sleep $((away / 2))
-kill -KILL $process
-sleep $((away / 2))
-start_server
-check "a pod whose process died meanwhile runs again" within 60 is 1 restarts steady
-check "what crashed went on crashing" within 60 more_restarts crashing "$before"
-check "the node is ready" within 60 node_is True
+api() {
+    local before died
+    one_pod crashing 'args: [exit, "1"]'
+    within 30 waits_for crashing CrashLoopBackOff
+    before=$(restarts crashing)
+    crash=$(restarts steady)
+    died=$(processes_of steady)
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null
+    # Late, so that everything which is only remembered for a while must still be known.
+    sleep $((away * 3 / 4))
+    kill -KILL $died
+    sleep $((away - away * 3 / 4))
+    start_server
+    crash=$((crash + 1))
+    check "away for $away s: a pod whose process died runs again" within 60 is "$crash" restarts steady
+    check "with its variables" within 20 says COLOUR=red $K exec steady -- /web env
+    check "what crashed went on crashing" within 300 more_restarts crashing "$before"
+    check "the node is ready" within 60 node_is True
+    check "and takes new pods" eval 'one_pod fresh "args: [sleep]"; ready fresh'
+    $K delete pod crashing fresh --wait=true >/dev/null
+}
 
-echo "== the runtime is gone"
-crash=$(restarts steady)
-kill -STOP "$(cat "$runtime/containerd.pid")"
-check "the node says so" within 120 node_is False
-check "and why" says runtime kubectl get node node -o 'jsonpath={.status.conditions[?(@.type=="Ready")].message}'
-kill -CONT "$(cat "$runtime/containerd.pid")"
-check "until it answers" within 60 node_is True
-old=$(cat "$runtime/containerd.pid")
-kill -KILL "$old"
-check "a dead one is started again" within 30 fails grep -qx "$old" "$runtime/containerd.pid"
-check "its containers did not notice" is "$crash" restarts steady
+silent() {
+    kill -STOP "$(cat "$runtime/containerd.pid")"
+    check "a runtime that does not answer makes the node not ready" within 120 node_is False
+    check "and it says why" says runtime kubectl get node node -o 'jsonpath={.status.conditions[?(@.type=="Ready")].message}'
+    kill -CONT "$(cat "$runtime/containerd.pid")"
+    check "until it answers" within 60 node_is True
+    check "its containers did not notice" is "$crash" restarts steady
+}
 
-echo "== the agent dies, and the machine with it"
-kill -KILL "$agent"
-wait "$agent" 2>/dev/null
-start_agent
-check "another agent takes the pods over" within 60 node_is True
-check "untouched" is "$crash" restarts steady
-processes=$(pod_processes)
-kill -KILL "$agent" $(holders)
-wait "$agent" 2>/dev/null
-kill -KILL $processes 2>/dev/null
-unmount_all
-rm -rf "$runtime"
-start_agent
-check "after a reboot the node is ready" within 90 node_is True
-check "and its pods run in new sandboxes" within 90 more_restarts steady "$crash"
-check "told by an event" within 30 says SandboxChanged events steady
-check "all of them" ready talking
+runtime() {
+    local old
+    old=$(cat "$runtime/containerd.pid")
+    kill -KILL "$old"
+    check "a dead runtime is started again" within 30 fails grep -qx "$old" "$runtime/containerd.pid"
+    check "and is used" within 60 eval 'says COLOUR=red $K exec steady -- /web env'
+    check "its containers did not notice" is "$crash" restarts steady
+}
 
-echo "== a full disk"
-fallocate -l "$(($(df --output=avail -B1 "$data" | tail -1) - 80000000))" "$data/ballast"
-pressure() { is "$1" kubectl get node node -o 'jsonpath={.status.conditions[?(@.type=="DiskPressure")].status}'; }
-check "is a condition" within 60 pressure True
-check "pods are evicted" within 120 is Evicted field pod steady '{.status.reason}'
-rm "$data/ballast"
-check "no longer than it lasts" within 400 pressure False
+agent() {
+    kill -KILL "$agent"
+    wait "$agent" 2>/dev/null
+    python3 -c '
+import socket, sys
+told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+told.bind(sys.argv[1])
+open(sys.argv[2], "wb").write(told.recv(100))' "$work/notify" "$work/notified" &
+    within 10 test -S "$work/notify"
+    NOTIFY_SOCKET=$work/notify start_agent
+    check "another agent takes the pods over" within 60 node_is True
+    check "systemd is told that it serves" within 60 grep -q READY=1 "$work/notified"
+    check "untouched" is "$crash" restarts steady
+    check "and answers for them" within 60 eval 'says COLOUR=red $K exec steady -- /web env'
+}
+
+reboot() {
+    local processes
+    processes=$(pod_processes)
+    kill -KILL "$agent" $(holders)
+    wait "$agent" 2>/dev/null
+    kill -KILL $processes 2>/dev/null
+    unmount_all
+    rm -rf "$runtime"
+    start_agent
+    check "after a reboot its pods run in new sandboxes" within 120 more_restarts steady "$crash"
+    check "the node is ready" within 60 node_is True
+    check "told by an event" within 30 says SandboxChanged events steady
+    check "the pod is" ready steady
+}
+
+disk() {
+    local pressure
+    fallocate -l "$(($(df --output=avail -B1 "$data" | tail -1) - 80000000))" "$data/ballast"
+    pressure() { is "$1" kubectl get node node -o 'jsonpath={.status.conditions[?(@.type=="DiskPressure")].status}'; }
+    check "a full disk is a condition" within 60 pressure True
+    check "pods are evicted" within 120 is Evicted field pod steady '{.status.reason}'
+    rm "$data/ballast"
+    check "no longer than it lasts" within 400 pressure False
+}
+
+for part in "${parts[@]}"; do
+    echo "== $part: ${SECONDS} s"
+    "$part"
+done
 report

@@ -3,7 +3,7 @@
 # third; pods on both reach each other, services and names, directly where the nodes share a segment and over VXLAN
 # where a router is between them.
 #   node/tests/nodes.sh PATH/TO/quarterdeck [segment|routed]...
-# Needs root, containerd, runc, nftables and the CNI plugins. Everything it makes is removed at the end.
+# Needs root, containerd, runc, nftables, python3 and the CNI plugins. Everything it makes is removed at the end.
 set -uo pipefail
 binary=$(realpath "$1")
 shift
@@ -86,6 +86,34 @@ EOF
     done | K apply -f -
     K expose pod one --port=80 --target-port=8080 --name=both --selector=app=nodes
     K patch service both -p '{"spec":{"selector":{"app":"nodes"}}}'
+    K create service clusterip near --tcp=80:8080
+    K patch service near -p '{"spec":{"selector":{"app":"nodes","near":null},"trafficDistribution":"PreferSameNode"}}'
+}
+
+# A name server outside the cluster: every name has the address $2. Answers at $1.
+name_server() {
+    exec nsenter --net=/run/netns/qdn-server python3 -c '
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    asked, client = server.recvfrom(512)
+    end = 12
+    while asked[end]:
+        end += asked[end] + 1
+    question = asked[12:end + 5]
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4" + socket.inet_aton(sys.argv[2])
+    known = question[-4:-2] == b"\0\1"
+    head = asked[:2] + b"\x81\x80\0\1" + (b"\0\1" if known else b"\0\0") + b"\0\0\0\0"
+    server.sendto(head + question + (record if known else b""), client)
+' "$@"
+}
+
+# Every one of many questions to the service is answered by the pod of the asker's node.
+stays_near() {
+    local seen
+    seen=$(for _ in 1 2 3 4 5 6 7 8; do K exec "$1" -- /web get http://near/; done | sort -u | xargs)
+    [ "$seen" = "$1" ] || { echo "answered by: $seen"; return 1; }
 }
 
 stop() {
@@ -97,7 +125,6 @@ stop() {
     pids=()
     for name in server one two router; do ip netns delete "qdn-$name" 2>/dev/null; done
     [ "$failed" = 1 ] && tail -n 5 "$work"/*.log
-
 }
 trap 'stop; rm -rf "$top"' EXIT
 
@@ -111,7 +138,7 @@ for topology in "$@"; do
     within 60 K get --raw /readyz >/dev/null 2>&1
     for node in one two; do
         start "$node" agent --data-dir "$work/$node" --name "$node" --node-ip "${!node}" --teardown \
-            --token "$(cat "$work/server/agent.token")" --eviction-hard 'memory.available<100Mi'
+            --dns-stub-domain "corp.test=$server" --token "$(cat "$work/server/agent.token")" --eviction-hard 'memory.available<100Mi'
     done
     ready() { [ "$(K get nodes --no-headers 2>/dev/null | grep -c ' Ready')" = 2 ]; }
     check "two nodes are ready" within 60 ready
@@ -125,6 +152,11 @@ for topology in "$@"; do
     check "a service reaches the pod of the other node" within 20 has two K exec one -- /web get "http://$service/"
     check "names are answered on one node" within 20 has two K exec one -- /web get http://both/
     check "and on the other" within 20 has one K exec two -- /web get http://both.default.svc.cluster.local/
+    (name_server "$server" "$second") &
+    pids+=($!)
+    check "a stub domain's names come from its server" within 20 has two K exec one -- /web get http://host.corp.test:8080/
+    check "same-node preference on one node" within 20 stays_near one
+    check "and on the other" within 20 stays_near two
     check "logs of both through the server" has "serving" K logs two
     case $topology in
         segment) check "the route is direct" has "via $two dev eth0" ns one ip route ;;

@@ -79,15 +79,18 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the role runs in this process alone.
-    pub fn starts_no_children(&self) -> bool {
+    /// Whether this process is a role's, which runs for long.
+    pub fn is_role(&self) -> bool {
         matches!(
             self,
             Command::Server(_)
+                | Command::Agent(_)
                 | Command::Store(_)
                 | Command::Apiserver(_)
                 | Command::Scheduler(_)
                 | Command::ControllerManager(_)
+                | Command::Kubelet(_)
+                | Command::Proxy(_)
         )
     }
 }

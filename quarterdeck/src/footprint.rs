@@ -1,7 +1,7 @@
-//! Keeps a server's memory as small as what it holds: many small objects, from many threads, and of the program what
-//! is in use.
+//! Keeps a role's memory as small as what it holds: many small objects, from many threads, and of the program what is in
+//! use.
 //!
-//! The settings are the process's own and pass to its children, so only roles that start none use them.
+//! That huge pages are off passes to children; an agent turns them on again for the runtime that it starts.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     };
     let cli = cli::parse(args);
     logging::start(cli.log_format, &cli.log_level);
-    if cli.command.starts_no_children() {
+    if cli.command.is_role() {
         footprint::keep_small();
         footprint::give_back_after_start();
     }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub cluster_cidr: String,
     /// Ranges of services, likewise.
     pub service_cidr: String,
+    /// Name servers for what is not in the cluster.
+    pub outside_names: crate::dns::Outside,
     /// At the end, remove every pod, mount, rule and interface, and stop the runtime this agent started.
     pub teardown: bool,
 }

@@ -60,6 +60,8 @@ pub fn start(
     let mut dns_options = dns::Options::new(client.clone(), servers.clone());
     dns_options.feed = Some(hub.subscribe(dns::NEEDS));
     dns_options.cluster_domain.clone_from(&config.dns.domain);
+    dns_options.upstreams.clone_from(&settings.outside_names.upstreams);
+    dns_options.stub_domains.clone_from(&settings.outside_names.stub_domains);
 
     let mut parts = JoinSet::new();
     parts.spawn(hub.run(shutdown.clone()));

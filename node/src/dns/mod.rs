@@ -21,6 +21,6 @@ mod stats;
 mod wire;
 pub mod zone;
 
-pub use options::{NEEDS, Options};
+pub use options::{NEEDS, Options, Outside, OutsideError};
 pub use server::Resolver;
 pub use shell::{Error, run};

@@ -16,6 +16,7 @@ use super::probes::runner::Answer;
 struct Metrics {
     registry: Registry,
     probes: IntCounterVec,
+    probe_durations: HistogramVec,
     operations: HistogramVec,
     operations_total: IntCounterVec,
     operation_errors: IntCounterVec,
@@ -55,6 +56,11 @@ impl Metrics {
                 "prober_probe_total",
                 "Cumulative number of a liveness, readiness or startup probe for a container by result.",
                 &["probe_type", "result", "container", "pod", "namespace", "pod_uid"],
+            ),
+            probe_durations: histogram(
+                "prober_probe_duration_seconds",
+                "Duration in seconds for a probe response.",
+                &["probe_type", "container", "pod", "namespace"],
             ),
             operations: histogram(
                 "kubelet_runtime_operations_duration_seconds",
@@ -134,8 +140,8 @@ impl Metrics {
     }
 }
 
-/// Counts one probe.
-pub fn count_probe(pod: &Pod, container: &str, kind: Kind, answer: &Answer) {
+/// Counts one probe and how long it took.
+pub fn count_probe(pod: &Pod, container: &str, kind: Kind, answer: &Answer, took: Duration) {
     let result = match answer {
         Answer::Success => "successful",
         Answer::Failure(_) => "failed",
@@ -143,6 +149,8 @@ pub fn count_probe(pod: &Pod, container: &str, kind: Kind, answer: &Answer) {
     };
     let labels = [kind.word(), result, container, spec::name(pod), spec::namespace(pod), spec::uid(pod)];
     METRICS.probes.with_label_values(&labels).inc();
+    let labels = [kind.word(), container, spec::name(pod), spec::namespace(pod)];
+    METRICS.probe_durations.with_label_values(&labels).observe(took.as_secs_f64());
 }
 
 /// Forgets a pod's probes.
@@ -154,6 +162,8 @@ pub fn forget_probes(pod: &Pod, container: &str) {
             // Not having counted it is fine.
             let _ = METRICS.probes.remove_label_values(&labels);
         }
+        let labels = [kind.word(), container, spec::name(pod), spec::namespace(pod)];
+        let _ = METRICS.probe_durations.remove_label_values(&labels);
     }
 }
 
@@ -199,7 +209,7 @@ pub fn text() -> String {
 
 /// `/metrics/probes` in the text format.
 pub fn probes_text() -> String {
-    encode(&METRICS.probes.collect())
+    encode(&[METRICS.probes.collect(), METRICS.probe_durations.collect()].concat())
 }
 
 fn encode(families: &[prometheus::proto::MetricFamily]) -> String {
@@ -229,8 +239,9 @@ mod tests {
             assert!(text.contains(name), "{name} in {text}");
         }
         let pod = Pod::default();
-        count_probe(&pod, "c", Kind::Liveness, &Answer::Success);
+        count_probe(&pod, "c", Kind::Liveness, &Answer::Success, Duration::from_millis(2));
         assert!(probes_text().contains("prober_probe_total{"));
+        assert!(probes_text().contains("prober_probe_duration_seconds_count{"));
         forget_probes(&pod, "c");
         assert!(!probes_text().contains("container=\"c\""));
     }

@@ -26,8 +26,8 @@ impl RuntimeClasses {
     pub async fn handler(&self, class: Option<&str>) -> Result<String, String> {
         let Some(class) = class.filter(|c| !c.is_empty()) else { return Ok(String::new()) };
         let known = self.known.lock().get(class).cloned();
-        if let Some((handler, _)) = known.filter(|(_, at)| at.elapsed() < FRESH) {
-            return Ok(handler);
+        if let Some((handler, _)) = known.as_ref().filter(|(_, at)| at.elapsed() < FRESH) {
+            return Ok(handler.clone());
         }
         let found = Api::<RuntimeClass>::all(self.client.clone()).get_opt(class).await;
         match found {
@@ -36,7 +36,10 @@ impl RuntimeClasses {
                 Ok(found.handler)
             }
             Ok(None) => Err(format!("failed to get sandbox runtime: RuntimeClass \"{class}\" not found")),
-            Err(error) => Err(format!("failed to get sandbox runtime: {error}")),
+            // While the API is away, what was last known stands.
+            Err(error) => known
+                .map(|(handler, _)| handler)
+                .ok_or_else(|| format!("failed to get sandbox runtime: {error}")),
         }
     }
 }

@@ -113,8 +113,19 @@ impl Supervisor {
                 .map_err(|source| SupervisorError::File { path: dir.display().to_string(), source })?;
         }
         write(&paths.config(), &text(&paths, machine(), PAUSE))?;
-        let child = if answers(&paths).await { None } else { Some(spawn(&paths)?) };
-        wait_for_answer(&paths).await?;
+        let mut child = None;
+        if living(&paths).is_none() && !answers(&paths).await {
+            child = Some(spawn(&paths)?);
+        }
+        let mut answered = wait_for_answer(&paths).await;
+        let stuck = living(&paths).filter(|_| child.is_none() && answered.is_err());
+        if let Some(stuck) = stuck {
+            tracing::warn!("the containerd of an earlier agent does not answer; it is replaced");
+            let _ = kill(stuck, Signal::SIGKILL);
+            child = Some(spawn(&paths)?);
+            answered = wait_for_answer(&paths).await;
+        }
+        answered?;
         tokio::spawn(watch(paths.clone(), child, shutdown));
         Ok(Self { paths })
     }
@@ -131,8 +142,7 @@ impl Supervisor {
 
     /// Ends containerd and removes its state; images stay.
     pub async fn stop(self) {
-        let pid = fs::read_to_string(self.paths.pid()).ok().and_then(|t| t.trim().parse::<i32>().ok());
-        let Some(pid) = pid.map(Pid::from_raw) else { return };
+        let Some(pid) = noted(&self.paths) else { return };
         let deadline = tokio::time::Instant::now() + STOP_LIMIT;
         let _ = kill(pid, Signal::SIGTERM);
         while kill(pid, None).is_ok() && !is_zombie(pid) {
@@ -151,6 +161,23 @@ impl Supervisor {
     }
 }
 
+/// The process that was noted when containerd was started.
+fn noted(paths: &Paths) -> Option<Pid> {
+    let text = fs::read_to_string(paths.pid()).ok()?;
+    text.trim().parse().ok().map(Pid::from_raw)
+}
+
+/// The noted process, if it still is this containerd: after a reboot the number may be another's. A living one may be
+/// too busy to answer; a second one beside it would only be in its way.
+fn living(paths: &Paths) -> Option<Pid> {
+    let line = |pid: &Pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let config = paths.config();
+    let own = |pid: &Pid| {
+        line(pid).split(|byte| *byte == 0).any(|arg| arg == config.as_os_str().as_encoded_bytes())
+    };
+    noted(paths).filter(|pid| own(pid) && !is_zombie(*pid))
+}
+
 fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
@@ -163,7 +190,16 @@ fn spawn(paths: &Paths) -> Result<Child, SupervisorError> {
     let errors = log.try_clone().map_err(SupervisorError::Spawn)?;
     // A stale socket of a dead containerd would only confuse those who wait for it.
     let _ = fs::remove_file(paths.socket());
-    let child = Command::new("containerd")
+    let mut command = Command::new("containerd");
+    // SAFETY: between fork and exec, one system call and nothing else. This process may have turned huge pages off for
+    // itself (which fails nowhere it matters); containers are to have them.
+    unsafe {
+        command.pre_exec(|| {
+            let _ = nix::sys::prctl::set_thp_disable(false);
+            Ok(())
+        });
+    }
+    let child = command
         .arg("--config")
         .arg(paths.config())
         .stdin(Stdio::null())
@@ -205,10 +241,10 @@ async fn watch(paths: Paths, mut child: Option<Child>, shutdown: CancellationTok
                     tracing::warn!(?status, "containerd ended");
                 }
                 None => {
-                    while answers(&paths).await {
+                    while living(&paths).is_some() || answers(&paths).await {
                         tokio::time::sleep(WATCH_PERIOD).await;
                     }
-                    tracing::warn!("containerd no longer answers");
+                    tracing::warn!("containerd, which an earlier agent started, has ended");
                 }
             }
         };

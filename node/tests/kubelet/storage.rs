@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -62,6 +63,9 @@ impl Node for Fake {
         std::fs::create_dir_all(&request.target_path)?;
         let staged = Path::new(&request.staging_target_path).is_dir();
         let pod = request.volume_context.get("csi.storage.k8s.io/pod.name");
+        if let Some(tokens) = request.volume_context.get("csi.storage.k8s.io/serviceAccount.tokens") {
+            self.note(format!("tokens {tokens}"));
+        }
         self.note(format!("publish {} staged={staged} pod={pod:?}", request.volume_id));
         Ok(Answer::new(csi::NodePublishVolumeResponse {}))
     }
@@ -223,4 +227,64 @@ async fn volumes_are_staged_published_grown_and_taken_back() {
         let left = std::fs::read_dir(layout.volumes(uid).join("kubernetes.io~csi")).expect("a folder");
         assert_eq!(left.count(), 0);
     }
+}
+
+#[tokio::test]
+async fn what_variables_come_from_is_known_while_the_api_is_away() {
+    let away = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let (is_away, was_asked) = (Arc::clone(&away), Arc::clone(&asked));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let watches = request.uri().query().unwrap_or_default().contains("watch=");
+        let refused = is_away.load(Ordering::SeqCst) || watches;
+        if watches {
+            // The list has arrived.
+            was_asked.notify_one();
+        }
+        async move {
+            let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "1"},
+                "items": [{"metadata": {"name": "settings", "namespace": "ns"}, "data": {"colour": "red"}}]});
+            match refused {
+                true => Err(std::io::Error::other("away")),
+                false => Ok(Response::new(Body::from(Bytes::from(list.to_string())))),
+            }
+        }
+    });
+    let (known, _changes) = Objects::new(kube::Client::new(service, "default"));
+    known.keep("ns", vec!["settings".to_owned()], vec![]);
+    asked.notified().await;
+    away.store(true, Ordering::SeqCst);
+    let found = known.config_map("ns", "settings").await.expect("known").expect("there");
+    assert_eq!(found.data.as_ref().and_then(|d| d.get("colour")).map(String::as_str), Some("red"));
+}
+
+#[tokio::test]
+async fn a_driver_that_asks_gets_tokens_and_is_called_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let calls = Calls::default();
+    let mut known = objects();
+    let driver_object =
+        known.get_mut("/apis/storage.k8s.io/v1/csidrivers/fake.example.com").expect("a driver");
+    driver_object["spec"]["tokenRequests"] = json!([{"audience": "vault"}]);
+    driver_object["spec"]["requiresRepublish"] = json!(true);
+    known.insert(
+        "/api/v1/namespaces/ns/serviceaccounts/default/token",
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {},
+            "spec": {"audiences": ["vault"]},
+            "status": {"token": "t1", "expirationTimestamp": "2100-01-01T00:00:00Z"}}),
+    );
+    let client = api(known, Arc::default());
+    let plugins = Plugins::new(client.clone(), "lab");
+    plugins.insert(driver(dir.path(), &calls).await);
+    let (secrets, _changes) = Objects::new(client);
+    let layout = Layout::new(dir.path());
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
+            .expect("a pod");
+    plugins.publish(&layout, &secrets, &pod, &volume()).await.expect("published");
+    plugins.republish(&layout, &secrets, &pod, &volume()).await.expect("published again");
+    let tokens = "tokens {\"vault\":{\"expirationTimestamp\":\"2100-01-01T00:00:00Z\",\"token\":\"t1\"}}";
+    let publish = "publish vol-1 staged=true pod=Some(\"one\")";
+    assert_eq!(*calls.lock(), ["stage vol-1 secret=Some(\"v1\")", tokens, publish, tokens, publish]);
+    plugins.unpublish_all(&layout, "one").await.expect("taken back");
 }

@@ -1,6 +1,10 @@
 //! Two and three nodes with the pod network between them: direct routes, VXLAN, masquerading, stepping aside.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use kube::{Client, Config};
 use node::network::{
@@ -9,6 +13,7 @@ use node::network::{
     view::NodeView,
 };
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -131,17 +136,35 @@ fn pods_reach_each_other_directly_and_over_vxlan() {
         return;
     }
     let lab = Lab::new();
+    let dirs = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    let networks = networks(&lab, &dirs);
+    everybody_is_reached(&lab);
+    let routes = lab.nodes[0].output("ip", &["route"]);
+    assert!(routes.contains("10.78.2.0/24 via 192.168.78.2 dev eth0"), "{routes}");
+    assert!(routes.contains("10.78.3.0/24 via 10.78.3.0 dev qd-overlay"), "{routes}");
+    let conflist = eventually(
+        "the CNI configuration is written",
+        || std::fs::read_to_string(dirs[0].path().join(network::cni::FILE_NAME)).unwrap_or_default(),
+        |text| !text.is_empty(),
+    );
+    assert!(conflist.contains("10.78.1.0/24") && conflist.contains("1450"), "{conflist}");
+    a_node_leaves(&lab, &networks[0]);
+    a_plugin_comes(&lab.nodes[1], &networks[1], dirs[1].path());
+}
+
+fn networks(lab: &Lab, dirs: &[TempDir; 3]) -> Vec<Network> {
     let all = [
         node("a", "192.168.78.1", &["10.78.1.0/24"]),
         node("b", "192.168.78.2", &["10.78.2.0/24"]),
         node("c", "192.168.79.1", &["10.78.3.0/24"]),
     ];
-    let dirs = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
-    let networks: Vec<Network> = ["a", "b", "c"]
-        .iter()
-        .enumerate()
-        .map(|(number, name)| Network::start(&lab.nodes[number], name, dirs[number].path().into(), &all))
-        .collect();
+    let start = |(number, name): (usize, &&str)| {
+        Network::start(&lab.nodes[number], name, dirs[number].path().into(), &all)
+    };
+    ["a", "b", "c"].iter().enumerate().map(start).collect()
+}
+
+fn everybody_is_reached(lab: &Lab) {
     for (number, pod) in lab.pods.iter().enumerate() {
         pod.serve_tcp(&format!("10.78.{}.2:80", number + 1), &format!("p{number}"));
     }
@@ -163,34 +186,29 @@ fn pods_reach_each_other_directly_and_over_vxlan() {
         "world|192.168.78.1",
         "outside sees the node's address"
     );
-    let routes = lab.nodes[0].output("ip", &["route"]);
-    assert!(routes.contains("10.78.2.0/24 via 192.168.78.2 dev eth0"), "{routes}");
-    assert!(routes.contains("10.78.3.0/24 via 10.78.3.0 dev qd-overlay"), "{routes}");
-    let conflist = eventually(
-        "the CNI configuration is written",
-        || std::fs::read_to_string(dirs[0].path().join(network::cni::FILE_NAME)).unwrap_or_default(),
-        |text| !text.is_empty(),
-    );
-    assert!(conflist.contains("10.78.1.0/24") && conflist.contains("1450"), "{conflist}");
+}
 
-    // Node c leaves: its route goes, and with it the overlay.
-    networks[0].send([Event::Node(Change::Gone(node::network::view::Key::new("", "c")))]);
+/// Node c leaves: its route goes, and with it the overlay.
+fn a_node_leaves(lab: &Lab, network: &Network) {
+    network.send([Event::Node(Change::Gone(node::network::view::Key::new("", "c")))]);
     eventually(
         "the overlay goes with the last node that needed it",
         || lab.nodes[0].output("ip", &["-o", "link"]) + &lab.nodes[0].output("ip", &["route"]),
         |text| !text.contains("qd-overlay") && !text.contains("10.78.3.0/24"),
     );
     assert!(lab.pods[0].fetch("10.78.2.2:80").starts_with("p1"), "the other route stayed");
+}
 
-    // The user installs a CNI plugin: everything is taken back.
-    std::fs::write(dirs[1].path().join("05-other.conflist"), "{}").expect("writable");
-    networks[1].send([node("d", "192.168.78.9", &["10.78.9.0/24"])]);
+/// The user installs a CNI plugin: everything is taken back.
+fn a_plugin_comes(machine: &Namespace, running: &Network, dir: &Path) {
+    std::fs::write(dir.join("05-other.conflist"), "{}").expect("writable");
+    running.send([node("d", "192.168.78.9", &["10.78.9.0/24"])]);
     eventually(
         "it steps aside",
         || {
-            let tables = lab.nodes[1].output("nft", &["list", "tables"]);
-            let routes = lab.nodes[1].output("ip", &["route"]);
-            (dirs[1].path().join(network::cni::FILE_NAME).exists(), tables, routes)
+            let tables = machine.output("nft", &["list", "tables"]);
+            let routes = machine.output("ip", &["route"]);
+            (dir.join(network::cni::FILE_NAME).exists(), tables, routes)
         },
         |(ours, tables, routes)| {
             !ours && !tables.contains("quarterdeck-network") && !routes.contains("10.78.1.0/24")

@@ -6,6 +6,7 @@ pod steady <<EOF
     image: $IMAGE
     command: [sleep, "3600"]
     resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
+    readinessProbe: {exec: {command: ["true"]}, periodSeconds: 2}
 EOF
 check "a pod with limits" ready steady
 quota() { inside steady 'cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null | cut -d" " -f1'; }
@@ -43,9 +44,18 @@ kubectl create clusterrolebinding tour-kubelet --clusterrole=system:kubelet-api-
 # Refusals are remembered for half a minute, as upstream does.
 check "with the right it is answered" within 60 is 200 asked "$token"
 kubectl delete clusterrolebinding tour-kubelet >/dev/null
+lease() { kubectl -n kube-node-lease get lease "$NODE" -o 'jsonpath={.spec.renewTime}'; }
+renewed=$(lease)
+moved() { [ "$(lease)" != "$renewed" ]; }
+check "the node's lease is renewed" within 30 moved
+check "the node says what it has" says '"memory"' kubectl get node "$NODE" -o 'jsonpath={.status.allocatable}'
+check "the health endpoint" is ok curl -s http://127.0.0.1:10248/healthz
+check "and that of the server" is ok kubectl get --raw "/api/v1/nodes/$NODE/proxy/healthz"
+check "the pods it runs" says '"name":"steady"' kubectl get --raw "/api/v1/nodes/$NODE/proxy/pods"
 metrics() { kubectl get --raw "/api/v1/nodes/$NODE/proxy/$1"; }
 check "metrics of the runtime's operations" says kubelet_runtime_operations_total metrics metrics
 check "metrics of resources" says 'container_cpu_usage_seconds_total{container="c",namespace="'"$NAMESPACE"'",pod="steady"}' metrics metrics/resource
+check "probes" says prober_probe_total metrics metrics/probes
 check "cAdvisor's names" says container_memory_working_set_bytes metrics metrics/cadvisor
 check "the summary" says '"nodeName"' metrics stats/summary
 check "top of nodes" within 60 says "$NODE" kubectl top nodes

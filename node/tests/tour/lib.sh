@@ -49,7 +49,7 @@ fails() { ! "$@"; }
 
 field() { $K get "$1" "$2" -o "jsonpath=$3"; }
 
-ready() { $K wait --for=condition=Ready --timeout=60s "pod/$1"; }
+ready() { $K wait --for=condition=Ready --timeout=180s "pod/$1"; }
 
 # apply: applies what it reads; a server that is short of breath is asked again.
 apply() {

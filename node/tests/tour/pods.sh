@@ -98,6 +98,47 @@ EOF
 check "back-off of a crash" within 30 is CrashLoopBackOff field pod crash '{.status.containerStatuses[0].state.waiting.reason}'
 check "the last exit code" is 3 field pod crash '{.status.containerStatuses[0].lastState.terminated.exitCode}'
 
+# A container's own policy and rules: 42 starts it again, anything else ends the pod.
+pod rules <<EOF
+  restartPolicy: Always
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'if [ -e /d/once ]; then exit 7; fi; touch /d/once; exit 42']
+    restartPolicy: Never
+    restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]
+    volumeMounts: [{name: d, mountPath: /d}]
+  volumes: [{name: d, emptyDir: {}}]
+EOF
+check "an exit code that a rule names restarts" within 90 is 1 field pod rules '{.status.containerStatuses[0].restartCount}'
+check "another one ends the pod" within 90 is Failed field pod rules '{.status.phase}'
+pod together <<EOF
+  restartPolicy: Never
+  initContainers:
+  - {name: first, image: $IMAGE, command: [sh, -c, 'echo x >> /d/inits'], volumeMounts: [{name: d, mountPath: /d}]}
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sh, -c, 'if [ -e /d/again ]; then exec sleep 3600; fi; touch /d/again; sleep 2; exit 42']
+    restartPolicy: Never
+    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]
+    volumeMounts: [{name: d, mountPath: /d}]
+  - {name: other, image: $IMAGE, command: [sleep, "3600"]}
+  volumes: [{name: d, emptyDir: {}}]
+EOF
+restarted() { is "$1" field pod together '{.status.initContainerStatuses[0].restartCount}{.status.containerStatuses[*].restartCount}'; }
+check "a rule restarts every container in place" within 150 restarted "11 1"
+check "init containers too" within 60 is $'x\nx' inside together 'cat /d/inits'
+
+pod gated <<EOF
+  readinessGates: [{conditionType: example.com/in-use}]
+  containers: [{name: c, image: $IMAGE, command: [sleep, "3600"]}]
+EOF
+reason() { field pod gated '{.status.conditions[?(@.type=="Ready")].reason}'; }
+check "a readiness gate keeps a pod from being ready" within 90 is ReadinessGatesNotReady reason
+$K patch pod gated --subresource=status -p '{"status":{"conditions":[{"type":"example.com/in-use","status":"True"}]}}' >/dev/null
+check "until it is opened" ready gated
+
 pod secure <<EOF
   securityContext:
     runAsUser: 1000

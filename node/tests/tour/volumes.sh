@@ -64,6 +64,9 @@ pod claim <<EOF
 EOF
 check "a claim on a local volume" ready claim
 check "has its files" says made inside claim 'ls /v'
+check "its use is among the node's metrics" within 90 says 'kubelet_volume_stats_used_bytes{namespace="'$NAMESPACE'",persistentvolumeclaim="local"}' \
+    kubectl get --raw "/api/v1/nodes/$NODE/proxy/metrics"
+check "and in the summary" says '"pvcRef":{"name":"local"' kubectl get --raw "/api/v1/nodes/$NODE/proxy/stats/summary"
 
 apply <<EOF
 apiVersion: v1
@@ -89,6 +92,37 @@ volume=$(field pvc folder '{.spec.volumeName}')
 folder=$(kubectl get pv "$volume" -o 'jsonpath={.spec.hostPath.path}{.spec.local.path}')
 $K delete pod/provisioned pvc/folder >/dev/null
 check "but not the claim" within 60 test ! -e "$folder"
+
+# What is mounted on one side is seen on the other: only below a mount that is shared.
+mkdir -p "$work/shared"
+mount -t tmpfs tmpfs "$work/shared" && mount --make-shared "$work/shared"
+pod propagates <<EOF
+  containers:
+  - name: c
+    image: $IMAGE
+    command: [sleep, "3600"]
+    securityContext: {privileged: true}
+    volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional}]
+  - name: sees
+    image: $IMAGE
+    command: [sleep, "3600"]
+    volumeMounts: [{name: v, mountPath: /v, mountPropagation: HostToContainer}]
+  - name: private
+    image: $IMAGE
+    command: [sleep, "3600"]
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, hostPath: {path: $work/shared}}]
+EOF
+ready propagates >/dev/null
+seen() { $K exec propagates -c "$1" -- ls "/v/$2"; }
+check "a container mounts" inside propagates 'mkdir /v/in && mount -t tmpfs tmpfs /v/in && touch /v/in/from-container'
+check "and the machine sees it" test -e "$work/shared/in/from-container"
+check "and so does another container" says from-container seen sees in
+check "but none without propagation" fails says from-container seen private in
+mkdir "$work/shared/out" && mount -t tmpfs tmpfs "$work/shared/out" && touch "$work/shared/out/from-machine"
+check "what the machine mounts is seen inside" says from-machine seen sees out
+$K delete pod propagates >/dev/null
+umount "$work/shared/in" "$work/shared/out"
 
 pod full <<EOF
   containers:

@@ -150,13 +150,26 @@ async fn run_node(
     if !options.eviction_hard.is_empty() {
         flags.push(format!("--eviction-hard={}", options.eviction_hard.join(",")));
     }
+    overlay(&mut flags, &options.kubelet_args);
     let args = node::cli::KubeletArgs::from_flags(flags)?;
+    let outside_names = node::dns::Outside::parse(&options.dns_upstreams, &options.dns_stub_domains)
+        .map_err(|error| {
+            Failure::new(error.to_string()).mend("correct --dns-upstream or --dns-stub-domain")
+        })?;
     let settings = node::agent::Settings {
         cluster_cidr: memory.cluster.cluster_cidr.clone(),
         service_cidr: memory.cluster.service_cidr.clone(),
+        outside_names,
         teardown: options.teardown,
     };
     node::agent::run(args, settings, shutdown).await.map_err(|error| role("agent", error))
+}
+
+/// Lays the user's flags over the agent's own: of two with one name the user's stays.
+fn overlay(flags: &mut Vec<String>, given: &[String]) {
+    let named = |flag: &str| flag.split('=').next().unwrap_or(flag).trim_start_matches('-').to_owned();
+    flags.retain(|flag| given.iter().all(|other| named(other) != named(flag)));
+    flags.extend(given.iter().map(|flag| format!("--{}", flag.trim_start_matches('-'))));
 }
 
 /// A fleet acts as many nodes at once, so it takes an administrator's kubeconfig in place of a node's certificate.
@@ -208,4 +221,16 @@ async fn follow_once(
     memory.cluster.api_urls = urls;
     servers.replace(&memory.addresses()?);
     memory.save(&options.data_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlay;
+
+    #[test]
+    fn the_users_flags_win() {
+        let mut flags = vec!["--max-pods=110".to_owned(), "--root-dir=/r".to_owned()];
+        overlay(&mut flags, &["max-pods=7".to_owned(), "--seccomp-default=true".to_owned()]);
+        assert_eq!(flags, ["--root-dir=/r", "--max-pods=7", "--seccomp-default=true"]);
+    }
 }

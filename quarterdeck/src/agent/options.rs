@@ -42,6 +42,15 @@ pub struct AgentOptions {
     /// How many pods the node takes.
     #[arg(long, env = "QUARTERDECK_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
+    /// Domains with name servers of their own, as domain=address[:port]; a domain may be named several times.
+    #[arg(long = "dns-stub-domain", env = "QUARTERDECK_DNS_STUB_DOMAIN", value_delimiter = ',')]
+    pub dns_stub_domains: Vec<String>,
+    /// Name servers, as address[:port], for everything else that is not in the cluster; by default the machine's.
+    #[arg(long = "dns-upstream", env = "QUARTERDECK_DNS_UPSTREAM", value_delimiter = ',')]
+    pub dns_upstreams: Vec<String>,
+    /// A flag for the kubelet in this agent, as name=value (container-log-max-size=20Mi); it wins over the agent's own.
+    #[arg(long = "kubelet-arg", env = "QUARTERDECK_KUBELET_ARG", value_name = "NAME=VALUE")]
+    pub kubelet_args: Vec<String>,
     /// Where this machine's programs reach the API (a relay to whichever server is alive).
     #[arg(long, env = "QUARTERDECK_RELAY_PORT", default_value_t = 6445)]
     pub relay_port: u16,

@@ -135,6 +135,17 @@ impl Objects {
         self.read(&self.secrets, namespace, name).await
     }
 
+    /// Knows these from now on, too: a container that is started anew while the API is away needs them.
+    pub fn keep(&self, namespace: &str, config_maps: Vec<String>, secrets: Vec<String>) {
+        let of = |kind, name| ObjectRef { kind, namespace: namespace.to_owned(), name };
+        for name in config_maps {
+            drop(self.slot(&self.config_maps, of(ObjectKind::ConfigMap, name)));
+        }
+        for name in secrets {
+            drop(self.slot(&self.secrets, of(ObjectKind::Secret, name)));
+        }
+    }
+
     async fn read<T: Kept>(
         &self,
         slots: &Slots<T>,

@@ -27,6 +27,10 @@ pub fn sandbox_config(
     options: SandboxOptions<'_>,
 ) -> Result<cri::PodSandboxConfig, String> {
     let spec = spec::spec(pod);
+    if spec.host_users == Some(false) {
+        // To run it as the machine's users would take away what it asks for.
+        return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into());
+    }
     let (namespace, name, uid) = (spec::namespace(pod), spec::name(pod), spec::uid(pod));
     let hostname =
         if spec::is_host_network(pod) { String::new() } else { kernel_hostname(pod, &options.dns.domain)? };
@@ -97,6 +101,9 @@ mod tests {
         let options =
             SandboxOptions { log_root: Path::new("/logs"), dns: &dns, cgroup_parent: "/kubepods/x" };
         let config = sandbox_config(&pod, 2, options).expect("a config");
+        let users =
+            serde_json::from_value(json!({"spec": {"hostUsers": false, "containers": []}})).expect("a pod");
+        assert!(sandbox_config(&users, 0, options).is_err_and(|e| e.contains("user namespaces")));
         assert_eq!(config.log_directory, "/logs/n_p_u");
         assert_eq!(config.hostname, "p");
         assert_eq!(config.labels.get("app").map(String::as_str), Some("x"));

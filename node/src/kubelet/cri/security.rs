@@ -293,4 +293,41 @@ mod tests {
         assert_eq!(c.seccomp.map(|s| s.profile_type), Some(ProfileType::RuntimeDefault as i32));
         assert_eq!(c.capabilities.map(|c| c.drop_capabilities), Some(vec!["ALL".to_owned()]));
     }
+
+    /// The seccomp and AppArmor profiles that a container with this security context gets.
+    fn profiles(own: serde_json::Value, annotation: Option<&str>, seccomp_default: bool) -> (String, String) {
+        let annotations = annotation.map(|text| json!({format!("{APPARMOR_ANNOTATION}c"): text}));
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}}),
+        )
+        .expect("a pod");
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "securityContext": own})).expect("a container");
+        let options = SecurityOptions { seccomp_root: Path::new("/s"), seccomp_default, apparmor: true };
+        let c = container_security(&pod, &container, &ImageUser::default(), None, options);
+        let show = |profile: Option<cri::SecurityProfile>| {
+            profile.map_or_else(String::new, |p| format!("{:?} {}", p.profile_type(), p.localhost_ref))
+        };
+        (show(c.seccomp), show(c.apparmor))
+    }
+
+    #[test]
+    fn profiles_by_field_annotation_and_default() {
+        let localhost = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"},
+            "appArmorProfile": {"type": "Localhost", "localhostProfile": "k8s-x"}});
+        let free =
+            json!({"seccompProfile": {"type": "Unconfined"}, "appArmorProfile": {"type": "Unconfined"}});
+        for (own, annotation, seccomp_default, seccomp, apparmor) in [
+            (json!({}), None, false, "Unconfined ", "RuntimeDefault "),
+            (json!({}), None, true, "RuntimeDefault ", "RuntimeDefault "),
+            (json!({"privileged": true}), None, false, "Unconfined ", ""),
+            (localhost, None, false, "Localhost /s/p.json", "Localhost k8s-x"),
+            (free, None, true, "Unconfined ", "Unconfined "),
+            (json!({}), Some("localhost/old"), false, "Unconfined ", "Localhost old"),
+            (json!({}), Some("unconfined"), false, "Unconfined ", "Unconfined "),
+        ] {
+            let expected = (seccomp.to_owned(), apparmor.to_owned());
+            assert_eq!(profiles(own.clone(), annotation, seccomp_default), expected, "{own} {annotation:?}");
+        }
+    }
 }

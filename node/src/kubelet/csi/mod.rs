@@ -5,6 +5,8 @@ pub mod driver;
 
 pub mod registry;
 
+mod tokens;
+
 pub mod registration;
 
 pub mod publish;

@@ -51,16 +51,8 @@ impl Plugins {
         volume: &Resolved,
     ) -> Result<PathBuf, String> {
         let job = self.job(objects, pod, volume).await?;
+        let target = publish_path(layout, pod, volume);
         let dir = layout.volume(spec::uid(pod), "kubernetes.io/csi", &volume.dir_name);
-        let target = if volume.block {
-            layout
-                .plugins()
-                .join("kubernetes.io/csi/volumeDevices/publish")
-                .join(&volume.dir_name)
-                .join(spec::uid(pod))
-        } else {
-            dir.join("mount")
-        };
         if mounts::is_mount_point(&target).map_err(|e| e.to_string())? {
             return Ok(target);
         }
@@ -82,8 +74,33 @@ impl Plugins {
             fs::create_dir_all(made).map_err(|e| format!("{}: {e}", made.display()))?;
         }
         self.publish_job(&job, &staging, &target).await?;
-        apply_fs_group(&job, &target)?;
+        apply_fs_group(&job, &target).await?;
         Ok(target)
+    }
+
+    /// Publishes again where the driver wants to be asked regularly, for what it puts there changes.
+    pub async fn republish(
+        &self,
+        layout: &Layout,
+        objects: &Objects,
+        pod: &Pod,
+        volume: &Resolved,
+    ) -> Result<(), String> {
+        let name = match &volume.source {
+            Source::CsiInline(inline) => &inline.driver,
+            Source::CsiPersistent(source) => &source.driver,
+            _ => return Ok(()),
+        };
+        let spec = self.driver_spec(name).await;
+        if spec.is_none_or(|driver| driver.spec.requires_republish != Some(true)) {
+            return Ok(());
+        }
+        let job = self.job(objects, pod, volume).await?;
+        let staged =
+            !matches!(volume.source, Source::CsiInline(_)) && job.driver.can(Capability::StageUnstageVolume);
+        let staging = staged.then(|| staging_path(layout, &job.driver.name, &job.volume_id));
+        let staging = staging.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        self.publish_job(&job, &staging, &publish_path(layout, pod, volume)).await
     }
 
     async fn job<'a>(
@@ -192,6 +209,11 @@ impl Plugins {
         if job.spec.as_ref().is_some_and(|d| d.spec.pod_info_on_mount == Some(true)) {
             context.extend(pod_info(job));
         }
+        let mut secrets = job.secrets.clone();
+        if let Some((entry, in_secrets)) = self.account_tokens(job.spec.as_ref(), job.pod).await? {
+            let place = if in_secrets { &mut secrets } else { &mut context };
+            place.extend([entry]);
+        }
         let mut capability = job.capability.clone();
         if let (Some(group), Some(csi::volume_capability::AccessType::Mount(mount))) =
             (group_of(job.pod), capability.access_type.as_mut())
@@ -206,7 +228,7 @@ impl Plugins {
             target_path: target.to_string_lossy().into_owned(),
             volume_capability: Some(capability),
             readonly: job.read_only,
-            secrets: job.secrets.clone(),
+            secrets,
             volume_context: context,
         };
         job.driver.publish(request).await
@@ -214,6 +236,7 @@ impl Plugins {
 
     /// Takes back every volume of a pod, from the notes on disk. The error is a volume and why.
     pub async fn unpublish_all(&self, layout: &Layout, uid: &str) -> Result<(), (String, String)> {
+        self.tokens.forget(uid);
         for (dir, note) in vol_data::of_pod(&layout.volumes(uid)) {
             let failed = |text: String| (note.spec_vol_id.clone(), text);
             let driver = self.driver(&note.driver_name).map_err(failed)?;
@@ -253,6 +276,15 @@ impl Plugins {
         mounts::unmount(&path).map_err(|e| e.to_string())?;
         fs::remove_dir(&path).map_err(|e| format!("{}: {e}", path.display()))
     }
+}
+
+/// Where a pod sees the volume.
+fn publish_path(layout: &Layout, pod: &Pod, volume: &Resolved) -> PathBuf {
+    let (uid, name) = (spec::uid(pod), &volume.dir_name);
+    if volume.block {
+        return layout.plugins().join("kubernetes.io/csi/volumeDevices/publish").join(name).join(uid);
+    }
+    layout.volume(uid, "kubernetes.io/csi", name).join("mount")
 }
 
 pub(super) fn staging_path(layout: &Layout, driver: &str, volume_id: &str) -> PathBuf {
@@ -306,7 +338,7 @@ fn group_of(pod: &Pod) -> Option<u32> {
 }
 
 /// Gives the volume to the pod's group where the driver wants the agent to do it.
-fn apply_fs_group(job: &Job<'_>, target: &Path) -> Result<(), String> {
+async fn apply_fs_group(job: &Job<'_>, target: &Path) -> Result<(), String> {
     let Some(group) = group_of(job.pod) else { return Ok(()) };
     if job.read_only || job.volume.block || job.driver.can(Capability::VolumeMountGroup) {
         return Ok(());
@@ -324,7 +356,8 @@ fn apply_fs_group(job: &Job<'_>, target: &Path) -> Result<(), String> {
     }
     let spec = spec::spec(job.pod);
     let change = spec.security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
-    fs_group::apply(target, group, false, change == Some("OnRootMismatch"))
+    fs_group::apply_aside(target, group, change == Some("OnRootMismatch"))
+        .await
         .map_err(|e| format!("applyFSGroup failed for vol {}: {e}", job.volume_id))
 }
 

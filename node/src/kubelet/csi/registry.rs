@@ -6,18 +6,22 @@ use kube::Client;
 use parking_lot::RwLock;
 
 use super::driver::Driver;
+use crate::kubelet::volumes::tokens::Tokens;
 
 /// Registered drivers. Shared by registration, volumes and the node's status.
 pub struct Plugins {
     pub(super) client: Client,
     pub(super) node_name: String,
+    /// Tokens of pods' accounts, for drivers that ask for them.
+    pub(super) tokens: Tokens,
     drivers: RwLock<BTreeMap<String, Driver>>,
 }
 
 impl Plugins {
     /// None yet.
     pub fn new(client: Client, node_name: &str) -> Self {
-        Self { client, node_name: node_name.to_owned(), drivers: RwLock::default() }
+        let tokens = Tokens::new(client.clone());
+        Self { client, node_name: node_name.to_owned(), tokens, drivers: RwLock::default() }
     }
 
     /// One driver; the error is upstream's text.

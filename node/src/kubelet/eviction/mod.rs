@@ -128,7 +128,11 @@ pub async fn run(pool: Arc<Pool>, pressure: Arc<Pressure>, shutdown: Cancellatio
         // Measuring every container costs the runtime something: only where it is needed.
         let needed = !due.is_empty() || pool.views().iter().any(|v| limits::has_limits(&v.pod));
         let usage = if needed { container_use(pool.context()).await } else { vec![] };
-        if !enforce_limits(&pool, &usage) && !due.is_empty() {
+        let usage: Arc<[ContainerUse]> = usage.into();
+        let (limited, measured) = (Arc::clone(&pool), Arc::clone(&usage));
+        // Walks through the volumes' files: not on a thread where others wait.
+        let walk = tokio::task::spawn_blocking(move || enforce_limits(&limited, &measured));
+        if !walk.await.unwrap_or(false) && !due.is_empty() {
             relieve(&pool, &due, &left, &usage).await;
         }
         tokio::select! {

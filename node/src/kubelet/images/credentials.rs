@@ -15,7 +15,7 @@ pub fn for_image(image: &str, secrets: &[Secret]) -> Vec<AuthConfig> {
         .iter()
         .flat_map(entries)
         .filter(|(pattern, _)| matches(pattern, &registry, &path))
-        .filter_map(|(pattern, entry)| Some((pattern.len(), auth(&pattern, &entry)?)))
+        .filter_map(|(pattern, entry)| Some((pattern.len(), auth(&entry)?)))
         .collect();
     found.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
     found.into_iter().map(|(_, auth)| auth).collect()
@@ -49,7 +49,7 @@ fn matches(pattern: &str, registry: &str, path: &str) -> bool {
     labels && (matches!(prefix, "" | "v1" | "v2") || path.starts_with(prefix))
 }
 
-fn auth(server: &str, entry: &Value) -> Option<AuthConfig> {
+fn auth(entry: &Value) -> Option<AuthConfig> {
     let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
     if username.is_empty() && !text("auth").is_empty() {
@@ -61,7 +61,7 @@ fn auth(server: &str, entry: &Value) -> Option<AuthConfig> {
     Some(AuthConfig {
         username,
         password,
-        server_address: server.to_owned(),
+        // No server address: it was matched here already, and a runtime takes `reg.io` for a path and drops the rest.
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
         ..Default::default()

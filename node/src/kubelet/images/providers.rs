@@ -231,7 +231,6 @@ fn read_answer(output: &[u8], image: &str, registry: &str) -> Result<Answer, Str
         let config = AuthConfig {
             username: text(&auth["username"]),
             password: text(&auth["password"]),
-            server_address: pattern.clone(),
             ..Default::default()
         };
         (pattern.clone(), config)

@@ -19,6 +19,9 @@ pub const KUBELET_VERSION: &str = "v1.36.0";
 /// Images listed in a status; the largest come first.
 pub const IMAGES_MAX: usize = 50;
 
+/// Features that pods may need of their node and that this agent has; the scheduler looks at them.
+const DECLARED: &[&str] = &["RestartAllContainersOnContainerExits"];
+
 /// What a status is made from beside the facts.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
@@ -196,6 +199,7 @@ pub fn status(facts: &Facts, inputs: &Inputs, old: &NodeStatus, now: Timestamp) 
         images: Some(inputs.images.clone()).filter(|i| !i.is_empty()),
         runtime_handlers: Some(inputs.handlers.clone()).filter(|h| !h.is_empty()),
         volumes_in_use: Some(inputs.volumes_in_use.clone()).filter(|v| !v.is_empty()),
+        declared_features: Some(DECLARED.iter().map(|name| (*name).to_owned()).collect()),
         ..Default::default()
     }
 }

@@ -8,6 +8,7 @@ use super::container_status::Statuses;
 use super::observed::Observed;
 use super::phase::Phase;
 use super::plan::sandbox_needed;
+use super::restart::{may_restart_all, restarts_all};
 use super::spec;
 
 /// The conditions that only the kubelet writes; all others of a pod are left as they are.
@@ -19,7 +20,11 @@ pub const OWNED: &[&str] = &[
     "PodReadyToStartContainers",
     "PodResizePending",
     "PodResizeInProgress",
+    RESTARTING,
 ];
+
+/// The condition of a pod whose containers may all be restarted in place.
+const RESTARTING: &str = "AllContainersRestarting";
 
 struct Verdict {
     ok: bool,
@@ -49,6 +54,7 @@ pub fn conditions(
         Verdict { message: containers_ready.message.clone(), ..containers_ready }
     };
     let to_start = Verdict { ok: sandbox_needed(pod, observed).is_none(), ..TRUE };
+    let restarting = may_restart_all(pod).then(|| (RESTARTING, restarting(pod, observed, phase)));
     [
         ("PodReadyToStartContainers", to_start),
         ("Initialized", initialized(pod, statuses, phase, old)),
@@ -57,6 +63,7 @@ pub fn conditions(
         ("PodScheduled", TRUE),
     ]
     .into_iter()
+    .chain(restarting)
     .map(|(kind, verdict)| condition(pod, kind, &verdict, old, now))
     .collect()
 }
@@ -73,6 +80,19 @@ fn condition(pod: &Pod, kind: &str, verdict: &Verdict, old: &PodStatus, now: Tim
         observed_generation: pod.metadata.generation,
         last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
         last_probe_time: None,
+    }
+}
+
+fn restarting(pod: &Pod, observed: &Observed, phase: Phase) -> Verdict {
+    match phase {
+        Phase::Succeeded => no("PodCompleted", String::new()),
+        Phase::Failed => no("PodFailed", String::new()),
+        _ if !restarts_all(pod, observed) => no("", String::new()),
+        _ => Verdict {
+            ok: true,
+            reason: "RestartAllContainersStarted",
+            message: "container exited with restart policy rule".into(),
+        },
     }
 }
 

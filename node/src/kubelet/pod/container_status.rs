@@ -12,9 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Container, Observed, ProbeView, State};
 use super::resize::{Given, Standing};
-use super::restart::should_start;
+use super::restart::{reported_restart_of_all, restarts_all, should_start};
 use super::spec::{self, Kind};
 
+/// The reason of containers that went because all of a pod are restarted in place.
+pub const RESTARTING_ALL: &str = "RestartingAllContainers";
+/// What it means, in upstream's words.
+const RESTARTING_ALL_TEXT: &str = "The container is removed because RestartAllContainers in place";
 /// Exit code reported when a container vanished without a trace.
 const EXIT_CODE_LOST: i32 = 137;
 
@@ -113,9 +117,10 @@ fn one(
 ) -> ContainerStatus {
     let mut history = inputs.observed.history(&container.name);
     let newest = history.next();
-    let mut status = match newest {
-        Some(current) => from_runtime(inputs.runtime, current, old),
-        None => without_runtime(container, old, has_init),
+    let mut status = match (newest, old) {
+        (Some(current), _) => from_runtime(inputs.runtime, current, old),
+        (None, Some(old)) if is_reset(inputs, old) => reset(container, old),
+        (None, _) => without_runtime(container, old, has_init),
     };
     if let Some(previous) = history.find(|c| c.state == State::Exited) {
         status.last_state = Some(terminated(inputs.runtime, previous));
@@ -193,6 +198,32 @@ fn without_runtime(
         status.restart_count += 1;
     }
     status
+}
+
+/// True if a container is gone because all of its pod's are restarted, and that was not reported yet.
+fn is_reset(inputs: &StatusInputs<'_>, old: &ContainerStatus) -> bool {
+    let waits = old.state.as_ref().is_some_and(|s| s.waiting.is_some());
+    let restarting =
+        || restarts_all(inputs.pod, inputs.observed) || reported_restart_of_all(inputs.pod, inputs.old);
+    !waits && !inputs.ending && restarting()
+}
+
+/// The status of a container that was removed to be started anew with all others.
+fn reset(container: &ContainerSpec, old: &ContainerStatus) -> ContainerStatus {
+    let ended = ContainerStateTerminated {
+        reason: Some(RESTARTING_ALL.into()),
+        message: Some(RESTARTING_ALL_TEXT.into()),
+        exit_code: EXIT_CODE_LOST,
+        ..Default::default()
+    };
+    ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        state: Some(waiting_state(RESTARTING_ALL, Some(RESTARTING_ALL_TEXT))),
+        last_state: Some(ContainerState { terminated: Some(ended), ..Default::default() }),
+        restart_count: old.restart_count + 1,
+        ..Default::default()
+    }
 }
 
 fn waiting_state(reason: &str, message: Option<&str>) -> ContainerState {

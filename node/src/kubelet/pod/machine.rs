@@ -13,10 +13,11 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use super::action::{Action, Inputs, Outcome, Output, Ticket};
 use super::backoff::{Backoffs, go_duration};
 use super::container_status::{StatusInputs, Waiting};
-use super::observed::{Container, Observed, State};
+use super::observed::{Container, State};
 use super::phase::Phase;
 use super::plan::{Plan, Start, plan};
 use super::resize::{self, Given, Standing};
+use super::restart::reported_restart_of_all;
 use super::spec;
 use super::status::{Failure, finalize, pod_status, rejected_status};
 
@@ -132,6 +133,10 @@ impl Machine {
             self.failure.get_or_insert(failure);
         }
         let before = self.status(inputs, self.ending_since.is_some());
+        if reported_restart_of_all(inputs.pod, &self.old_status(inputs.pod)) {
+            // What is started in this step must know that its removal counts as a restart.
+            self.old = Some(before.clone());
+        }
         let over = before.phase.as_deref().and_then(Phase::parse).is_some_and(Phase::is_terminal);
         if self.ending_since.is_none() && (inputs.stop.is_some() || over || self.failure.is_some()) {
             self.ending_since = Some(inputs.now);
@@ -195,10 +200,14 @@ impl Machine {
 
     fn step_running(&mut self, inputs: &Inputs<'_>, output: &mut Output) {
         let plan = plan(inputs.pod, inputs.observed, inputs.probes);
-        self.collect_dead(inputs.observed, output);
+        self.collect_dead(inputs, output);
         for kill in &plan.kill {
             let grace = kill.grace_secs.unwrap_or_else(|| spec::termination_grace_secs(inputs.pod));
             self.kill((&kill.id, &kill.name), grace, kill.message.clone(), inputs.now, output);
+        }
+        if plan.reset {
+            self.step_reset(inputs, output);
+            return;
         }
         self.step_resize(inputs, &plan, output);
         if plan.kill_pod && plan.create_sandbox.is_none() {
@@ -237,14 +246,14 @@ impl Machine {
         }
         for sandbox in inputs.observed.sandboxes.iter().filter(|s| s.ready) {
             busy = true;
-            self.push(Action::StopSandbox { id: sandbox.id.clone() }, output);
+            self.push(Action::StopSandbox { id: sandbox.id.clone() }, inputs.now, output);
         }
         // Finished init containers of the old sandbox would look like progress in the new one.
         let init: BTreeSet<&str> =
             spec::init_containers(inputs.pod).iter().map(|c| c.name.as_str()).collect();
         for container in inputs.observed.containers.iter().filter(|c| init.contains(c.name.as_str())) {
             busy = true;
-            self.push(Action::RemoveContainer { id: container.id.clone() }, output);
+            self.push(Action::RemoveContainer { id: container.id.clone() }, inputs.now, output);
         }
         if !busy && self.step_may_retry(inputs.now, output) {
             output.actions.push(Action::CreateSandbox { attempt });
@@ -392,14 +401,17 @@ impl Machine {
         });
     }
 
-    pub(super) fn push(&self, action: Action, output: &mut Output) {
-        if !self.in_flight.contains(&action.ticket()) && !output.actions.contains(&action) {
+    /// Asks for a step of the pod itself, unless it is under way or the last failure is too recent.
+    pub(super) fn push(&self, action: Action, now: Timestamp, output: &mut Output) {
+        let known = self.in_flight.contains(&action.ticket()) || output.actions.contains(&action);
+        if !known && self.step_may_retry(now, output) {
             output.actions.push(action);
         }
     }
 
     /// Removes dead containers beyond those kept for their logs, and sandboxes that nothing refers to.
-    fn collect_dead(&self, observed: &Observed, output: &mut Output) {
+    fn collect_dead(&self, inputs: &Inputs<'_>, output: &mut Output) {
+        let observed = inputs.observed;
         let mut dead: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, container) in observed.containers.iter().enumerate() {
             let newest = observed.containers[..index].iter().all(|c| c.name != container.name);
@@ -410,12 +422,12 @@ impl Machine {
             let count = dead.entry(&container.name).or_default();
             *count += 1;
             if *count > DEAD_KEPT_PER_NAME {
-                self.push(Action::RemoveContainer { id: container.id.clone() }, output);
+                self.push(Action::RemoveContainer { id: container.id.clone() }, inputs.now, output);
             }
         }
         for sandbox in observed.sandboxes.iter().skip(1).filter(|s| !s.ready) {
             if observed.containers.iter().all(|c| c.sandbox_id != sandbox.id) {
-                self.push(Action::RemoveSandbox { id: sandbox.id.clone() }, output);
+                self.push(Action::RemoveSandbox { id: sandbox.id.clone() }, inputs.now, output);
             }
         }
     }

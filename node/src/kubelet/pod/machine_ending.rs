@@ -29,17 +29,13 @@ impl Machine {
         }
         let ready: Vec<_> = inputs.observed.sandboxes.iter().filter(|s| s.ready).collect();
         for sandbox in &ready {
-            if self.step_may_retry(inputs.now, output) {
-                self.push(Action::StopSandbox { id: sandbox.id.clone() }, output);
-            }
+            self.push(Action::StopSandbox { id: sandbox.id.clone() }, inputs.now, output);
         }
         if !ready.is_empty() {
             return;
         }
         if !self.torn_down {
-            if self.step_may_retry(inputs.now, output) {
-                self.push(Action::Teardown, output);
-            }
+            self.push(Action::Teardown, inputs.now, output);
             return;
         }
         if inputs.stop.is_some_and(|s| s.delete) {
@@ -52,13 +48,13 @@ impl Machine {
             return;
         }
         for container in &inputs.observed.containers {
-            self.push(Action::RemoveContainer { id: container.id.clone() }, output);
+            self.push(Action::RemoveContainer { id: container.id.clone() }, inputs.now, output);
         }
         if !inputs.observed.containers.is_empty() {
             return;
         }
         for sandbox in &inputs.observed.sandboxes {
-            self.push(Action::RemoveSandbox { id: sandbox.id.clone() }, output);
+            self.push(Action::RemoveSandbox { id: sandbox.id.clone() }, inputs.now, output);
         }
         output.finished = inputs.observed.sandboxes.is_empty() && self.in_flight.is_empty();
     }

@@ -37,6 +37,8 @@ pub mod machine;
 
 mod machine_ending;
 
+mod machine_reset;
+
 mod machine_resize;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStatus, Pod};
 
-use super::container_status::Statuses;
+use super::container_status::{RESTARTING_ALL, Statuses};
 use super::restart::policy_restarts;
 use super::spec;
 
@@ -44,9 +44,17 @@ impl Phase {
 }
 
 enum Seen {
-    Running { started: bool },
-    Terminated { exit_code: i32 },
-    Restarting { exit_code: i32 },
+    Running {
+        started: bool,
+    },
+    Terminated {
+        exit_code: i32,
+    },
+    Restarting {
+        exit_code: i32,
+    },
+    /// Removed to be started anew with all others of its pod.
+    Reset,
     Waiting,
     Unknown,
 }
@@ -56,6 +64,9 @@ fn look(status: Option<&ContainerStatus>) -> Seen {
     let state = status.state.clone().unwrap_or_default();
     let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
     match (state.running, state.terminated, state.waiting) {
+        (None, None, Some(_)) if last.is_some_and(|t| t.reason.as_deref() == Some(RESTARTING_ALL)) => {
+            Seen::Reset
+        }
         (Some(_), ..) => Seen::Running { started: status.started == Some(true) },
         (None, Some(t), _) => Seen::Terminated { exit_code: t.exit_code },
         (None, None, Some(_)) => last.map_or(Seen::Waiting, |t| Seen::Restarting { exit_code: t.exit_code }),
@@ -84,6 +95,7 @@ impl Counts {
                     self.init_failed_for_good += 1;
                 }
             }
+            Seen::Reset => {}
             Seen::Running { .. } | Seen::Waiting | Seen::Unknown => self.pending_init += 1,
         }
     }
@@ -94,7 +106,7 @@ impl Counts {
                 self.pending_sidecar += usize::from(!started);
                 self.running += 1;
             }
-            Seen::Terminated { .. } | Seen::Restarting { .. } => {}
+            Seen::Terminated { .. } | Seen::Restarting { .. } | Seen::Reset => {}
             Seen::Waiting => {
                 self.pending_sidecar += 1;
                 self.waiting += 1;
@@ -118,6 +130,7 @@ impl Counts {
                 self.stopped += 1;
                 self.stopped_for_good += usize::from(!policy_restarts(container, pod, exit_code));
             }
+            Seen::Reset => self.stopped += 1,
             Seen::Waiting => self.waiting += 1,
             Seen::Unknown => self.unknown += 1,
         }

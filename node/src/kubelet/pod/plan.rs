@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 
 use super::init_plan::plan_init;
 use super::observed::{Container, Observed, ProbeView, State};
-use super::restart::{should_start, succeeded};
+use super::restart::{restarts_all, should_start, succeeded};
 use super::spec::{self, Kind};
 
 /// A container to start.
@@ -41,6 +41,8 @@ pub struct Plan {
     pub start: Vec<Start>,
     /// Kill these first.
     pub kill: Vec<Kill>,
+    /// A container's rule wants all of them removed and started anew, in the same sandbox.
+    pub reset: bool,
 }
 
 /// Why the pod's sandbox does not serve: the attempt number of the next one.
@@ -57,6 +59,9 @@ pub fn sandbox_needed(pod: &Pod, observed: &Observed) -> Option<u32> {
 
 /// Computes the next steps.
 pub fn plan(pod: &Pod, observed: &Observed, probes: &ProbeView) -> Plan {
+    if restarts_all(pod, observed) {
+        return Plan { reset: true, ..Plan::default() };
+    }
     match sandbox_needed(pod, observed) {
         Some(attempt) => plan_new_sandbox(pod, observed, attempt),
         None => plan_in_sandbox(pod, observed, probes),

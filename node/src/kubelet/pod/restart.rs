@@ -1,6 +1,8 @@
 //! Whether a container that is not running is started (again).
 
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerRestartRule, Pod};
+use k8s_openapi::api::core::v1::{
+    Container as ContainerSpec, ContainerRestartRule, ContainerStatus, Pod, PodStatus,
+};
 
 use super::observed::{Container, Observed, State};
 use super::spec;
@@ -30,6 +32,50 @@ fn rule_matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {
         "NotIn" => !listed,
         _ => false,
     }
+}
+
+/// The action of a rule that restarts the whole pod in place.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// True if some rule of the pod can restart all of its containers in place.
+pub fn may_restart_all(pod: &Pod) -> bool {
+    let rules =
+        |c: &ContainerSpec| c.restart_policy_rules.iter().flatten().any(|rule| rule.action == RESTART_ALL);
+    spec::init_containers(pod).iter().chain(spec::containers(pod)).any(rules)
+}
+
+/// True if a container that ended with this code asks for all to be restarted: the first rule that fits decides.
+fn asks_for_all(container: &ContainerSpec, exit_code: i32) -> bool {
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    rules.iter().find(|rule| rule_matches(rule, exit_code)).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// True if this container of the runtime has ended and asks for all to be restarted.
+pub fn wants_all(pod: &Pod, container: &Container) -> bool {
+    let specs = spec::init_containers(pod).iter().chain(spec::containers(pod));
+    container.state == State::Exited
+        && specs.filter(|c| c.name == container.name).any(|c| asks_for_all(c, container.exit_code))
+}
+
+/// True while a pod is to be restarted in place: the newest container of some name asks for it. Such containers are
+/// removed last, so that the wish outlives a restart of the agent.
+pub fn restarts_all(pod: &Pod, observed: &Observed) -> bool {
+    may_restart_all(pod)
+        && observed
+            .containers
+            .iter()
+            .any(|c| wants_all(pod, c) && observed.latest(&c.name).is_some_and(|newest| newest.id == c.id))
+}
+
+/// The same by what was reported last: still true when the last container has just been removed.
+pub fn reported_restart_of_all(pod: &Pod, reported: &PodStatus) -> bool {
+    let ended = |s: &ContainerStatus| {
+        let state = s.state.as_ref()?.terminated.as_ref()?;
+        let mut specs = spec::init_containers(pod).iter().chain(spec::containers(pod));
+        specs.find(|c| c.name == s.name).map(|c| asks_for_all(c, state.exit_code))
+    };
+    let lists = reported.init_container_statuses.iter().chain(&reported.container_statuses);
+    may_restart_all(pod) && lists.flatten().any(|s| ended(s) == Some(true))
 }
 
 /// True if the container must be started: it never ran, has no certain state, or its policy says so.
@@ -79,5 +125,15 @@ mod tests {
             [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [1]}}]});
         check("Never", not_in.clone(), 1, false);
         check("Never", not_in, 2, true);
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides_about_all() {
+        let rule = |action: &str, values: &[i32]| serde_json::json!({"action": action, "exitCodes": {"operator": "In", "values": values}});
+        let container: ContainerSpec = serde_json::from_value(serde_json::json!({"name": "c",
+            "restartPolicyRules": [rule("Restart", &[1]), rule(RESTART_ALL, &[1, 42])]}))
+        .expect("a container");
+        let asked: Vec<bool> = [0, 1, 42].map(|code| asks_for_all(&container, code)).into();
+        assert_eq!(asked, [false, false, true]);
     }
 }

@@ -355,6 +355,39 @@ fn a_dead_sandbox_is_replaced() {
 }
 
 #[test]
+fn a_rule_restarts_every_container_in_place() {
+    for_seeds(|seed, faults| {
+        let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+        let asking = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": [rule]});
+        let init = match seed % 3 {
+            0 => json!([]),
+            _ => json!([{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]),
+        };
+        let (inits, many) = (seed % 3 != 0, if seed % 3 == 0 { 2 } else { 3 });
+        let value = pod("Never", init, json!([asking, {"name": "b"}]));
+        let mut world = World::new(value, &[("i", Some((1, 0))), ("a", Some((20, 42)))], seed, faults);
+        world.run_until("running", 600, |w| w.observed.alive().count() == many);
+        let sandbox = world.observed.sandboxes[0].id.clone();
+        let before: BTreeSet<String> = world.observed.containers.iter().map(|c| c.id.clone()).collect();
+        let anew = |w: &World| {
+            let fresh = w.observed.alive().filter(|c| !before.contains(&c.id)).count();
+            assert!(!w.phase().is_terminal(), "the pod ended: {:?}", w.last.status);
+            fresh == many && w.observed.containers.iter().all(|c| !before.contains(&c.id))
+        };
+        world.run_until("all started anew", 900, anew);
+        assert_eq!(world.observed.sandboxes[0].id, sandbox, "the sandbox stays, seed {seed}");
+        assert!(
+            !inits || world.started.iter().filter(|n| *n == "i").count() > 1,
+            "init containers run again"
+        );
+        let status = &world.last.status;
+        let lists = status.init_container_statuses.iter().chain(&status.container_statuses);
+        assert!(lists.flatten().all(|s| s.restart_count >= 1), "restarts are counted: {status:?}");
+        world.delete();
+    });
+}
+
+#[test]
 fn deletion_at_any_moment_leaves_nothing() {
     for seed in 0..60 {
         let value = pod(

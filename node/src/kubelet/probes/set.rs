@@ -187,8 +187,9 @@ impl Driver {
 
     async fn once(&mut self) {
         let limit = Duration::from_secs(count(self.probe.timeout_seconds, 1).into());
+        let began = std::time::Instant::now();
         let answer = runner::run(&self.runtime, &self.probe, &self.target, limit).await;
-        metrics::count_probe(&self.pod, &self.target.container.name, self.kind, &answer);
+        metrics::count_probe(&self.pod, &self.target.container.name, self.kind, &answer, began.elapsed());
         let success = match &answer {
             Answer::Success => true,
             Answer::Failure(text) | Answer::Unknown(text) => {

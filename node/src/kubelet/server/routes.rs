@@ -13,6 +13,8 @@ use super::respond::{Answer, json as json_answer, text, with_type};
 use super::streaming::{self, Kind, query_map};
 use super::{log_stream, node_logs, pods};
 use crate::kubelet::metrics;
+use crate::kubelet::pod::spec;
+use crate::kubelet::stats::disks::claims_text;
 use crate::kubelet::stats::{cadvisor, resource, summary};
 use crate::kubelet::worker::Pool;
 use crate::kubelet::worker::pleg::Health;
@@ -43,7 +45,7 @@ impl Server {
             (&Method::GET, ["pods"]) => self.pods(),
             (&Method::GET, ["runningpods"]) => self.running_pods(),
             (&Method::GET, ["configz"]) => json_answer(&json!({"kubeletconfig": self.configz})),
-            (&Method::GET, ["metrics"]) => with_type(StatusCode::OK, PROMETHEUS, self.metrics()),
+            (&Method::GET, ["metrics"]) => with_type(StatusCode::OK, PROMETHEUS, self.metrics().await),
             (&Method::GET, ["metrics", "probes"]) => {
                 with_type(StatusCode::OK, PROMETHEUS, metrics::probes_text())
             }
@@ -53,7 +55,7 @@ impl Server {
             (&Method::GET, ["metrics", "cadvisor"]) => {
                 with_type(StatusCode::OK, PROMETHEUS, cadvisor::text(&self.summary.collect(&self.pool).await))
             }
-            (_, ["stats", "summary"]) => json_answer(&self.summary.collect(&self.pool).await.to_json()),
+            (_, ["stats", "summary"]) => json_answer(&self.summary.collect_all(&self.pool).await.to_json()),
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
                 let query = query_map(request.uri().query().unwrap_or_default());
                 log_stream::answer(&self.pool, [namespace, pod, container], &query)
@@ -123,14 +125,18 @@ impl Server {
         json_answer(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
     }
 
-    fn metrics(&self) -> String {
+    async fn metrics(&self) -> String {
         let views = self.pool.views();
         let running = views.iter().map(|v| v.snapshot.observed.alive().count()).sum::<usize>();
         let all = views.iter().map(|v| v.snapshot.observed.containers.len()).sum::<usize>();
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let pods = views.iter().filter(|v| v.snapshot.observed.sandboxes.iter().any(|s| s.ready)).count();
         metrics::set_containers(number(pods), number(running), number(all - running));
-        metrics::text()
+        let mut disks = self.summary.disks(&self.pool).await;
+        let uses = views
+            .iter()
+            .filter_map(|v| Some((spec::namespace(&v.pod).to_owned(), disks.remove(spec::uid(&v.pod))?)));
+        metrics::text() + &claims_text(&uses.collect::<Vec<_>>())
     }
 
     /// `POST /run/{namespace}/{pod}[/{uid}]/{container}?cmd=`: runs a command to its end.

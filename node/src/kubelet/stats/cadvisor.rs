@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use super::summary::{ContainerUse, PodUse, Reading};
+use super::summary::{ContainerUse, Interface, PodUse, Reading};
 
 type Value = fn(&ContainerUse) -> f64;
+/// Name, help and value of each metric of an interface.
+type Counter = (&'static str, &'static str, fn(&Interface) -> u64);
 
 /// Name, kind, help and value of each container metric.
 const CONTAINER: &[(&str, &str, &str, Value)] = &[
@@ -27,9 +29,21 @@ const CONTAINER: &[(&str, &str, &str, Value)] = &[
         "Start time of the container since unix epoch in seconds.",
         |c| c.start.map_or(0.0, |t| t.as_second() as f64),
     ),
-    ("container_last_seen", "gauge", "Last time a container was seen by the exporter.", |c| {
-        c.start.map_or(0.0, |t| t.as_second() as f64)
-    }),
+];
+
+const INTERFACE: &[Counter] = &[
+    ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.rx.0),
+    (
+        "container_network_receive_errors_total",
+        "Cumulative count of errors encountered while receiving",
+        |i| i.rx.1,
+    ),
+    ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |i| i.tx.0),
+    (
+        "container_network_transmit_errors_total",
+        "Cumulative count of errors encountered while transmitting",
+        |i| i.tx.1,
+    ),
 ];
 
 fn labels(pod: &PodUse, container: &ContainerUse) -> String {
@@ -52,29 +66,57 @@ pub fn text(reading: &Reading) -> String {
             }
         }
     }
+    seen(&mut text, reading);
+    faults(&mut text, reading);
     network(&mut text, reading);
-    let (capacity, _) = reading.memory;
-    let _ = writeln!(
-        text,
-        "# HELP machine_memory_bytes Amount of memory installed on the machine.\n# TYPE machine_memory_bytes gauge\nmachine_memory_bytes {capacity}"
-    );
+    machine(&mut text, reading);
     text
 }
 
-fn network(text: &mut String, reading: &Reading) {
-    for (name, help, receive) in [
-        ("container_network_receive_bytes_total", "Cumulative count of bytes received", true),
-        ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", false),
+fn seen(text: &mut String, reading: &Reading) {
+    let help = "Last time a container was seen by the exporter";
+    let _ = writeln!(text, "# HELP container_last_seen {help}\n# TYPE container_last_seen gauge");
+    for (pod, container) in reading.pods.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c))) {
+        let _ =
+            writeln!(text, "container_last_seen{{{}}} {}", labels(pod, container), reading.at.as_second());
+    }
+}
+
+fn faults(text: &mut String, reading: &Reading) {
+    let name = "container_memory_failures_total";
+    let _ = writeln!(
+        text,
+        "# HELP {name} Cumulative count of memory allocation failures.\n# TYPE {name} counter"
+    );
+    for (pod, container) in reading.pods.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c))) {
+        for (kind, count) in [("pgfault", container.faults.0), ("pgmajfault", container.faults.1)] {
+            let labels = labels(pod, container);
+            let _ = writeln!(text, "{name}{{{labels},failure_type=\"{kind}\",scope=\"container\"}} {count}");
+        }
+    }
+}
+
+fn machine(text: &mut String, reading: &Reading) {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    for (name, help, value) in [
+        ("machine_cpu_cores", "Number of logical CPU cores.", cores as u64),
+        ("machine_memory_bytes", "Amount of memory installed on the machine.", reading.memory.0),
     ] {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+}
+
+fn network(text: &mut String, reading: &Reading) {
+    for (name, help, count) in INTERFACE {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
         for pod in &reading.pods {
             let (namespace, pod_name, uid) = &pod.reference;
             for interface in &pod.network {
-                let bytes = if receive { interface.rx.0 } else { interface.tx.0 };
                 let _ = writeln!(
                     text,
-                    "{name}{{container=\"\",id=\"/kubepods/pod{uid}\",interface=\"{}\",namespace=\"{namespace}\",pod=\"{pod_name}\"}} {bytes}",
-                    interface.name
+                    "{name}{{container=\"\",id=\"/kubepods/pod{uid}\",interface=\"{}\",namespace=\"{namespace}\",pod=\"{pod_name}\"}} {}",
+                    interface.name,
+                    count(interface)
                 );
             }
         }
@@ -92,11 +134,20 @@ mod tests {
         let pod = PodUse {
             reference: ("n".into(), "p".into(), "u".into()),
             containers: vec![container],
+            network: vec![Interface { name: "eth0".into(), rx: (1, 2), tx: (3, 4) }],
             ..Default::default()
         };
         let text = text(&Reading { pods: vec![pod], ..Default::default() });
         for (name, ..) in CONTAINER {
             assert!(text.contains(&format!("{name}{{container=\"c\"")), "{name}");
+        }
+        for ((name, ..), count) in INTERFACE.iter().zip(1..) {
+            let line = format!("{name}{{container=\"\",id=\"/kubepods/podu\",interface=\"eth0\"");
+            let found = text.lines().find(|l| l.starts_with(&line));
+            assert!(found.is_some_and(|l| l.ends_with(&format!(" {count}"))), "{name}: {found:?}");
+        }
+        for name in ["container_last_seen{", "failure_type=\"pgmajfault\"", "machine_cpu_cores "] {
+            assert!(text.contains(name), "{name}");
         }
         assert!(text.contains("container_memory_usage_bytes{container=\"c\",id=\"/kubepods/podu/i\",image=\"\",name=\"i\",namespace=\"n\",pod=\"p\"} 9"));
     }

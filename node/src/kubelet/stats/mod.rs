@@ -5,6 +5,8 @@ pub mod usage;
 
 pub mod local;
 
+pub mod disks;
+
 pub mod rates;
 
 pub mod summary;

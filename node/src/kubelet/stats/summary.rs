@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proto::cri;
 use serde_json::{Map, Value, json};
 
+use super::disks::{DiskUse, Disks, VolumeUse};
 use super::rates::Rates;
 use super::usage::PodUsage;
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
@@ -71,6 +73,8 @@ pub struct PodUse {
     pub containers: Vec<ContainerUse>,
     /// Its interfaces, the main one first.
     pub network: Vec<Interface>,
+    /// Its volumes and logs; only filled by [`Collector::collect_all`].
+    pub disks: Arc<DiskUse>,
 }
 
 /// One reading.
@@ -100,6 +104,7 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct Collector {
     rates: Rates,
+    disks: Disks,
 }
 
 impl Collector {
@@ -122,6 +127,22 @@ impl Collector {
             network: interfaces(&fs::read_to_string("/proc/net/dev").unwrap_or_default()),
             pods,
         }
+    }
+
+    /// The same with volumes and logs.
+    pub async fn collect_all(&self, pool: &Pool) -> Reading {
+        let mut reading = self.collect(pool).await;
+        let mut disks = self.disks(pool).await;
+        for pod in &mut reading.pods {
+            pod.disks = disks.remove(&pod.reference.2).unwrap_or_default();
+        }
+        reading
+    }
+
+    /// What every pod's volumes and logs use, by uid.
+    pub async fn disks(&self, pool: &Pool) -> HashMap<String, Arc<DiskUse>> {
+        let pods = pool.views().into_iter().map(|view| view.pod).collect();
+        self.disks.of(pool.context(), pods).await
     }
 
     async fn container_stats(&self, pool: &Pool) -> HashMap<String, cri::ContainerStats> {
@@ -167,6 +188,7 @@ impl Collector {
             usage,
             containers: containers.collect(),
             network: networks.get(uid).cloned().unwrap_or_default(),
+            disks: Arc::default(),
         }
     }
 }
@@ -298,7 +320,9 @@ impl Reading {
 
     fn pod_json(&self, pod: &PodUse) -> Value {
         let (namespace, name, uid) = &pod.reference;
-        let containers: Vec<Value> = pod.containers.iter().map(|c| self.container_json(c)).collect();
+        let containers: Vec<Value> =
+            pod.containers.iter().map(|c| self.container_json(c, &pod.disks)).collect();
+        let written: u64 = pod.containers.iter().map(|c| c.writable.0).sum();
         json!({
             "podRef": {"name": name, "namespace": namespace, "uid": uid},
             "startTime": pod.start.map(time),
@@ -309,11 +333,25 @@ impl Reading {
                 "rssBytes": pod.containers.iter().map(|c| c.memory_rss).sum::<u64>()},
             "network": network_json(self.at, &pod.network),
             "process_stats": {"process_count": pod.usage.processes},
-            "ephemeral-storage": self.disk_json(pod.containers.iter().map(|c| c.writable.0).sum()),
+            "ephemeral-storage": self.disk_json(written + pod.disks.local_bytes()),
+            "volume": pod.disks.volumes.iter().map(|v| self.volume_json(v, namespace)).collect::<Vec<_>>(),
         })
     }
 
-    fn container_json(&self, container: &ContainerUse) -> Value {
+    fn volume_json(&self, volume: &VolumeUse, namespace: &str) -> Value {
+        let (capacity, free, inodes, inodes_free) = volume.disk;
+        let mut value = json!({"time": time(self.at), "name": volume.name, "availableBytes": free,
+            "capacityBytes": capacity, "usedBytes": volume.used, "inodesFree": inodes_free, "inodes": inodes});
+        if let Some(used) = volume.inodes_used {
+            value["inodesUsed"] = json!(used);
+        }
+        if let Some(claim) = &volume.claim {
+            value["pvcRef"] = json!({"name": claim, "namespace": namespace});
+        }
+        value
+    }
+
+    fn container_json(&self, container: &ContainerUse, disks: &DiskUse) -> Value {
         let mut rootfs = self.disk_json(container.writable.0);
         rootfs["inodesUsed"] = json!(container.writable.1);
         json!({
@@ -324,7 +362,7 @@ impl Reading {
                 "workingSetBytes": container.memory_working_set, "rssBytes": container.memory_rss,
                 "pageFaults": container.faults.0, "majorPageFaults": container.faults.1},
             "rootfs": rootfs,
-            "logs": self.disk_json(0),
+            "logs": self.disk_json(disks.logs.get(&container.name).copied().unwrap_or_default()),
         })
     }
 }
@@ -347,6 +385,16 @@ mod tests {
                     cpu_rate: Some(3),
                     ..Default::default()
                 }],
+                disks: Arc::new(DiskUse {
+                    volumes: vec![VolumeUse {
+                        name: "v".into(),
+                        claim: Some("data".into()),
+                        disk: (100, 60, 10, 4),
+                        used: 40,
+                        ..Default::default()
+                    }],
+                    logs: [("c".to_owned(), 9)].into(),
+                }),
                 ..Default::default()
             }],
             ..Default::default()
@@ -357,6 +405,11 @@ mod tests {
         let pod = &json["pods"][0];
         assert_eq!(pod["podRef"]["uid"], "u");
         assert_eq!(pod["containers"][0]["cpu"]["usageNanoCores"], 3);
+        assert_eq!(pod["containers"][0]["logs"]["usedBytes"], 9);
+        assert_eq!(
+            (&pod["volume"][0]["usedBytes"], &pod["volume"][0]["pvcRef"]["name"]),
+            (&json!(40), &json!("data"))
+        );
     }
 
     #[test]

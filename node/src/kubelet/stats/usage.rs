@@ -4,12 +4,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Pod;
-
-use crate::kubelet::cri::names::pod_log_dir;
-use crate::kubelet::pod::spec;
-use crate::kubelet::worker::Context;
-
 /// What a pod uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodUsage {
@@ -21,8 +15,6 @@ pub struct PodUsage {
     pub memory_usage_bytes: u64,
     /// Processes.
     pub processes: u64,
-    /// Volumes of its own and logs on disk, bytes; only filled by [`of_pod`].
-    pub disk_bytes: u64,
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -57,7 +49,6 @@ pub fn of_cgroup(dir: impl Fn(&str) -> std::path::PathBuf, unified: bool) -> Pod
         memory_working_set_bytes: usage.saturating_sub(inactive.unwrap_or(0)),
         memory_usage_bytes: usage,
         processes: number(&dir("pids").join("pids.current")).unwrap_or(0),
-        disk_bytes: 0,
     }
 }
 
@@ -76,15 +67,6 @@ fn walk(dir: &Path, device: u64) -> u64 {
         Err(_) => 0,
     });
     sizes.sum()
-}
-
-/// Everything a pod uses.
-pub fn of_pod(context: &Context, pod: &Pod) -> PodUsage {
-    let uid = spec::uid(pod);
-    let mut usage = context.cgroups.usage(pod);
-    let logs = pod_log_dir(&context.config.pod_logs_dir, spec::namespace(pod), spec::name(pod), uid);
-    usage.disk_bytes = disk_bytes(&context.volumes.layout().pod(uid)) + disk_bytes(&logs);
-    usage
 }
 
 #[cfg(test)]
@@ -109,8 +91,7 @@ mod tests {
                     cpu_nanos: 5000,
                     memory_working_set_bytes: 700,
                     memory_usage_bytes: 1000,
-                    processes: 3,
-                    disk_bytes: 0
+                    processes: 3
                 }
             );
         }

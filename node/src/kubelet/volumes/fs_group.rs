@@ -11,6 +11,13 @@ const RO_MASK: u32 = 0o440;
 const EXEC_MASK: u32 = 0o110;
 const SETGID: u32 = 0o2000;
 
+/// As [`apply`], on a thread where nobody waits: a volume may hold millions of files.
+pub async fn apply_aside(root: &Path, group: u32, only_on_mismatch: bool) -> io::Result<()> {
+    let root = root.to_owned();
+    let work = move || apply(&root, group, false, only_on_mismatch);
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 /// Applies `group` to `root` and everything in it. With `only_on_mismatch` a root that is already right is
 /// taken as proof that the rest is (`fsGroupChangePolicy: OnRootMismatch`).
 pub fn apply(root: &Path, group: u32, read_only: bool, only_on_mismatch: bool) -> io::Result<()> {

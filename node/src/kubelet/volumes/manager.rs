@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -57,6 +57,26 @@ pub enum VolumeError {
         /// Why.
         text: String,
     },
+}
+
+fn failed(path: &Path, source: io::Error) -> VolumeError {
+    VolumeError::CleanUp { path: path.display().to_string(), source }
+}
+
+/// Runs what may take long (a disk that hangs, millions of files) where no other pod waits for it.
+async fn aside(
+    path: PathBuf,
+    work: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
+) -> Result<(), VolumeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed(&path, io::Error::other(error)))?
+}
+
+/// Unmounts everything at and under `root`.
+fn unmount_all(root: &Path) -> Result<(), VolumeError> {
+    for point in mounts::under(root).map_err(|e| failed(root, e))? {
+        mounts::unmount(&point).map_err(|e| failed(&point, e))?;
+    }
+    Ok(())
 }
 
 type PodVolumes = Arc<BTreeMap<String, Prepared>>;
@@ -139,6 +159,8 @@ impl Volumes {
                 let done = setup.prepare(&prepared.volume).await;
                 done.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
             }
+            let again = self.csi.republish(&self.layout, &self.objects, pod, &prepared.volume).await;
+            again.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
             let grown = self.csi.expand(&self.layout, pod, prepared).await;
             if grown.map_err(|text| VolumeError::Expand { volume: name.clone(), text })? {
                 tracing::info!(pod = spec::display(pod), volume = name, "a volume has grown");
@@ -155,26 +177,22 @@ impl Volumes {
         if uid.is_empty() || !pod_dir.exists() {
             return Ok(());
         }
-        let failed = |path: &Path, source| VolumeError::CleanUp { path: path.display().to_string(), source };
-        for point in mounts::under(&self.layout.subpaths(uid)).map_err(|e| failed(&pod_dir, e))? {
-            mounts::unmount(&point).map_err(|e| failed(&point, e))?;
-        }
+        let subpaths = self.layout.subpaths(uid);
+        aside(pod_dir.clone(), move || unmount_all(&subpaths)).await?;
         self.csi
             .unpublish_all(&self.layout, uid)
             .await
             .map_err(|(volume, text)| VolumeError::TearDown { volume, text })?;
-        for point in mounts::under(&pod_dir).map_err(|e| failed(&pod_dir, e))? {
-            mounts::unmount(&point).map_err(|e| failed(&point, e))?;
-        }
-        if let Some(point) = mounts::under(&pod_dir).map_err(|e| failed(&pod_dir, e))?.first() {
-            return Err(failed(point, io::Error::other("it is still mounted")));
-        }
-        for dir in [self.layout.volumes(uid), self.layout.subpaths(uid)] {
-            if dir.exists() {
-                fs::remove_dir_all(&dir).map_err(|e| failed(&dir, e))?;
+        let dirs = [self.layout.volumes(uid), self.layout.subpaths(uid)];
+        aside(pod_dir.clone(), move || {
+            unmount_all(&pod_dir)?;
+            if let Some(point) = mounts::under(&pod_dir).map_err(|e| failed(&pod_dir, e))?.first() {
+                return Err(failed(point, io::Error::other("it is still mounted")));
             }
-        }
-        Ok(())
+            let mut there = dirs.iter().filter(|dir| dir.exists());
+            there.try_for_each(|dir| fs::remove_dir_all(dir).map_err(|e| failed(dir, e)))
+        })
+        .await
     }
 
     /// Removes the folder of a pod whose volumes are torn down.

@@ -61,7 +61,7 @@ impl Setup<'_> {
                 }
                 Ok(PathBuf::from(path))
             }
-            Source::Local { path } => self.local(&dir, Path::new(path), volume),
+            Source::Local { path } => self.local(&dir, Path::new(path), volume).await,
             Source::ConfigMap(source) => {
                 let files = self.config_map(source).await?;
                 self.write(&dir, &files, false)
@@ -116,7 +116,7 @@ impl Setup<'_> {
         Ok(dir.to_owned())
     }
 
-    fn local(&self, dir: &Path, path: &Path, volume: &Resolved) -> Done {
+    async fn local(&self, dir: &Path, path: &Path, volume: &Resolved) -> Done {
         if volume.block {
             return Ok(path.to_owned());
         }
@@ -125,7 +125,7 @@ impl Setup<'_> {
         if !mounts::is_mount_point(dir).map_err(io_text(dir))? {
             mounts::bind(path, dir, volume.read_only).map_err(io_text(dir))?;
             if let Some(group) = self.fs_group().filter(|_| !volume.read_only) {
-                fs_group::apply(dir, group, false, self.only_on_mismatch()).map_err(io_text(dir))?;
+                fs_group::apply_aside(dir, group, self.only_on_mismatch()).await.map_err(io_text(dir))?;
             }
         }
         Ok(dir.to_owned())

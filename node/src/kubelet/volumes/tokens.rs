@@ -52,13 +52,23 @@ impl Tokens {
         Self { client, held: Mutex::default() }
     }
 
-    /// A token for the pod's account. While the API is away, a token that still lives is good enough.
+    /// A token for the pod's account.
     pub async fn get(
         &self,
         pod: &Pod,
         audience: Option<&str>,
         expiration_secs: Option<i64>,
     ) -> Result<String, String> {
+        self.get_with_end(pod, audience, expiration_secs).await.map(|(token, _)| token)
+    }
+
+    /// The same, and when it ends. While the API is away, a token that still lives is good enough.
+    pub async fn get_with_end(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_secs: Option<i64>,
+    ) -> Result<(String, Timestamp), String> {
         let account = spec::spec(pod)
             .service_account_name
             .clone()
@@ -73,15 +83,15 @@ impl Tokens {
         let now = Timestamp::now();
         let known = self.held.lock().get(&key).cloned();
         if let Some(held) = known.as_ref().filter(|h| !h.due(now)) {
-            return Ok(held.token.clone());
+            return Ok((held.token.clone(), held.expires));
         }
         match self.request(pod, &key, now).await {
             Ok(held) => {
                 self.held.lock().insert(key, held.clone());
-                Ok(held.token)
+                Ok((held.token, held.expires))
             }
             Err(error) => match known.filter(|h| h.expires > now) {
-                Some(held) => Ok(held.token),
+                Some(held) => Ok((held.token, held.expires)),
                 None => Err(format!("failed to fetch token: {error}")),
             },
         }

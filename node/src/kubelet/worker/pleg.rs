@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use proto::cri;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
@@ -51,7 +52,8 @@ pub async fn run(
 ) {
     tokio::spawn(follow_events(Arc::clone(&pool), shutdown.clone()));
     let pool_context = Arc::clone(pool.context());
-    let mut lister = Lister { pool, seen: BTreeMap::new(), orphans: HashMap::new() };
+    let mut lister =
+        Lister { pool, seen: BTreeMap::new(), orphans: HashMap::new(), clearing: HashMap::new() };
     loop {
         let started = std::time::Instant::now();
         match lister.list(complete()).await {
@@ -104,6 +106,8 @@ struct Lister {
     pool: Arc<Pool>,
     seen: BTreeMap<String, u64>,
     orphans: HashMap<String, u32>,
+    /// Remains that are being cleared away. It takes as long as their processes' grace: nobody waits for it here.
+    clearing: HashMap<String, JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -139,12 +143,12 @@ impl Lister {
         }
         self.seen = prints;
         if complete {
-            self.clear_orphans(pods).await;
+            self.clear_orphans(pods);
         }
         Ok(())
     }
 
-    async fn clear_orphans(&mut self, pods: BTreeMap<String, Remains>) {
+    fn clear_orphans(&mut self, pods: BTreeMap<String, Remains>) {
         let on_disk = self.pool.context().volumes.pods_on_disk();
         let mut unknown: BTreeMap<String, Remains> =
             pods.into_iter().filter(|(uid, _)| !self.pool.knows(uid)).collect();
@@ -152,18 +156,22 @@ impl Lister {
             unknown.entry(uid).or_default();
         }
         self.orphans.retain(|uid, _| unknown.contains_key(uid));
+        self.clearing.retain(|_, task| !task.is_finished());
         for (uid, remains) in unknown {
             let lists = self.orphans.entry(uid.clone()).or_default();
             *lists += 1;
-            if *lists < ORPHAN_LISTS {
+            if *lists < ORPHAN_LISTS || self.clearing.contains_key(&uid) {
                 continue;
             }
             *lists = 0;
             tracing::info!(uid, "clearing away what is left of a pod that does not exist");
-            let pool = Arc::clone(&self.pool);
-            if let Err(error) = clear(&pool, &uid, remains).await {
-                tracing::warn!(uid, error, "cannot clear away the remains of a pod");
-            }
+            let (pool, orphan) = (Arc::clone(&self.pool), uid.clone());
+            let task = tokio::spawn(async move {
+                if let Err(error) = clear(&pool, &orphan, remains).await {
+                    tracing::warn!(uid = orphan, error, "cannot clear away the remains of a pod");
+                }
+            });
+            self.clearing.insert(uid, task);
         }
     }
 }

@@ -14,6 +14,8 @@ use super::context::Context;
 use super::last_words::FromFiles;
 use super::status_sender::{self, Report};
 use crate::kubelet::cri::observe::observe_pod;
+use crate::kubelet::env;
+use crate::kubelet::metrics;
 use crate::kubelet::pod::action::{Inputs, Notice, Outcome, Output, Stop, Ticket};
 use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::machine::Machine;
@@ -97,9 +99,13 @@ pub async fn run(context: Arc<Context>, channels: Channels) {
         reports,
     };
     worker.live().await;
+    let pod = Arc::clone(&worker.channels.desired.borrow().pod);
     // The last report outlives the worker: its sender ends by itself once it has arrived.
     drop(worker);
     drop(sender);
+    for container in spec::init_containers(&pod).iter().chain(spec::containers(&pod)) {
+        metrics::forget_probes(&pod, &container.name);
+    }
 }
 
 impl Worker {
@@ -236,11 +242,26 @@ impl Worker {
         if desired.stop.is_some() || !self.machine.volumes_ready() {
             return;
         }
+        self.keep_sources(&desired.pod);
         let allocatable = self.context.allocatable.read().clone();
         let done = self.context.volumes.refresh(&desired.pod, &self.status, &allocatable).await;
         if let Err(error) = done {
             self.context.recorder.pod(&desired.pod, None, true, "FailedMount", error.to_string());
         }
+    }
+}
+
+impl Worker {
+    /// What variables and pulls come from stays known as long as the pod runs, though nobody reads it meanwhile.
+    fn keep_sources(&self, pod: &Pod) {
+        let namespace = spec::namespace(pod);
+        for container in spec::init_containers(pod).iter().chain(spec::containers(pod)) {
+            let (maps, secrets) = env::references(container);
+            self.context.objects.keep(namespace, maps, secrets);
+        }
+        let spec = spec::spec(pod);
+        let pulls = spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone());
+        self.context.objects.keep(namespace, vec![], pulls.collect());
     }
 }
 
