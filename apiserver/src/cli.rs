@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use machinery::flags::Given;
 use tokio_util::sync::CancellationToken;
 
 use crate::alloc::{PortRange, ServiceNetworks};
 use crate::bootstrap;
-use crate::http::tls::Source;
+use crate::http::tls::{Source, Spoken};
+use crate::inert_flags::{KubeApiserver, Refused, refusal};
+use crate::registry::COLLECTION_WORKERS;
 use crate::registry::served::Served;
 use crate::server::{Handle, Options, Server};
 use crate::storage::Store;
@@ -32,6 +35,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "etcd_servers")]
     pub embedded_store_dir: Option<PathBuf>,
     /// Authority of the store's serving certificates.
+    /// Where objects lie in the store; nothing else can be chosen.
+    #[arg(long, default_value = STORE_PREFIX, value_parser = store_prefix)]
+    pub etcd_prefix: String,
+    /// What kind of store it is; nothing else can be chosen.
+    #[arg(long, default_value = "etcd3", value_parser = ["etcd3", ""])]
+    pub storage_backend: String,
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
     #[arg(long)]
@@ -58,6 +67,14 @@ pub struct Args {
     pub tls_private_key_file: Option<PathBuf>,
     #[arg(long, default_value = "/var/run/kubernetes")]
     pub cert_dir: PathBuf,
+    /// `VersionTLS12` or `VersionTLS13`; older versions are never spoken.
+    #[arg(long, default_value = "VersionTLS12", value_parser = ["VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13", ""])]
+    pub tls_min_version: String,
+    /// Suites of TLS 1.2 by Go's names; those that are not spoken are passed over. Those of TLS 1.3 are always there.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub disable_http2_serving: bool,
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
     #[arg(long)]
@@ -114,7 +131,8 @@ pub struct Args {
     pub proxy_client_cert_file: Option<PathBuf>,
     #[arg(long)]
     pub proxy_client_key_file: Option<PathBuf>,
-    /// Steps to add to the default chain; every known step is always on unless disabled.
+    /// Steps to add to the default chain. All that are here are on unless disabled; a warning tells those of upstream's
+    /// that are not.
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
     #[arg(long, value_delimiter = ',')]
@@ -129,6 +147,15 @@ pub struct Args {
     pub max_mutating_requests_inflight: usize,
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
+    /// Seconds that a watch lasts at least, and at most twice, unless its client asks for a time of its own.
+    #[arg(long, default_value_t = 1800)]
+    pub min_request_timeout: u64,
+    /// How long requests are served on after the end was asked for, while /readyz says so.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub shutdown_delay_duration: Duration,
+    /// Deletions of one collection in flight at the same time.
+    #[arg(long, default_value_t = COLLECTION_WORKERS)]
+    pub delete_collection_workers: usize,
     /// Whether containers may be privileged.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub allow_privileged: bool,
@@ -147,6 +174,20 @@ pub struct Args {
     /// Log verbosity as upstream counts it; `RUST_LOG` says more.
     #[arg(long, short, default_value_t = 0)]
     pub v: u8,
+    #[command(flatten)]
+    pub inert: Given<KubeApiserver>,
+    #[command(flatten)]
+    pub refused: Given<Refused>,
+}
+
+/// Where upstream lays everything out.
+const STORE_PREFIX: &str = "/registry";
+
+fn store_prefix(text: &str) -> Result<String, String> {
+    match text.trim_end_matches('/') {
+        STORE_PREFIX => Ok(STORE_PREFIX.to_owned()),
+        _ => Err(format!("objects lie under {STORE_PREFIX} and nowhere else")),
+    }
 }
 
 /// A duration as Go writes it.
@@ -210,6 +251,7 @@ impl Args {
             service_account_extend_token_expiration: self.service_account_extend_token_expiration,
             api_audiences: self.api_audiences.clone(),
             authorization_modes: self.authorization_mode.clone(),
+            enable_admission_plugins: self.enable_admission_plugins.clone(),
             disable_admission_plugins: self.disable_admission_plugins.clone(),
             allow_privileged: self.allow_privileged,
             default_not_ready_toleration_secs: self.default_not_ready_toleration_seconds,
@@ -221,6 +263,10 @@ impl Args {
     fn options(&self, store: Arc<dyn Store>) -> Result<Options, Failure> {
         let node_ports: PortRange =
             self.service_node_port_range.parse().map_err(|e| format!("--service-node-port-range: {e}"))?;
+        if let Some(sentence) = refusal(&self.refused.names()) {
+            return Err(sentence.into());
+        }
+        self.inert.warn();
         for gate in &self.feature_gates {
             tracing::warn!(gate, "--feature-gates: passed over; what is here cannot be switched");
         }
@@ -231,6 +277,11 @@ impl Args {
             jwks_uri: self.service_account_jwks_uri.clone(),
             bind: SocketAddr::new(self.bind_address, self.secure_port),
             tls: self.tls()?,
+            spoken: Spoken {
+                newest_only: self.tls_min_version == "VersionTLS13",
+                suites: self.tls_cipher_suites.clone(),
+                http2: !self.disable_http2_serving,
+            },
             meaning: self.meaning(),
             networks: ServiceNetworks { networks: self.service_cluster_ip_range.clone() },
             node_ports,
@@ -243,6 +294,9 @@ impl Args {
             max_readonly_inflight: self.max_requests_inflight,
             max_mutating_inflight: self.max_mutating_requests_inflight,
             request_timeout: self.request_timeout,
+            min_request_timeout: Duration::from_secs(self.min_request_timeout),
+            shutdown_delay: self.shutdown_delay_duration,
+            delete_collection_workers: self.delete_collection_workers,
             event_ttl: self.event_ttl,
             compaction_interval: self.etcd_compaction_interval,
         })
@@ -316,22 +370,4 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_are_upstreams() {
-        let flags = [
-            "--etcd-servers=http://a:1,http://b:2",
-            "--secure-port",
-            "7443",
-            "--authorization-mode=Node,RBAC",
-            "--enable-bootstrap-token-auth",
-            "--service-cluster-ip-range=10.96.0.0/12",
-            "--etcd-compaction-interval=0",
-        ];
-        let args = Args::from_flags(flags.map(str::to_owned)).expect("flags");
-        assert_eq!((args.etcd_servers.len(), args.secure_port, args.authorization_mode.len()), (2, 7443, 2));
-        assert!(args.enable_bootstrap_token_auth && args.etcd_compaction_interval.is_zero());
-    }
-}
+mod tests;

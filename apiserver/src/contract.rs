@@ -147,7 +147,8 @@ pub trait KindHooks: Send + Sync {
         Vec::new()
     }
     /// Claims what must be unique in the cluster (service addresses, node ports) just before the write; `old` is
-    /// `None` on create. The pipeline calls [`KindHooks::release`] with the same object when the write fails.
+    /// `None` on create. The pipeline calls [`KindHooks::release`] with the same object when the write fails. Of a dry
+    /// run it keeps nothing.
     async fn claim(
         &self,
         _ctx: &RequestContext,

@@ -18,6 +18,7 @@ pub mod compaction;
 pub mod contract;
 pub mod crd;
 pub mod http;
+mod inert_flags;
 pub mod kinds;
 pub mod metrics;
 pub mod metrics_api;

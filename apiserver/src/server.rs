@@ -24,7 +24,7 @@ use crate::http::health::{self, Health};
 use crate::http::limits::Limits;
 use crate::http::listener::Listener;
 use crate::http::openapi::OpenApi;
-use crate::http::tls::{Source, TlsError, server_config};
+use crate::http::tls::{Source, Spoken, TlsError, server_config};
 use crate::kinds::Kinds;
 use crate::metrics::{MeteredAdmission, Metrics};
 use crate::metrics_api::MetricsApi;
@@ -47,6 +47,7 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     pub bind: SocketAddr,
     pub tls: Source,
+    pub spoken: Spoken,
     /// Identity, permission and start-up objects.
     pub meaning: bootstrap::Options,
     pub networks: ServiceNetworks,
@@ -55,6 +56,12 @@ pub struct Options {
     pub max_readonly_inflight: usize,
     pub max_mutating_inflight: usize,
     pub request_timeout: Duration,
+    /// What a watch lasts at least, unless the client asks for less.
+    pub min_request_timeout: Duration,
+    /// How long requests are served on after the end was asked for, while `/readyz` says so.
+    pub shutdown_delay: Duration,
+    /// Deletions of one collection in flight at the same time.
+    pub delete_collection_workers: usize,
     /// Which built-in versions are served.
     pub served: Served,
     /// Whether `/debug/pprof/` is there.
@@ -120,7 +127,7 @@ impl AdmissionChain for NotYet {
 pub struct Server;
 
 impl Server {
-    /// Binds, loads what must be there, and serves until `shutdown` is cancelled.
+    /// Binds, loads what must be there, and serves until `shutdown` is cancelled, and a delay after it is over.
     pub async fn start(mut options: Options, shutdown: CancellationToken) -> Result<Handle, ServerError> {
         let bind = options.bind;
         let listener =
@@ -128,12 +135,16 @@ impl Server {
         let address = listener.address;
         // Port 0 means any free one; others must hear which it became.
         options.meaning.secure_port = address.port();
-        let tls = server_config(options.tls.clone(), shutdown.clone())?;
+        let running = CancellationToken::new();
+        // A start that fails takes along what it has started.
+        let guard = running.clone().drop_guard();
+        let tls = server_config(options.tls.clone(), &options.spoken, running.clone())?;
         let calls = Arc::new(StoreMetrics::new()?);
         let metrics = Metrics::new(&calls)?;
         options.store = Arc::new(MeteredStore::new(options.store.clone(), calls));
-        let hub = connect(&options.store, &shutdown).await?;
-        let registry = Arc::new(Registry::new(hub.clone(), Arc::new(NotYet), options.event_ttl));
+        let hub = connect(&options.store, &running, &shutdown).await?;
+        let registry = Registry::new(hub.clone(), Arc::new(NotYet), options.event_ttl);
+        let registry = Arc::new(registry.with_collection_workers(options.delete_collection_workers));
         let allocators =
             Arc::new(Allocators::new(options.networks.clone(), options.node_ports, options.store.clone()));
         let kinds = Arc::new(Kinds::new(allocators.clone()));
@@ -149,28 +160,36 @@ impl Server {
             cluster,
             &meaning,
             metrics,
-            shutdown.child_token(),
+            running.child_token(),
         ));
-        spawn_background(&api, &meaning, &options, &shutdown);
-        let (serving, ending) = (api.clone(), shutdown.clone());
+        spawn_background(&api, &meaning, &options, &api.shutdown);
+        let (serving, delay, running) = (api.clone(), options.shutdown_delay, guard.disarm());
         let task = tokio::spawn(async move {
             let listener_shutdown = CancellationToken::new();
             let serve = listener.run(serving.clone(), tls, listener_shutdown.clone());
             let end = async {
-                ending.cancelled().await;
+                shutdown.cancelled().await;
                 serving.health.set("shutdown", health::READY_ONLY, Some("process is shutting down"));
+                tokio::time::sleep(delay).await;
+                serving.shutdown.cancel();
                 tokio::time::sleep(WATCH_DRAIN).await;
                 listener_shutdown.cancel();
             };
             tokio::join!(serve, end);
+            // Last: requests that are still answered read from the caches.
+            running.cancel();
         });
         Ok(Handle { address, api, task })
     }
 }
 
-async fn connect(store: &Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Arc<Hub>, ServerError> {
+async fn connect(
+    store: &Arc<dyn Store>,
+    running: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Hub>, ServerError> {
     loop {
-        match Hub::start(store.clone(), shutdown.clone()).await {
+        match Hub::start(store.clone(), running.clone()).await {
             Ok(hub) => return Ok(hub),
             Err(error) => tracing::warn!(%error, "the store does not answer yet"),
         }
@@ -205,12 +224,17 @@ fn api(
         metrics_api: MetricsApi::default(),
         health: Health::default(),
         metrics,
-        limits: Limits::new(options.max_readonly_inflight, options.max_mutating_inflight),
+        limits: Limits::new(
+            options.max_readonly_inflight,
+            options.max_mutating_inflight,
+            options.request_timeout,
+        ),
         discovery: Discovery::default(),
         openapi: OpenApi::default(),
         documents: ArcSwapOption::from_pointee(documents),
         advertise: advertise.to_string(),
         request_timeout: options.request_timeout,
+        min_request_timeout: options.min_request_timeout,
         profiling: options.profiling,
         shutdown,
     }

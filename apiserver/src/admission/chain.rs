@@ -8,6 +8,31 @@ use machinery::status::StatusError;
 use super::plugin::Plugin;
 use crate::contract::{Admission, AdmissionChain};
 
+/// Upstream's steps that are not here; flags written for upstream may name them.
+const ABSENT: [&str; 21] = [
+    "AlwaysAdmit",
+    "AlwaysDeny",
+    "AlwaysPullImages",
+    "ClusterTrustBundleAttest",
+    "DenyServiceExternalIPs",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "ImagePolicyWebhook",
+    "JobValidation",
+    "LimitPodHardAntiAffinityTopology",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "NamespaceAutoProvision",
+    "NamespaceExists",
+    "OwnerReferencesPermissionEnforcement",
+    "PodGroupProtection",
+    "PodGroupWorkloadExists",
+    "PodNodeSelector",
+    "PodTolerationRestriction",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+];
+
 /// The steps of this server, in upstream's order.
 pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
@@ -24,12 +49,27 @@ impl Chain {
         Chain { plugins }
     }
 
+    fn check_names(&self, names: &[String]) -> Result<(), UnknownPlugin> {
+        let known: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name()).collect();
+        let is_known = |name: &String| known.contains(&name.as_str()) || ABSENT.contains(&name.as_str());
+        match names.iter().find(|name| !is_known(name)) {
+            Some(unknown) => Err(UnknownPlugin(unknown.clone(), known.join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    /// Says which of the wanted steps are not here (`--enable-admission-plugins`); those that are here are on.
+    pub fn with(self, names: &[String]) -> Result<Self, UnknownPlugin> {
+        self.check_names(names)?;
+        for name in names.iter().filter(|name| ABSENT.contains(&name.as_str())) {
+            tracing::warn!("--enable-admission-plugins: {name} is not here, and admits whatever comes");
+        }
+        Ok(self)
+    }
+
     /// Takes steps out by name (`--disable-admission-plugins`).
     pub fn without(mut self, names: &[String]) -> Result<Self, UnknownPlugin> {
-        let known: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name()).collect();
-        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(UnknownPlugin(unknown.clone(), known.join(", ")));
-        }
+        self.check_names(names)?;
         self.plugins.retain(|plugin| !names.iter().any(|name| name == plugin.name()));
         Ok(self)
     }

@@ -5,6 +5,7 @@
 pub mod certificates;
 pub mod chain;
 pub mod classes;
+pub mod declared_features;
 pub mod escalation;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
@@ -35,6 +36,8 @@ pub struct Config {
     pub not_ready_toleration_secs: i64,
     /// `--default-unreachable-toleration-seconds`.
     pub unreachable_toleration_secs: i64,
+    /// `--enable-admission-plugins`.
+    pub enabled: Vec<String>,
     /// `--disable-admission-plugins`.
     pub disabled: Vec<String>,
     /// `--allow-privileged`.
@@ -67,6 +70,7 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
         Arc::new(certificates::CertificateSubjectRestriction),
         Arc::new(classes::DefaultIngressClass),
         Arc::new(topology_labels::PodTopologyLabels),
+        Arc::new(declared_features::NodeDeclaredFeatures),
         Arc::new(topology_labels::PodResizeValidator),
         Arc::new(escalation::RbacEscalation(escalation)),
         Arc::new(quota::ResourceQuota::default()),
@@ -74,5 +78,5 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
     if !config.allow_privileged {
         plugins.push(Arc::new(privileged::PrivilegedContainers));
     }
-    Chain::new(plugins).without(&config.disabled)
+    Chain::new(plugins).with(&config.enabled)?.without(&config.disabled)
 }

@@ -51,6 +51,7 @@ pub struct Options {
     pub api_audiences: Vec<String>,
     /// `AlwaysAllow`, `Node`, `RBAC`, in order.
     pub authorization_modes: Vec<String>,
+    pub enable_admission_plugins: Vec<String>,
     pub disable_admission_plugins: Vec<String>,
     pub allow_privileged: bool,
     pub default_not_ready_toleration_secs: i64,
@@ -85,6 +86,7 @@ impl Options {
             service_account_extend_token_expiration: true,
             api_audiences: Vec::new(),
             authorization_modes: list(&["Node", "RBAC"]),
+            enable_admission_plugins: Vec::new(),
             disable_admission_plugins: Vec::new(),
             allow_privileged: true,
             default_not_ready_toleration_secs: admission::tolerations::TOLERATION_SECS,
@@ -155,6 +157,7 @@ impl Meaning {
             rbac: rbac.clone(),
             not_ready_toleration_secs: options.default_not_ready_toleration_secs,
             unreachable_toleration_secs: options.default_unreachable_toleration_secs,
+            enabled: options.enable_admission_plugins.clone(),
             disabled: options.disable_admission_plugins.clone(),
             allow_privileged: options.allow_privileged,
         })?;

@@ -18,12 +18,18 @@ pub struct Entry {
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// The selectable fields in the order of the cache's definitions.
     pub fields: Box<[Arc<str>]>,
-    /// Shared while somebody uses it; parsed trees are several times larger than the bytes, so few are kept alive.
-    parsed: Mutex<Weak<Value>>,
-    kept: OnceLock<Arc<Value>>,
-    keep: bool,
+    parsed: Mutex<Parsed>,
     /// The protobuf message (no envelope) at the storage version; `None` inside when the kind has none.
     protobuf: OnceLock<Option<Bytes>>,
+}
+
+/// The parsed object. A tree is several times larger than the bytes, so it lives while somebody uses it, and longer for
+/// few resources only.
+#[derive(Debug, Default)]
+struct Parsed {
+    shared: Weak<Value>,
+    kept: Option<Arc<Value>>,
+    keep: bool,
 }
 
 impl Entry {
@@ -34,24 +40,21 @@ impl Entry {
         labels: Box<[(Arc<str>, Arc<str>)]>,
         fields: Box<[Arc<str>]>,
     ) -> Self {
-        let parsed = Mutex::new(Weak::new());
-        Self {
-            key,
-            revision,
-            json,
-            labels,
-            fields,
-            parsed,
-            kept: OnceLock::new(),
-            keep: false,
-            protobuf: OnceLock::new(),
-        }
+        let (parsed, protobuf) = (Mutex::default(), OnceLock::new());
+        Self { key, revision, json, labels, fields, parsed, protobuf }
     }
 
     /// The same entry, which holds on to its parsed form once it has one.
     pub fn keeping_parsed(mut self, keep: bool) -> Self {
-        self.keep = keep;
+        self.parsed.get_mut().keep = keep;
         self
+    }
+
+    /// Lets go of the parsed form: the object has a newer state, and this one is only history.
+    pub fn release_parsed(&self) {
+        let mut slot = self.parsed.lock();
+        slot.keep = false;
+        slot.kept = None;
     }
 
     /// Namespace (empty where there is none) and name.
@@ -62,14 +65,12 @@ impl Entry {
     /// The parsed object, shared with whoever else holds it now.
     pub fn value(&self) -> Arc<Value> {
         let mut slot = self.parsed.lock();
-        if let Some(value) = slot.upgrade() {
+        if let Some(value) = slot.shared.upgrade() {
             return value;
         }
         let value = Arc::new(serde_json::from_slice(&self.json).unwrap_or(Value::Null));
-        if self.keep {
-            let _ = self.kept.set(value.clone());
-        }
-        *slot = Arc::downgrade(&value);
+        slot.kept = slot.keep.then(|| value.clone());
+        slot.shared = Arc::downgrade(&value);
         value
     }
 

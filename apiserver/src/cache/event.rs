@@ -65,8 +65,14 @@ impl Event {
         bytes
     }
 
-    /// Bytes this event keeps alive, for the history's budget.
+    /// Drops the encodings made so far: a watcher that comes late has them made again.
+    pub fn forget_encodings(&self) {
+        *self.encoded.lock() = SmallVec::new();
+    }
+
+    /// Bytes this event keeps alive, for the history's budget. What lay there before is counted, though another event
+    /// may hold it as well.
     pub fn cost_bytes(&self) -> usize {
-        self.line.len()
+        self.line.len() + self.previous.as_ref().map_or(0, |previous| previous.json.len())
     }
 }

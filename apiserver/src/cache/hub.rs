@@ -27,6 +27,8 @@ pub const REGISTRY: &str = "/registry/";
 const LOADS_MAX: usize = 3;
 /// Objects read in one request while loading.
 const LOAD_PAGE_LEN: i64 = 500;
+/// How long history is kept at least: upstream's clients resume within 75 s of an event.
+const HISTORY_AGE: Duration = Duration::from_secs(75);
 /// Pause before the stream is opened again.
 const REOPEN_DELAY: Duration = Duration::from_millis(100);
 /// How long a reader waits for events before it asks the store how far the stream has got.
@@ -68,6 +70,7 @@ impl Hub {
         tokio::spawn(async move {
             tokio::select! {
                 () = run.follow() => {}
+                () = run.age() => {}
                 () = shutdown.cancelled() => {}
             }
         });
@@ -154,6 +157,14 @@ impl Hub {
             for sender in waiting {
                 let _ = sender.send(answer.clone());
             }
+        }
+    }
+
+    /// What a burst of writes left in the history goes again.
+    async fn age(&self) {
+        loop {
+            tokio::time::sleep(HISTORY_AGE).await;
+            self.caches().iter().for_each(|cache| cache.age());
         }
     }
 
@@ -282,10 +293,11 @@ impl Hub {
     async fn restart_all(&self) {
         tracing::warn!("the store compacted revisions that were not yet seen; loading every resource again");
         let Ok(revision) = self.store.current_revision().await else { return };
-        self.seen.store(revision, Ordering::Release);
+        // The caches first: none of them may seem to be as new as the clock will say.
         for cache in self.caches() {
-            cache.restart();
+            cache.restart(revision);
         }
+        self.seen.store(revision, Ordering::Release);
         self.seen_changed.send_replace(revision);
     }
 
@@ -333,3 +345,6 @@ fn find<'a>(
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

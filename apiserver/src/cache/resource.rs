@@ -112,6 +112,8 @@ pub struct ResourceCache {
     phase_changed: Notify,
     state: RwLock<State>,
     loaded_revision: AtomicI64,
+    /// Events at or below this revision may not have come: a load of an earlier one is of no use.
+    lost_to: AtomicI64,
     watchers: Mutex<Watchers>,
     changes: AtomicU64,
     pub counters: Counters,
@@ -131,6 +133,7 @@ impl ResourceCache {
             phase: Mutex::new(Phase::Idle),
             phase_changed: Notify::new(),
             loaded_revision: AtomicI64::new(0),
+            lost_to: AtomicI64::new(0),
             changes: AtomicU64::new(0),
             counters: Counters::default(),
             watches: AtomicUsize::new(0),
@@ -204,15 +207,16 @@ impl ResourceCache {
 
     /// Waits until every change at or below `revision` is visible.
     pub async fn wait_for(&self, revision: i64) -> Result<(), CacheError> {
-        self.ready().await?;
-        if self.revision() >= revision {
-            return Ok(());
+        if self.revision() < revision {
+            // A load can bring what the stream has not brought yet.
+            self.ready().await?;
+            let hub = self.hub.upgrade().ok_or(CacheError::Stopped)?;
+            if self.revision() < revision && !hub.wait_for(revision, CATCH_UP_TIMEOUT).await {
+                return Err(CacheError::TooLarge { asked: revision, current: self.revision() });
+            }
         }
-        let hub = self.hub.upgrade().ok_or(CacheError::Stopped)?;
-        if hub.wait_for(revision, CATCH_UP_TIMEOUT).await {
-            return Ok(());
-        }
-        Err(CacheError::TooLarge { asked: revision, current: self.revision() })
+        // Last: when events were lost, the clock moves on before the objects have been loaded again.
+        self.ready().await
     }
 
     /// Waits until every write acknowledged before this call is visible.
@@ -235,7 +239,7 @@ impl ResourceCache {
         let page = state.list(filter, self.spec.namespaced, after, limit);
         self.counters.lists.add(1);
         self.counters.list_returned.add(page.entries.len());
-        (page, floor.max(state.revision))
+        (page, if state.is_stale { state.revision } else { floor.max(state.revision) })
     }
 
     /// The revision of the newest change to any object of this resource.
@@ -250,6 +254,10 @@ impl ResourceCache {
         let floor = self.revision();
         let mut watchers = self.watchers.lock();
         let state = self.state.read();
+        if state.is_stale {
+            let why = format!("{} is being loaded again", self.spec.prefix);
+            return Err(StoreError::Unavailable(why).into());
+        }
         let initial = match since {
             None => Initial::Objects(state.list(&filter, self.spec.namespaced, None, 0).entries),
             Some(since) => {
@@ -413,6 +421,13 @@ impl ResourceCache {
     pub(super) fn loaded(&self, entries: Vec<Arc<Entry>>, revision: i64) {
         let mut phase = self.phase.lock();
         let Phase::Loading(buffer) = &mut *phase else { return };
+        if revision < self.lost_to.load(Ordering::Acquire) {
+            // The load of a time before events were lost: whoever waits starts another one.
+            *phase = Phase::Idle;
+            drop(phase);
+            self.phase_changed.notify_waiters();
+            return;
+        }
         let buffer = std::mem::take(buffer);
         {
             let mut state = self.state.write();
@@ -435,12 +450,20 @@ impl ResourceCache {
         }
     }
 
-    /// Forgets everything after the hub has lost events; watchers must list again.
-    pub(super) fn restart(&self) {
+    /// Lets go of history that is older than the last call; see [`State::age`].
+    pub(super) fn age(&self) {
+        self.state.write().age();
+    }
+
+    /// The hub has lost events at or below `revision`: the objects are loaded again, and watchers must list again.
+    pub(super) fn restart(&self, revision: i64) {
         let mut phase = self.phase.lock();
+        self.lost_to.store(revision, Ordering::Release);
         if !matches!(*phase, Phase::Stopped) {
             *phase = Phase::Idle;
         }
+        // Before the watchers are closed: whoever opens a watch later finds it out.
+        self.state.write().is_stale = true;
         self.watchers.lock().close_all(Closed::Restarted);
     }
 

@@ -13,12 +13,14 @@ use super::entry::Entry;
 use super::event::Event;
 use super::filter::{FieldRef, Filter, LabelRequirement};
 
-/// History kept whatever it costs, so that short disconnects of slow resources resume.
+/// History kept however old it is, so that disconnects of slow resources resume.
 const HISTORY_LEN_MIN: usize = 128;
 /// History kept at most; beyond it a returning watcher lists again.
 const HISTORY_LEN_MAX: usize = 8192;
-/// Bytes of events kept beyond the minimum.
-const HISTORY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of events kept, with what lay there before them.
+const HISTORY_BYTES_MAX: usize = 16 << 20;
+/// Events kept whatever they cost: objects have up to 1.5 MiB, and a watcher that blinks must not list them again.
+const HISTORY_LEN_OF_LARGE: usize = 16;
 
 type KeySet = BTreeSet<Arc<str>>;
 
@@ -42,6 +44,10 @@ pub struct State {
     indexed_slot: Option<usize>,
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
+    /// The newest revision when the history was last aged.
+    aged_to: i64,
+    /// Events were lost: what is here is true of [`State::revision`], and of nothing newer, until the next load.
+    pub is_stale: bool,
     /// The revision of the newest event that the history no longer holds.
     pub window_start: i64,
     /// The revision of the newest change applied, or of the load.
@@ -92,6 +98,7 @@ impl State {
         };
         if let Some(old) = &previous {
             self.unindex(old);
+            old.release_parsed();
         }
         if let Some(new) = &entry {
             self.index(new);
@@ -105,13 +112,32 @@ impl State {
         self.revision = self.revision.max(event.revision);
         self.history_bytes += event.cost_bytes();
         self.history.push_back(event);
-        while self.history.len() > HISTORY_LEN_MIN
-            && (self.history.len() > HISTORY_LEN_MAX || self.history_bytes > HISTORY_BYTES_MAX)
+        while self.history.len() > HISTORY_LEN_MAX
+            || (self.history_bytes > HISTORY_BYTES_MAX && self.history.len() > HISTORY_LEN_OF_LARGE)
         {
-            if let Some(old) = self.history.pop_front() {
-                self.history_bytes -= old.cost_bytes();
-                self.window_start = old.revision;
-            }
+            self.forget_oldest();
+        }
+    }
+
+    /// Drops the events that were there when this was called the last time, but for the newest few, and the encodings
+    /// of those. Called at an interval, it keeps every event for at least that long, and a burst for no more than twice
+    /// that.
+    pub fn age(&mut self) {
+        while self.history.len() > HISTORY_LEN_MIN
+            && self.history.front().is_some_and(|event| event.revision <= self.aged_to)
+        {
+            self.forget_oldest();
+        }
+        let old = self.history.iter().take_while(|event| event.revision <= self.aged_to);
+        old.for_each(|event| event.forget_encodings());
+        self.history.shrink_to(2 * self.history.len());
+        self.aged_to = self.revision;
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(old) = self.history.pop_front() {
+            self.history_bytes -= old.cost_bytes();
+            self.window_start = old.revision;
         }
     }
 
@@ -264,6 +290,51 @@ mod tests {
         );
         let second = state.list(&filter, true, Some("a/2"), 2);
         assert_eq!((keys(&second), second.more), (vec!["a/3".to_owned()], false));
+    }
+
+    /// An event that writes 1 KiB over what `previous` is.
+    fn event(revision: i64, previous: Option<&Arc<Event>>) -> Arc<Event> {
+        let json = Bytes::from(vec![b' '; 1 << 10]);
+        let entry = Arc::new(Entry::new("a".into(), revision, json.clone(), Box::default(), Box::default()));
+        let previous = previous.map(|event| event.entry.clone());
+        Arc::new(Event::new(super::super::event::EventType::Modified, entry, previous, json))
+    }
+
+    #[test]
+    fn a_burst_of_history_goes_with_time_and_the_last_events_stay() {
+        let mut state = State::new(None);
+        for revision in 1..=2000 {
+            let last = state.history.back().cloned();
+            state.remember(event(revision, last.as_ref()));
+        }
+        state.age();
+        assert_eq!(
+            (state.history.len(), state.window_start),
+            (2000, 0),
+            "what came since the last time stays"
+        );
+        state.remember(event(2001, None));
+        state.age();
+        assert_eq!((state.history.len(), state.window_start), (HISTORY_LEN_MIN, 1873));
+        assert_eq!(state.events_after(1872).map(Iterator::count), None);
+        assert_eq!(state.events_after(1999).map(Iterator::count), Some(2));
+        let held: usize = state.history.iter().map(|event| event.cost_bytes()).sum();
+        assert_eq!(state.history_bytes, held);
+        state.age();
+        assert_eq!(state.history.len(), HISTORY_LEN_MIN, "a quiet resource keeps its last events");
+    }
+
+    #[test]
+    fn history_is_bounded_by_bytes_whatever_the_size_of_objects() {
+        let mut state = State::new(None);
+        for revision in 1..=40 {
+            let json = Bytes::from(vec![b' '; 1 << 20]);
+            let entry =
+                Arc::new(Entry::new("a".into(), revision, json.clone(), Box::default(), Box::default()));
+            let kind = super::super::event::EventType::Added;
+            state.remember(Arc::new(Event::new(kind, entry, None, json)));
+        }
+        assert_eq!((state.history.len(), state.window_start), (HISTORY_LEN_OF_LARGE, 24));
     }
 
     proptest! {

@@ -22,6 +22,8 @@ use crate::contract::{Credentials, Decision, RequestContext, RequestInfo, UserIn
 use crate::metrics::Answered;
 use crate::registry::options::Query;
 
+/// Names a request in the logs of all who passed it on.
+const AUDIT_ID: &str = "audit-id";
 /// Seconds in the answer to a request that took too long.
 const TIMEOUT_RETRY_SECS: u32 = 0;
 
@@ -54,6 +56,7 @@ impl Api {
         let encoding = error_encoding(request.headers());
         let is_head = request.method() == http::Method::HEAD;
         let dry_run = query.all("dryRun").iter().any(|d| d == "All");
+        let audit_id = audit_id(request.headers());
         let handled = AssertUnwindSafe(self.handle(connection, parsed, query, request)).catch_unwind().await;
         let mut response = match handled {
             Ok(Ok(response)) => response,
@@ -79,8 +82,8 @@ impl Api {
             is_long_running: is_long_running(&info),
         };
         self.metrics.requests.answered(&info, || self.is_served(&info), answered);
-        if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
-            response.headers_mut().insert("audit-id", id);
+        if let Some(id) = audit_id {
+            response.headers_mut().insert(AUDIT_ID, id);
         }
         if is_head {
             *response.body_mut() = body::empty();
@@ -117,7 +120,10 @@ impl Api {
         });
         let incoming = RoutedRequest { parsed, query, request, ctx: ctx.clone() };
         let result = if is_long_running(&info) {
-            let _guard = self.metrics.requests.enter_long_running(&info);
+            // As in `answered`: made-up names are not counted.
+            let nameless = RequestInfo::default();
+            let counted = if info.is_resource && !self.is_served(&info) { &nameless } else { &info };
+            let _guard = self.metrics.requests.enter_long_running(counted);
             self.route(incoming).await
         } else {
             self.limited(&info, incoming).await
@@ -202,6 +208,12 @@ pub fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> StatusErr
         message.push_str(reason);
     }
     StatusError::forbidden(&info.group, &info.resource, &info.name, message)
+}
+
+/// The name that the request came with, or a new one.
+fn audit_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned();
+    given.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok())
 }
 
 /// Errors before routing are answered in the encoding the client prefers, where it is one of ours.

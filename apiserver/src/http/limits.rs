@@ -1,5 +1,7 @@
 //! How much is served at the same time, and how large a body may be.
 
+use std::time::Duration;
+
 use machinery::status::StatusError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -15,19 +17,28 @@ const RETRY_SECS: u32 = 1;
 pub struct Limits {
     readonly: Semaphore,
     mutating: Semaphore,
+    /// Longer waits than this end in 429, so that clients spread to other servers.
+    wait_max: Duration,
 }
 
+/// The part of the time for a request that it may wait for a place (upstream's queues have the same).
+const WAIT_SHARE: u32 = 4;
+
 impl Limits {
-    /// `--max-requests-inflight` and `--max-mutating-requests-inflight`.
-    pub fn new(readonly: usize, mutating: usize) -> Self {
-        Self { readonly: Semaphore::new(readonly), mutating: Semaphore::new(mutating) }
+    /// `--max-requests-inflight`, `--max-mutating-requests-inflight` (0 for no limit) and `--request-timeout`.
+    pub fn new(readonly: usize, mutating: usize, request_timeout: Duration) -> Self {
+        let places = |count| Semaphore::new(if count == 0 { Semaphore::MAX_PERMITS } else { count });
+        Self {
+            readonly: places(readonly),
+            mutating: places(mutating),
+            wait_max: request_timeout / WAIT_SHARE,
+        }
     }
 
-    /// A place for one request, or 429. A place is waited for as long as a queue would hold the request: the caller's
-    /// time-out bounds it.
+    /// A place for one request, or 429.
     pub async fn enter(&self, is_mutating: bool) -> Result<SemaphorePermit<'_>, StatusError> {
         let semaphore = if is_mutating { &self.mutating } else { &self.readonly };
-        let wait = tokio::time::timeout(QUEUE_TIMEOUT, semaphore.acquire());
+        let wait = tokio::time::timeout(self.wait_max, semaphore.acquire());
         match wait.await {
             Ok(Ok(permit)) => Ok(permit),
             _ => {
@@ -36,9 +47,6 @@ impl Limits {
         }
     }
 }
-
-/// Longer waits than this end in 429, so that clients spread to other servers.
-const QUEUE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Requests that hold their connection and are not counted or timed out.
 pub fn is_long_running(info: &RequestInfo) -> bool {

@@ -55,6 +55,8 @@ pub struct Api {
     /// Address and port that clients without a route of their own should use.
     pub advertise: String,
     pub request_timeout: Duration,
+    /// What a watch lasts at least, unless the client asks for less.
+    pub min_request_timeout: Duration,
     /// Whether `/debug/pprof/` is there.
     pub profiling: bool,
     /// Cancelled when watches should end.

@@ -179,7 +179,8 @@ impl Api {
         let body = match opened {
             Ok(start) => {
                 let counters = self.metrics.requests.watch(&request.ctx.info);
-                body::stream(watch::stream(start, encoder, options, counters, self.shutdown.clone()))
+                let limits = watch::Limits::new(&options, self.min_request_timeout, self.shutdown.clone());
+                body::stream(watch::stream(start, encoder, options, counters, limits))
             }
             // A revision that is too old is an event on an opened watch, as clients expect.
             Err(error) if error.code() == 410 => body::full(encoder.status("ERROR", &error.to_value())),

@@ -11,7 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::version::TLS13;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::version_one;
@@ -80,12 +83,44 @@ impl Source {
     }
 }
 
-/// The provider for serving: AES-128 first, as Go's servers have it. Its key is long enough, and long lists and many
-/// watches are bound by what a byte costs.
-fn serving_provider() -> Arc<CryptoProvider> {
-    let mut provider = rustls::crypto::ring::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
-    Arc::new(provider)
+static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
+
+/// What is spoken on the port, as flags narrow it.
+#[derive(Clone, Debug)]
+pub struct Spoken {
+    /// Only TLS 1.3 (`--tls-min-version=VersionTLS13`).
+    pub newest_only: bool,
+    /// The suites of TLS 1.2 by Go's names; all when there are none. Those of TLS 1.3 are always there, as in Go.
+    pub suites: Vec<String>,
+    pub http2: bool,
+}
+
+impl Default for Spoken {
+    fn default() -> Self {
+        Self { newest_only: false, suites: Vec::new(), http2: true }
+    }
+}
+
+impl Spoken {
+    fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
+        if self.newest_only { &NEWEST } else { rustls::ALL_VERSIONS }
+    }
+
+    fn has(&self, suite: SupportedCipherSuite) -> bool {
+        let name = format!("{:?}", suite.suite());
+        // Go has a second, shorter name for the ChaCha20 suites.
+        let is_named = |wanted: &String| *wanted == name || format!("{wanted}_SHA256") == name;
+        suite.tls13().is_some() || self.suites.is_empty() || self.suites.iter().any(is_named)
+    }
+
+    /// The provider for serving: AES-128 first, as Go's servers have it. Its key is long enough, and long lists and many
+    /// watches are bound by what a byte costs.
+    fn provider(&self) -> Arc<CryptoProvider> {
+        let mut provider = rustls::crypto::ring::default_provider();
+        provider.cipher_suites.retain(|suite| self.has(*suite));
+        provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
+        Arc::new(provider)
+    }
 }
 
 /// The crypto provider of every configuration.
@@ -157,15 +192,20 @@ impl ClientCertVerifier for AnyClient {
 }
 
 /// The configuration for a source; files are followed until `shutdown`.
-pub fn server_config(source: Source, shutdown: CancellationToken) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    source: Source,
+    spoken: &Spoken,
+    shutdown: CancellationToken,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let reloading = Arc::new(Reloading(ArcSwap::from_pointee(source.load()?)));
-    let provider = serving_provider();
+    let provider = spoken.provider();
     let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(spoken.versions())?
         .with_client_cert_verifier(Arc::new(AnyClient(provider)))
         .with_cert_resolver(reloading.clone());
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = if spoken.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     tokio::spawn(async move {
         tokio::select! {
             () = follow(source, reloading) => {}
@@ -191,5 +231,23 @@ async fn follow(source: Source, reloading: Arc<Reloading>) {
             }
             Err(error) => tracing::warn!(%error, "the changed serving certificate cannot be used yet"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_narrow_what_is_spoken() {
+        let check = |spoken: Spoken, versions: usize, suites: usize| {
+            let found = (spoken.versions().len(), spoken.provider().cipher_suites.len());
+            assert_eq!(found, (versions, suites), "{spoken:?}");
+        };
+        check(Spoken::default(), 2, 9);
+        check(Spoken { newest_only: true, ..Spoken::default() }, 1, 9);
+        let two = ["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"];
+        check(Spoken { suites: two.map(str::to_owned).to_vec(), ..Spoken::default() }, 2, 5);
+        check(Spoken { suites: vec!["TLS_RSA_WITH_AES_128_CBC_SHA".to_owned()], ..Spoken::default() }, 2, 3);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::encode::EventEncoder;
 use crate::cache::resource::{Initial, WatchStart};
+use crate::cache::watcher::Closed;
 use crate::cache::{Entry, Filter, WatchItem, Watcher};
 use crate::metrics::WatchCounters;
 use crate::registry::kind::Kind;
@@ -21,8 +22,8 @@ use crate::registry::{Registry, errors};
 
 /// Bookmarks come about once a minute, as upstream's.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// A watch without a timeout of its own lasts between this and twice this (upstream `--min-request-timeout`).
-const TIMEOUT_MIN_SECS: u64 = 1800;
+/// Why a watch ends early, in words that clients take for a reason to list again.
+const TOO_SLOW: &str = "too old resource version: this watch did not keep up with the changes";
 /// Events taken from the queue at once.
 const BATCH_LEN_MAX: usize = 512;
 /// Small events are sent together up to this size: one TLS record instead of many.
@@ -124,10 +125,34 @@ struct WatchBody {
     options: WatchOptions,
     /// Kept over all waits: setting a timer anew for every event costs as much as sending the event.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    limits: Limits,
     bookmarks: tokio::time::Interval,
     /// When events were last taken to be sent.
     sent_at: Instant,
     counters: WatchCounters,
+}
+
+/// What ends a watch that nobody else ends.
+#[derive(Clone)]
+pub struct Limits {
+    pub deadline: Instant,
+    pub shutdown: CancellationToken,
+}
+
+impl Limits {
+    /// A watch without a time of its own lasts between `min` (`--min-request-timeout`) and twice that, so that watches
+    /// that were opened together do not end together.
+    pub fn new(options: &WatchOptions, min: Duration, shutdown: CancellationToken) -> Self {
+        let lasts = options
+            .timeout_secs
+            .map_or_else(|| min.mul_f64(1.0 + rand::random::<f64>()), Duration::from_secs);
+        Self { deadline: Instant::now() + lasts, shutdown }
+    }
+
+    /// Whether it is time, as far as was known at `now`.
+    fn are_over(&self, now: Instant) -> bool {
+        now >= self.deadline || self.shutdown.is_cancelled()
+    }
 }
 
 /// The answer's bytes.
@@ -136,10 +161,8 @@ pub fn stream(
     encoder: EventEncoder,
     options: WatchOptions,
     counters: WatchCounters,
-    shutdown: CancellationToken,
+    limits: Limits,
 ) -> impl Stream<Item = Bytes> + Send {
-    let secs =
-        options.timeout_secs.unwrap_or_else(|| TIMEOUT_MIN_SECS + rand::random::<u64>() % TIMEOUT_MIN_SECS);
     let mut bookmarks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let phase = match start.initial {
@@ -147,9 +170,10 @@ pub fn stream(
         Initial::Events(items) => Phase::Events(items),
         Initial::Nothing => Phase::Live,
     };
+    let Limits { deadline, shutdown } = limits.clone();
     let end = Box::pin(async move {
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(secs)) => {}
+            () = tokio::time::sleep_until(deadline) => {}
             () = shutdown.cancelled() => {}
         }
     });
@@ -161,6 +185,7 @@ pub fn stream(
         revision,
         options,
         end,
+        limits,
         bookmarks,
         sent_at: Instant::now(),
         counters,
@@ -220,6 +245,10 @@ impl WatchBody {
     }
 
     async fn live(&mut self) -> Option<Bytes> {
+        // Where events never cease, the select below would not look at the end.
+        if self.limits.are_over(self.sent_at) {
+            return self.last_bookmark();
+        }
         let mut items = Vec::new();
         tokio::select! {
             biased;
@@ -228,8 +257,12 @@ impl WatchBody {
                     self.sent_at = Instant::now();
                     Some(self.encode(&items))
                 }
+                Err(Closed::TooSlow) => {
+                    self.phase = Phase::Ended;
+                    Some(self.encoder.status("ERROR", &errors::expired(TOO_SLOW).to_value()))
+                }
                 // The client lists again, or resumes from the revision it has seen.
-                Err(_) => None,
+                Err(Closed::Restarted) => None,
             },
             _ = self.bookmarks.tick(), if self.options.bookmarks => {
                 Some(self.watcher.bookmark().map_or_else(Bytes::new, |r| self.encoder.bookmark(r, false)))

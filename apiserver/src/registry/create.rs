@@ -80,6 +80,8 @@ impl Registry {
         self.validate_admission(ctx, kind, Operation::Create, Some(&mut object), None, options).await?;
         if options.dry_run {
             self.refuse_if_exists(kind, &object).await?;
+            // Claims nothing, and says what would have been claimed or that it is taken.
+            hooks.claim(ctx, &mut object, None).await?;
             return Ok(Answer::Object(Arc::new(object)));
         }
         hooks.claim(ctx, &mut object, None).await?;

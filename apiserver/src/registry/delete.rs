@@ -19,8 +19,6 @@ use crate::storage::keys::put_if;
 
 /// Attempts against newer and newer objects.
 const ATTEMPTS_MAX: usize = 16;
-/// Deletions of one collection in flight at the same time.
-const COLLECTION_WORKERS: usize = 8;
 
 /// What a deletion came to.
 #[derive(Clone, Debug)]
@@ -178,7 +176,7 @@ impl Registry {
         let deletions =
             page.entries.clone().into_iter().map(|entry| self.delete_one(ctx, kind, entry, options));
         let results: Vec<_> =
-            futures::stream::iter(deletions).buffer_unordered(COLLECTION_WORKERS).collect().await;
+            futures::stream::iter(deletions).buffer_unordered(self.collection_workers).collect().await;
         results.into_iter().collect::<Result<Vec<()>, _>>()?;
         Ok(page.entries)
     }

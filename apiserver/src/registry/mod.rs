@@ -59,7 +59,13 @@ pub struct Registry {
     leases: Option<SharedLeases>,
     /// The uid that requests of this process carry; random, so that nobody can authenticate as it.
     internal_uid: String,
+    /// Deletions of one collection in flight at the same time.
+    collection_workers: usize,
 }
+
+/// Where no flag says how many deletions of one collection are in flight: a namespace of thousands of objects should
+/// not take minutes (upstream: one).
+pub const COLLECTION_WORKERS: usize = 8;
 
 /// `ArcSwap` needs a sized value.
 struct AdmissionSlot(Arc<dyn AdmissionChain>);
@@ -74,7 +80,13 @@ impl Registry {
             catalog: Catalog::default(),
             admission: ArcSwap::from_pointee(AdmissionSlot(admission)),
             internal_uid: uuid::Uuid::new_v4().to_string(),
+            collection_workers: COLLECTION_WORKERS,
         }
+    }
+
+    /// The same with another number of deletions in flight (`--delete-collection-workers`), at least one.
+    pub fn with_collection_workers(self, workers: usize) -> Self {
+        Self { collection_workers: workers.max(1), ..self }
     }
 
     /// The chain can need the registry itself, so it is put in once both exist.

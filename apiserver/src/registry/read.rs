@@ -193,7 +193,7 @@ impl Registry {
 fn history_error(error: &CacheError) -> StatusError {
     match error {
         CacheError::Store(StoreError::Compacted(_)) => {
-            errors::expired("The provided resource version is too old.")
+            errors::expired("The resourceVersion for the provided list is too old.")
         }
         other => errors::from_cache(other),
     }

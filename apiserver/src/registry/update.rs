@@ -164,6 +164,8 @@ impl Registry {
         }
         self.validate_admission(ctx, kind, Operation::Update, Some(&mut new), Some(&old), options).await?;
         if options.dry_run {
+            // Claims nothing, and says what would have been claimed or that it is taken.
+            hooks.claim(ctx, &mut new, Some(&old)).await?;
             return Ok(Attempt::Done(Answer::Object(Arc::new(new)), false));
         }
         if completes_deletion(&new, &old) && !holds_namespace(kind, &new) {

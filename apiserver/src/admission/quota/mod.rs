@@ -23,6 +23,9 @@ use crate::kinds::pod::resources::{Amounts, add};
 use usage::{Measure, increase, mask, shown, stored};
 
 const ATTEMPTS: u32 = 8;
+/// Namespaces whose last writes are remembered; beyond, those that nobody waits for are forgotten, which costs the next
+/// request there another attempt at most.
+const NAMESPACES_MAX: usize = 512;
 /// How long the cache gets to show another server's write.
 const CATCH_UP: Duration = Duration::from_millis(25);
 
@@ -70,6 +73,9 @@ impl ResourceQuota {
         let mut turns = self.turns.lock();
         if is_empty && Arc::strong_count(turn) <= 2 {
             turns.remove(namespace);
+        }
+        if turns.len() > NAMESPACES_MAX {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
     }
 }

@@ -30,7 +30,9 @@ pub fn check(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mu
         ("initContainerStatuses", "initContainers"),
         ("ephemeralContainerStatuses", ""),
     ] {
-        transitions(&status, statuses, list, old, errors);
+        if list.is_empty() || !restart_together(old) {
+            transitions(&status, statuses, list, old, errors);
+        }
     }
     claim_statuses(&status.get("resourceClaimStatuses"), new, errors);
     for list in ["podIPs", "hostIPs"] {
@@ -67,6 +69,14 @@ fn nominated(name: &At<'_, '_>, old: &Object, errors: &mut Errors) {
         let detail = "may not be set on pods that are already bound to a node";
         errors.push(FieldError::forbidden(name, detail));
     }
+}
+
+/// Whether the end of some container starts all of them again, whatever their own policies say.
+fn restart_together(pod: &Object) -> bool {
+    let lists = ["containers", "initContainers"];
+    let containers = lists.iter().flat_map(|list| items(pod, &["spec", list]));
+    let mut rules = containers.flat_map(|container| items(container, &["restartPolicyRules"]));
+    rules.any(|rule| text(rule, &["action"]) == "RestartAllContainers")
 }
 
 /// A container that terminated for good does not run again.
@@ -156,5 +166,16 @@ mod tests {
         check("OnFailure", Value::Null, 1, true);
         check("OnFailure", Value::Null, 0, false);
         check("Never", json!("Always"), 0, true);
+    }
+
+    #[test]
+    fn one_rule_can_restart_all() {
+        let check = |action: &str, list: &str, expected: bool| {
+            let container = json!({"name": "a", "restartPolicyRules": [{"action": action}]});
+            assert_eq!(restart_together(&json!({"spec": {list: [container]}})), expected, "{action}");
+        };
+        check("RestartAllContainers", "containers", true);
+        check("RestartAllContainers", "initContainers", true);
+        check("Restart", "containers", false);
     }
 }
