@@ -156,7 +156,7 @@ log() {
     local log
     one_pod talking 'args: [serve], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}'
     check "a pod runs" ready talking
-    log=$(ls /var/log/pods/${NAMESPACE}_talking_*/c/0.log | head -1)
+    log=/var/log/pods/${NAMESPACE}_talking_$(field pod talking '{.metadata.uid}')/c/0.log
     rotated() { ls "$log".*; }
     check "a log that grows is moved aside" within 60 rotated
     check "and goes on" within 20 says healthz $K logs talking --tail=3
