@@ -2,6 +2,7 @@
 # Every kubectl command that needs no running container, on a live cluster with a node: kubectl.sh KUBECONFIG
 # Each step says what it expects; the first that is not so ends the tour with its command and output.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 export KUBECONFIG=${1:?usage: kubectl.sh KUBECONFIG}
 work=$(mktemp -d)
 ns=tour-$RANDOM
@@ -11,6 +12,9 @@ end() {
     kubectl delete crd gadgets.tour.example.com --wait=false --ignore-not-found >/dev/null 2>&1 || true
     kubectl delete csr tour-csr --ignore-not-found >/dev/null 2>&1 || true
     kubectl delete clusterrole,clusterrolebinding -l tour=kubectl >/dev/null 2>&1 || true
+    kubectl delete --wait=false --ignore-not-found -l tour=kubectl \
+        "$(kubectl api-resources --namespaced=false --verbs=delete,list -o name | grep -v '^nodes$' | paste -sd,)" >/dev/null 2>&1 || true
+    [ -z "${proxy:-}" ] || kill "$proxy" 2>/dev/null || true
     rm -rf "$work"
 }
 trap end EXIT
@@ -32,6 +36,9 @@ refuse() {
     steps=$((steps + 1))
 }
 
+# A new key's request for a certificate of jane's.
+request() { openssl req -new -newkey rsa:2048 -nodes -keyout "$work/key" -subj /CN=jane 2>/dev/null; }
+
 echo "- the cluster"
 expect 'Server Version: v1\.36' kubectl version
 expect 'is running at https' kubectl cluster-info
@@ -42,6 +49,9 @@ expect 'v1\.apps +Local +True' kubectl get apiservices
 expect 'ok' kubectl get --raw /readyz
 expect 'paths' kubectl get --raw /openapi/v3
 expect 'Ready' kubectl get nodes
+expect '"kind": "NodeList"' kubectl cluster-info dump --namespaces=kube-node-lease
+expect 'current-context' kubectl config view
+expect 'complete -o default' kubectl completion bash
 
 echo "- create"
 expect 'created' kubectl create namespace "$ns"
@@ -90,6 +100,13 @@ expect 'managedFields' k get cm settings -o yaml --show-managed-fields
 expect 'web' k get all
 refuse 'NotFound' k get cm nothing
 refuse "doesn't have a resource type" k get nonsense
+expect 'ADDED.*settings' bash -c "timeout 3 kubectl -n $ns get cm settings --watch --output-watch-events || true"
+expect 'status' k get deployment web --subresource=status -o yaml
+kubectl proxy --port=0 >"$work/proxy" &
+proxy=$!
+for _ in $(seq 100); do grep -q 'Starting to serve' "$work/proxy" && break; sleep 0.1; done
+expect '"gitVersion"' kubectl --kubeconfig=/dev/null --server="http://$(grep -oE '[0-9.]+:[0-9]+' "$work/proxy")" get --raw /version
+kill "$proxy"
 
 echo "- explain"
 expect 'KIND: +Pod' kubectl explain pod
@@ -126,6 +143,13 @@ refuse 'unknown field "dta"' k create -f - <<<'{"apiVersion":"v1","kind":"Config
 refuse 'Required value|invalid' k create -f - <<<'{"apiVersion":"v1","kind":"Service","metadata":{"name":"Bad_Name"},"spec":{}}'
 mkdir "$work/kustom" && cp "$work/cm.yaml" "$work/kustom/" && printf 'resources: [cm.yaml]\nnamePrefix: k-\n' >"$work/kustom/kustomization.yaml"
 expect 'k-applied created' k apply -k "$work/kustom"
+expect 'name: k-applied' kubectl kustomize "$work/kustom"
+EDITOR="sed -i s/k-applied/k-applied/" expect 'Edit cancelled|edited|skipped' k apply edit-last-applied cm/k-applied
+expect 'replaced' k replace --force -f "$work/cm.yaml"
+expect 'pruned' k apply --prune -l prune=yes --prune-allowlist=core/v1/ConfigMap -f - <<YAML
+$(k create configmap pruned --from-literal=a=1 --dry-run=client -o yaml | kubectl label --local -f - prune=yes -o yaml | k apply -f - >/dev/null
+k create configmap kept --from-literal=a=1 --dry-run=client -o yaml | kubectl label --local -f - prune=yes -o yaml)
+YAML
 
 echo "- patch in three forms, and set"
 expect 'patched' k patch deployment web -p '{"spec":{"template":{"spec":{"containers":[{"name":"web","env":[{"name":"A","value":"1"}]}]}}}}'
@@ -210,7 +234,7 @@ YAML
 refuse 'Forbidden|forbidden' k get secrets --as=nobody
 
 echo "- certificates"
-openssl req -new -newkey rsa:2048 -nodes -keyout "$work/key" -subj /CN=jane -out "$work/csr" 2>/dev/null
+request >"$work/csr"
 csr() {
     cat <<YAML
 apiVersion: certificates.k8s.io/v1
@@ -268,7 +292,17 @@ expect 'What it looks like' kubectl explain gadget.spec.colour
 expect 'v1\.tour\.example\.com +Local +True' bash -c 'for i in 1 2 3 4 5 6; do kubectl get apiservices; sleep 0.5; done'
 expect 'Colour: +red' k describe gadget one
 
+echo "- describe, every kind there is"
+sed "s/NS/$ns/; s/REQUEST/$(request | base64 -w0 | sed 's/[&/]/\\&/g')/" "$here/every-kind.yaml" >"$work/every-kind.yaml"
+expect 'created' k create -f "$work/every-kind.yaml"
+# Older kubectls ask for the beta versions of three kinds, which Kubernetes 1.36 does not serve.
+for resource in $(kubectl api-resources --verbs=list,get -o name | grep -vE 'metrics.k8s.io$|^(ipaddresses|servicecidrs|volumeattributesclasses)\.'); do
+    expect '^Name: ' kubectl describe "$resource" --all-namespaces
+done
+
 echo "- delete in every mode"
+expect 'deleted \(server dry run\)' k delete cm settings --dry-run=server
+expect 'deleted' k delete -f "$work/every-kind.yaml" --wait=false --ignore-not-found
 expect 'deleted' k delete cm settings
 expect 'deleted' k delete -f "$work/cm.yaml"
 expect 'deleted' k delete secret -l '!none' --field-selector type=Opaque

@@ -9,6 +9,7 @@ import time
 
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
+from kubernetes.informer import ADDED, DELETED, MODIFIED, SharedInformer
 
 PATIENCE_SECS = 20
 NAMESPACE = f"tour-python-{time.time_ns()}"
@@ -106,6 +107,27 @@ def watches():
     assert kinds == ["ADDED", "MODIFIED", "DELETED"], kinds
 
 
+def informers():
+    seen = []
+    informer = SharedInformer(core.list_namespaced_config_map, namespace=NAMESPACE, label_selector="informed=yes", resync_period=2)
+    for kind in (ADDED, MODIFIED, DELETED):
+        informer.add_event_handler(kind, lambda found, kind=kind: seen.append((kind, found.metadata.name)))
+    core.create_namespaced_config_map(NAMESPACE, config_map("early", labels={"informed": "yes"}))
+    informer.start()
+    names = lambda: sorted(found.metadata.name for found in informer.cache.list())
+    try:
+        eventually("the cache fills", lambda: names() == ["early"])
+        core.create_namespaced_config_map(NAMESPACE, config_map("late", labels={"informed": "yes"}))
+        eventually("the cache follows", lambda: names() == ["early", "late"])
+        core.patch_namespaced_config_map("late", NAMESPACE, {"data": {"x": "y"}})
+        core.delete_namespaced_config_map("early", NAMESPACE)
+        eventually("what is gone leaves the cache", lambda: names() == ["late"])
+        told = {(ADDED, "early"), (ADDED, "late"), (MODIFIED, "late"), (DELETED, "early")}
+        eventually("the handlers are told", lambda: told <= set(seen))
+    finally:
+        informer.stop()
+
+
 def paging():
     for i in range(5):
         core.create_namespaced_config_map(NAMESPACE, config_map(f"page-{i}", labels={"page": "yes"}))
@@ -156,7 +178,7 @@ def custom_resources():
 def main():
     core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=NAMESPACE)))
     try:
-        for step in (discovery, objects, errors, patches, apply, watches, paging, custom_resources):
+        for step in (discovery, objects, errors, patches, apply, watches, informers, paging, custom_resources):
             step()
             print("ok  ", step.__name__)
     finally:
