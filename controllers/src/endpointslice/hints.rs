@@ -29,10 +29,11 @@ fn hints_for(endpoint: &Endpoint, nearness: Nearness) -> Option<EndpointHints> {
     if nearness == Nearness::Any || !ready {
         return None;
     }
-    let zone = endpoint.zone.as_ref().filter(|zone| !zone.is_empty())?;
+    let zone = endpoint.zone.as_ref().filter(|zone| !zone.is_empty());
     let node = endpoint.node_name.as_ref().filter(|_| nearness == Nearness::Node);
-    Some(EndpointHints {
-        for_zones: Some(vec![ForZone { name: zone.clone() }]),
+    // A cluster without zones has nodes all the same.
+    (zone.is_some() || node.is_some()).then(|| EndpointHints {
+        for_zones: zone.map(|zone| vec![ForZone { name: zone.clone() }]),
         for_nodes: node.map(|node| vec![ForNode { name: node.clone() }]),
     })
 }

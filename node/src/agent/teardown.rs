@@ -1,6 +1,7 @@
 //! Clears the machine: every pod, mount, cgroup, rule and interface of this agent, and the runtime it started.
 //! Each step is tried whatever became of the one before.
 
+use proto::cri::PodSandbox;
 use tokio::process::Command;
 
 use super::BRIDGE;
@@ -42,6 +43,17 @@ pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
     }
 }
 
+/// The folder of a pod's logs, which other programs' pods may stand beside.
+fn remove_logs(config: &Config, sandbox: &PodSandbox, uid: &str) {
+    let Some(pod) = sandbox.metadata.as_ref().filter(|_| !uid.is_empty()) else { return };
+    let logs = names::pod_log_dir(&config.pod_logs_dir, &pod.namespace, &pod.name, uid);
+    if let Err(error) = std::fs::remove_dir_all(&logs)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %logs.display(), "the logs of a pod cannot be removed");
+    }
+}
+
 async fn remove_pods(config: &Config, runtime: &Runtime) {
     let sandboxes = match runtime.list_pod_sandbox(None).await {
         Ok(sandboxes) => sandboxes,
@@ -60,6 +72,7 @@ async fn remove_pods(config: &Config, runtime: &Runtime) {
             }
             if let Some(uid) = sandbox.labels.get(names::POD_UID) {
                 let _ = cgroups.remove_uid(uid);
+                remove_logs(config, &sandbox, uid);
             }
         }
     });
