@@ -128,7 +128,8 @@ crash=$(restarts steady)
 
 images() {
     tour/image.sh "$TOUR" "$work/image.tar"
-    ns python3 tour/registry.py "$work/image.tar" "${registry##*:}" tour secret >"$work/registry.log" 2>&1 &
+    (exec nsenter --net=/run/netns/qdn-bad python3 tour/registry.py "$work/image.tar" "${registry##*:}" tour secret) \
+        >"$work/registry.log" 2>&1 &
     one_pod absent 'args: [sleep]' 127.0.0.1:1/none:v1
     one_pod broken 'command: [/nothing]'
     one_pod hanging 'args: [sleep], livenessProbe: {exec: {command: [/web, sleep]}, timeoutSeconds: 1, periodSeconds: 1, failureThreshold: 2}'
