@@ -33,7 +33,7 @@ const REST_LIMIT: Duration = Duration::from_secs(120);
 const REST_POLL: Duration = Duration::from_millis(500);
 /// A single question about a member's term.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-/// Attempts to have a member's hash, which takes a busy machine longer than a client waits.
+/// Attempts to have the members' hashes, which takes a busy machine longer than a client waits.
 const HASH_ATTEMPTS: u32 = 20;
 
 /// The cluster under test, as clients and the plan meet it.
@@ -299,9 +299,15 @@ impl Stage {
     }
 
     async fn judge_hashes(&self) -> Verdict {
-        match self.hashes().await {
-            Ok(hashes) => checkers::hashes::check(&hashes),
-            Err(error) => Verdict::Unknown { why: error.to_string() },
+        let mut attempt = 1;
+        loop {
+            match self.hashes().await {
+                Ok(hashes) => return checkers::hashes::check(&hashes),
+                Err(error) if attempt < HASH_ATTEMPTS => tracing::info!(%error, "no hashes yet"),
+                Err(error) => return Verdict::Unknown { why: error.to_string() },
+            }
+            attempt += 1;
+            tokio::time::sleep(REST_POLL).await;
         }
     }
 
@@ -311,27 +317,12 @@ impl Stage {
         let revision = probe.header().map_or(0, |header| header.revision());
         let mut hashes = Vec::new();
         for member in 0..self.members.len() {
-            hashes.push((self.members.name(member), self.hash(member, revision).await?));
+            let mut client = self.members.client(member).await?;
+            // The member may be a few entries behind; a linearizable read brings it up.
+            client.get("hash-probe", None).await?;
+            hashes.push((self.members.name(member), client.hash_kv(revision).await?.hash()));
         }
         Ok(hashes)
-    }
-
-    async fn hash(&self, member: usize, revision: i64) -> Result<u32> {
-        let mut attempt = 1;
-        loop {
-            let asked = async {
-                let mut client = self.members.client(member).await?;
-                // The member may be a few entries behind; a linearizable read brings it up.
-                client.get("hash-probe", None).await?;
-                Ok(client.hash_kv(revision).await?.hash())
-            };
-            match asked.await {
-                Err(error) if attempt < HASH_ATTEMPTS => tracing::info!(%error, member, "no hash yet"),
-                outcome => return outcome,
-            }
-            attempt += 1;
-            tokio::time::sleep(REST_POLL).await;
-        }
     }
 
     async fn judge_watches(&self, watches: &[Watch]) -> Verdict {

@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     /// The error that says what is known of a member which does not answer.
-    pub fn silent(&self, member: usize) -> Error {
+    fn silent(&self, member: usize) -> Error {
         Error::Silent { limit: READY_TIMEOUT, found: self.describe(member) }
     }
 

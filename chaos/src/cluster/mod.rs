@@ -20,7 +20,8 @@ use crate::faults::FaultKind;
 use disk::Disk;
 pub use disk::DiskMood;
 pub use ground::Ground;
-pub use health::{READY_TIMEOUT, Started};
+use health::READY_TIMEOUT;
+pub use health::Started;
 use process::Process;
 
 /// What can go wrong with the harness itself; a store that misbehaves is never one of these.

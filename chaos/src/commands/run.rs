@@ -111,7 +111,7 @@ impl One<'_> {
             outcomes.windows.len(),
             started.elapsed().as_secs_f64(),
             outcomes.judged_secs,
-            report::longest_gap(&outcomes.history.operations),
+            report::longest_gap(&outcomes),
             path.display()
         );
         for window in outcomes.not_inflicted() {

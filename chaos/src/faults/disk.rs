@@ -13,7 +13,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::not_inflicted;
-use crate::cluster::{Cluster, DiskMood, Error, READY_TIMEOUT, Result, Started};
+use crate::cluster::{Cluster, DiskMood, Error, Result, Started};
 
 /// A torn sector.
 const TORN_BYTES: usize = 300;
@@ -21,6 +21,9 @@ const TORN_BYTES: usize = 300;
 const FLIPS: u64 = 3;
 /// Of a file's bytes, so much is cut off at most.
 const CUT_SHARE_MAX: f64 = 0.2;
+
+/// A member that has found damage ends within this, or answers; one that does neither is replaced as well.
+const VERDICT_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is damaged.
 #[derive(Clone, Copy, Debug)]
@@ -127,17 +130,15 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
         None => "cut off the end of",
     };
     let what = format!("{did} {} of {name}", target.display());
-    let outcome = cluster.outcome(member, READY_TIMEOUT).await;
-    if outcome == Started::Answers {
-        return Ok(format!("{what}, which did without"));
-    }
-    let (words, silent) = (cluster.last_words(member, 1), cluster.silent(member));
+    let did = match cluster.outcome(member, VERDICT_WITHIN).await {
+        Started::Answers => return Ok(format!("{what}, which did without")),
+        Started::Ended => "refused to serve".to_owned(),
+        Started::Silent => format!("neither served nor ended in {VERDICT_WITHIN:?}"),
+    };
+    let words = cluster.last_words(member, 1);
     cluster.give_up(member).await?;
-    if outcome == Started::Silent {
-        return Err(silent);
-    }
     cluster.replace(member).await?;
-    Ok(format!("{what}, which refused to serve ({words}) and was replaced"))
+    Ok(format!("{what}, which {did} ({words}) and was replaced"))
 }
 
 /// The file of this part that was written last: RocksDB's `*.log` and etcd's `*.wal`; an `*.sst` of the state, and etcd's

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Result};
 
 const BETWEEN: Duration = Duration::from_millis(500);
 /// Revisions kept: few, so that watchers that are behind are cut off now and then and must say so.
-const KEEP: i64 = 100;
+const KEEP: i64 = 20;
 
 pub async fn compact(cluster: &Cluster, lasts: Duration) -> Result<String> {
     let until = tokio::time::Instant::now() + lasts;

@@ -57,7 +57,7 @@ pub async fn hold(cluster: &Cluster, cuts: &Cuts, lasts: Duration) -> Result<Str
     cluster.cut(&Cuts::new()).await?;
     let links: Vec<String> =
         cuts.iter().map(|&(from, to)| format!("{}-x->{}", cluster.name(from), cluster.name(to))).collect();
-    Ok(links.join(" "))
+    Ok(format!("cut {}", links.join(" ")))
 }
 
 pub async fn flap(cluster: &Cluster, member: usize, lasts: Duration) -> Result<String> {
