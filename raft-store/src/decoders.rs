@@ -39,6 +39,8 @@ pub fn record_examples() -> Vec<Vec<u8>> {
         keys::version_row(b"a\0b", 7),
         vote.to_vec(),
         codec::encode(&StoredMembership::default()).unwrap_or_default().to_vec(),
+        // Claims a length that no memory has.
+        b"\0\0\x01\0\0\x08\xfd\xff\xfc\0a\x1b\x1b\x1b\x1b\x1b".to_vec(),
     ];
     rows.into()
 }

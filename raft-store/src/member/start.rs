@@ -84,7 +84,7 @@ pub enum StartError {
         /// Where both were looked at.
         revision: i64,
     },
-    /// The log ends before what was applied from it.
+    /// The log ends before where it once was.
     #[error("{0}")]
     LostLog(String),
     /// Certificates cannot be used.
@@ -308,14 +308,13 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
 /// A log whose end is gone has lost entries this member vouched for: with it, the member could help to undo what was
 /// acknowledged.
 fn check_log_reaches(log: &LogStore, logged: u64, layout: &Layout) -> Result<(), StartError> {
-    let reach = log.reach()?;
-    if reach >= logged {
+    let (reach, was) = (log.reach()?, logged.max(log.noted_reach()));
+    if reach >= was {
         return Ok(());
     }
     Err(StartError::LostLog(format!(
-        "the raft log {} ends at entry {reach}, but the state has applied entry {logged} from it: the end of the log is \
-         lost; remove this member's data directory and let it be rebuilt from its peers, or, without peers, start it \
-         once with --force-new-cluster",
+        "the raft log {} ends at entry {reach}, but has held entry {was}: the end of the log is lost; remove this \
+         member's data directory and let it be rebuilt from its peers, or, without peers, start it once with --force-new-cluster",
         layout.log().display()
     )))
 }

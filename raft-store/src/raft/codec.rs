@@ -17,6 +17,9 @@ const VERSION: u8 = 1;
 const HEADER_LEN: usize = 3 + 8 + 8 + 4 + 4;
 const CHECKSUM_AT: usize = HEADER_LEN - 4;
 
+/// Memory that one of openraft's records may ask for; a membership of thousands stays far below.
+const RECORD_LEN_MAX: usize = 16 << 20;
+
 const KIND_BLANK: u8 = 0;
 const KIND_NORMAL: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
@@ -89,8 +92,10 @@ pub fn encode<T: Serialize>(record: &T) -> io::Result<Bytes> {
 
 /// Decodes one of openraft's records.
 pub fn decode<T: DeserializeOwned>(wire: &[u8]) -> io::Result<T> {
-    let (record, used) = bincode::serde::decode_from_slice(wire, bincode::config::standard())
-        .map_err(|error| damaged("record", error))?;
+    // Without a limit a length that the bytes only claim would be believed.
+    let limited = bincode::config::standard().with_limit::<RECORD_LEN_MAX>();
+    let (record, used) =
+        bincode::serde::decode_from_slice(wire, limited).map_err(|error| damaged("record", error))?;
     if used != wire.len() {
         return Err(damaged("record", format!("{} bytes too many", wire.len() - used)));
     }

@@ -24,6 +24,7 @@ use super::{
     codec,
     log_cache::LogCache,
     log_writer::{self, COMMITTED, ENTRIES, Flushed, LogWrite, LogWriter, Unwritten},
+    reach::Reach,
     types::{Entry, LogId, TypeConfig, Vote},
 };
 use crate::blocking;
@@ -52,6 +53,8 @@ pub struct LogStore {
     /// Not on disk yet.
     committed: Unwritten,
     flushed: Flushed,
+    /// What was noted of its reach when it was opened.
+    noted: u64,
 }
 
 /// The thread that writes, and the way to it. The last clone of the store waits for it, so that nothing of the
@@ -97,9 +100,11 @@ impl LogStore {
         check_entries(&db, path)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
         let (committed, flushed) = (Unwritten::default(), Flushed::default());
-        let writer = LogWriter::new(db.clone(), cache.clone(), committed.clone(), flushed.clone());
+        let reach = Reach::open(path)?;
+        let noted = reach.index();
+        let writer = LogWriter::new(db.clone(), cache.clone(), committed.clone(), flushed.clone(), reach);
         let writes = Arc::new(Writer::start(writer, held)?);
-        let log = Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed, flushed };
+        let log = Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed, flushed, noted };
         log.flushed.raise(log.reach()?);
         Ok(log)
     }
@@ -114,6 +119,11 @@ impl LogStore {
         let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index());
         let last = self.last_on_disk()?.map_or(0, |entry| entry.index());
         Ok(last.max(index(read_record(&self.db, PURGED)?)).max(index(read_record(&self.db, SNAPSHOT)?)))
+    }
+
+    /// How far the log went when it was last used, by a note apart from it; behind the truth at worst.
+    pub fn noted_reach(&self) -> u64 {
+        self.noted
     }
 
     /// Notes that a snapshot brings the state up to here. To be called before it does: until the log is purged, too, its

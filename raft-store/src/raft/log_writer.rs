@@ -15,7 +15,7 @@ use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
-use super::{log_cache::LogCache, types::TypeConfig};
+use super::{log_cache::LogCache, reach::Reach, types::TypeConfig};
 use crate::metrics::DISK;
 
 /// A write waiting for the disk, done strictly in order.
@@ -42,7 +42,7 @@ pub enum LogWrite {
         from: u64,
         /// Last index.
         to: u64,
-        /// A record that changes together with it.
+        /// A record that changes together with it; without one it is the log's tail that is taken back.
         record: Option<(&'static [u8], Bytes)>,
         /// Told when it is done.
         done: tokio::sync::oneshot::Sender<io::Result<()>>,
@@ -101,20 +101,28 @@ pub struct LogWriter {
     cache: Arc<Mutex<LogCache>>,
     committed: Unwritten,
     flushed: Flushed,
+    reach: Reach,
     /// The planted bug: batches acknowledged that only memory holds.
     #[cfg(feature = "planted-bugs")]
     held_back: std::collections::VecDeque<(WriteBatch, Option<u64>)>,
 }
 
 impl LogWriter {
-    /// Writes to `db`, with whatever is `committed` by then, tells `cache` what need not be kept any more, and raises
-    /// `flushed`.
-    pub fn new(db: Arc<DB>, cache: Arc<Mutex<LogCache>>, committed: Unwritten, flushed: Flushed) -> Self {
+    /// Writes to `db`, with whatever is `committed` by then, tells `cache` what need not be kept any more, raises
+    /// `flushed`, and keeps the note of the log's `reach`.
+    pub fn new(
+        db: Arc<DB>,
+        cache: Arc<Mutex<LogCache>>,
+        committed: Unwritten,
+        flushed: Flushed,
+        reach: Reach,
+    ) -> Self {
         Self {
             db,
             cache,
             committed,
             flushed,
+            reach,
             #[cfg(feature = "planted-bugs")]
             held_back: Default::default(),
         }
@@ -127,10 +135,17 @@ impl LogWriter {
         if crate::planted::Bug::AckBeforeSync.is_planted() {
             return self.acknowledge_first(group, last);
         }
-        let result = write(&self.db, &self.committed, &group);
+        let ends = ends(&group);
+        let lowered = ends.iter().min().map_or(Ok(()), |lowest| self.reach.lower(*lowest));
+        let result = lowered
+            .map_err(|error| format!("the note of the log's reach: {error}"))
+            .and_then(|()| write(&self.db, &self.committed, &group));
         if let (Ok(()), Some(last)) = (&result, last) {
             self.cache.lock().flushed(last);
             self.flushed.raise(last);
+        }
+        if let (Ok(()), Some(end)) = (&result, ends.last()) {
+            self.reach.raise(*end);
         }
         for write in group {
             tell(write, &result);
@@ -161,6 +176,16 @@ fn last_index(group: &[LogWrite]) -> Option<u64> {
         LogWrite::Append { rows, .. } => rows.last().map(|(index, _)| *index),
         _ => None,
     })
+}
+
+/// The log's last index after each write that moves it: appended entries, and a tail taken back.
+fn ends(group: &[LogWrite]) -> Vec<u64> {
+    let end = |write: &LogWrite| match write {
+        LogWrite::Append { rows, .. } => rows.last().map(|(index, _)| *index),
+        LogWrite::Remove { from, record: None, .. } => Some(from.saturating_sub(1)),
+        LogWrite::Remove { .. } | LogWrite::Record { .. } => None,
+    };
+    group.iter().filter_map(end).collect()
 }
 
 fn write(db: &DB, committed: &Unwritten, group: &[LogWrite]) -> Result<(), String> {

@@ -13,6 +13,7 @@ pub mod log_writer;
 pub mod network;
 pub mod peers;
 pub mod position;
+pub mod reach;
 pub mod receive;
 pub mod service;
 pub mod snapshot;

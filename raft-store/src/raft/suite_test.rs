@@ -3,13 +3,21 @@
 use std::sync::Arc;
 
 use openraft::{
-    StorageError,
+    EntryPayload, StorageError,
+    entry::RaftEntry,
+    storage::{RaftLogStorage, RaftLogStorageExt},
     testing::log::{StoreBuilder, Suite},
 };
+use rocksdb::{DB, Options};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
-use super::{log_store::LogStore, state_machine::StateMachine, types::TypeConfig};
+use super::{
+    log_store::LogStore,
+    log_writer::ENTRIES,
+    state_machine::StateMachine,
+    types::{Entry, LogId, TypeConfig},
+};
 use crate::{
     auth::{TokenProvider, TokenSpec},
     machine::Machine,
@@ -34,4 +42,25 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_storage_suite_passes() {
     Suite::<TypeConfig, LogStore, StateMachine, Builder, TempDir>::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_end_was_cut_off_is_known_by_its_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = TaskTracker::new();
+    let entry = |index| Entry::new(LogId::new_term_index(1, index), EntryPayload::Blank);
+    let mut log = LogStore::open(dir.path(), files.token()).unwrap();
+    log.blocking_append((1..=9).map(entry)).await.unwrap();
+    log.truncate_after(Some(LogId::new_term_index(1, 7))).await.unwrap();
+    drop(log);
+    files.close();
+    files.wait().await;
+    let whole = LogStore::open(dir.path(), TaskTracker::new().token()).unwrap();
+    assert_eq!((whole.reach().unwrap(), whole.noted_reach()), (7, 7), "what was taken back is not missed");
+    drop(whole);
+    let db = DB::open_cf(&Options::default(), dir.path(), ["default", ENTRIES]).unwrap();
+    db.delete_cf(db.cf_handle(ENTRIES).unwrap(), 7_u64.to_be_bytes()).unwrap();
+    drop(db);
+    let cut = LogStore::open(dir.path(), TaskTracker::new().token()).unwrap();
+    assert_eq!((cut.reach().unwrap(), cut.noted_reach()), (6, 7));
 }
