@@ -7,6 +7,8 @@ use super::{Cluster, DiskMood, Error, POLL, REQUEST_TIMEOUT, Result};
 
 /// On a machine that builds and tests other things meanwhile.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(150);
+/// A member answers when it has its vote; the change of the group that gave it is over a little later.
+const CHANGE_SETTLES: Duration = Duration::from_millis(2_500);
 /// Of a member's log, so much is said when it does not answer.
 const LAST_LINES: usize = 4;
 const LAST_LINE_CHARS: usize = 300;
@@ -113,6 +115,7 @@ impl Cluster {
         for member in 0..self.len() {
             self.await_answer(member).await?;
         }
+        tokio::time::sleep(CHANGE_SETTLES).await;
         Ok(())
     }
 

@@ -31,10 +31,11 @@ impl Cluster {
         self.kill(member).await
     }
 
-    /// Takes the member out of the group; the others must be able to say so.
+    /// Takes the member out of the group, and ends it only then: a change that is still under way, to let another in, may
+    /// need it. The others must be able to say so.
     pub async fn remove(&self, member: usize) -> Result<()> {
-        self.give_up(member).await?;
-        self.insist(member, move |other| Box::pin(self.remove_by(other, member))).await
+        self.insist(member, move |other| Box::pin(self.remove_by(other, member))).await?;
+        self.give_up(member).await
     }
 
     async fn remove_by(&self, other: usize, member: usize) -> Result<()> {
