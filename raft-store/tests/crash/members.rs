@@ -69,7 +69,7 @@ impl Members {
         for (flag, value) in flags {
             command.arg(flag).arg(value);
         }
-        let log = fs::File::options().create(true).append(true).open(self.dir.join(format!("m{member}.log")));
+        let log = fs::File::options().create(true).append(true).open(self.log(member));
         let process = command
             .stdout(Stdio::null())
             .stderr(log.unwrap())
@@ -87,9 +87,21 @@ impl Members {
     }
 
     /// What the members said last, for whoever looks into a failure.
+    /// What one that was started said, once it has ended by itself.
+    pub fn ended(&mut self, member: usize) -> Option<String> {
+        let status = self.processes[member].as_mut()?.try_wait().unwrap()?;
+        self.processes[member] = None;
+        assert!(!status.success(), "m{member} ended with {status}");
+        Some(fs::read_to_string(self.log(member)).unwrap())
+    }
+
+    fn log(&self, member: usize) -> PathBuf {
+        self.dir.join(format!("m{member}.log"))
+    }
+
     fn print_logs(&self) {
         for member in 0..self.ports.len() {
-            let log = fs::read_to_string(self.dir.join(format!("m{member}.log"))).unwrap_or_default();
+            let log = fs::read_to_string(self.log(member)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             println!("--- m{member}:\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
         }

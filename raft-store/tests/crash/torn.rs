@@ -1,6 +1,10 @@
-//! A leader whose log has lost its synced end starts again.
+//! A leader whose log has lost its synced end is told so; where that cannot be known, it does not lead.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use proto::etcdserverpb::{
     HashKvRequest, PutRequest, RangeRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
@@ -12,6 +16,8 @@ use crate::{members::Members, read};
 const KEYS: usize = 60;
 /// More than a few entries.
 const LOST_BYTES: u64 = 3_000;
+/// How long a member may take to see that it cannot start.
+const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// Cuts the end off the newest file of a member's log; gives the bytes that are left.
 fn tear(data_dir: &Path) -> u64 {
@@ -42,6 +48,19 @@ async fn a_leader_with_a_torn_log_does_not_lead_by_what_it_remembers() {
     (0..3).for_each(|member| members.kill(member));
     assert!(tear(&members.data_dir(leader)) > 0, "some of the log is left");
 
+    members.start(leader);
+    let started = Instant::now();
+    let said = loop {
+        if let Some(said) = members.ended(leader) {
+            break said;
+        }
+        assert!(started.elapsed() < END_LIMIT, "it does not start");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(said.contains("the end of the log is lost"), "{said}");
+
+    // Where nothing notes how far the log went.
+    fs::remove_file(members.data_dir(leader).join("member/log/REACH")).unwrap();
     members.start(leader);
     let mut answered = 0;
     while answered < 10 {
