@@ -1,11 +1,10 @@
 //! kube-apiserver's flags that have nothing to steer here, each with the reason, and those that this server must not
 //! start with: passed over, they would leave open what somebody meant to close.
 
-use machinery::flags::{Inert, Table, switch, value};
+use machinery::flags::{Inert, LOGGING, Table, switch, value};
 
 const AUDIT: &str = "no audit log is written";
 const FLOW: &str = "requests share the two in-flight limits";
-const LOG: &str = "the environment (RUST_LOG) sets what is logged";
 const METRICS: &str = "all metrics are served, under one name each";
 const PORT: &str = "the port is not shared";
 const STORE: &str = "the store is asked once a second and has two seconds to answer";
@@ -21,7 +20,7 @@ const ELSEWHERE: &str = "no requests are passed on to aggregated or other API se
 pub struct KubeApiserver;
 
 impl Table for KubeApiserver {
-    const ROWS: &'static [&'static [Inert]] = &[SERVING, STORAGE, AUDITING, IDENTITY, REST];
+    const ROWS: &'static [&'static [Inert]] = &[SERVING, STORAGE, AUDITING, IDENTITY, REST, LOGGING];
 }
 
 const SERVING: &[Inert] = &[
@@ -122,12 +121,6 @@ const REST: &[Inert] = &[
     value("endpoint-reconciler-type", "servers find each other by their leases"),
     value("kubelet-timeout", "requests to nodes have the time of the request that they are for"),
     value("kubernetes-service-node-port", "the service kubernetes has no node port"),
-    value("log-flush-frequency", LOG),
-    value("log-json-info-buffer-size", LOG),
-    switch("log-json-split-stream", LOG),
-    value("log-text-info-buffer-size", LOG),
-    switch("log-text-split-stream", LOG),
-    value("logging-format", LOG),
     value("min-compatibility-version", VERSIONS),
     value("peer-advertise-ip", ELSEWHERE),
     value("peer-advertise-port", ELSEWHERE),
@@ -135,7 +128,6 @@ const REST: &[Inert] = &[
     switch("runtime-config-emulation-forward-compatible", VERSIONS),
     value("show-hidden-metrics-for-version", METRICS),
     value("tracing-config-file", "spans are not exported"),
-    value("vmodule", LOG),
 ];
 
 /// The list of flags that a server does not start with.

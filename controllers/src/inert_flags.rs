@@ -1,6 +1,6 @@
 //! kube-controller-manager's flags that have nothing to steer here, each with the reason.
 
-use machinery::flags::{COMPONENT, Inert, Table, switch, value};
+use machinery::flags::{COMPONENT, Inert, LOGGING, Table, switch, value};
 
 const RECYCLER: &str = "no built-in plugin empties volumes but the local one";
 const RESYNC: &str =
@@ -15,6 +15,7 @@ pub struct ControllerManager;
 impl Table for ControllerManager {
     const ROWS: &'static [&'static [Inert]] = &[
         COMPONENT,
+        LOGGING,
         &[
             value("attach-detach-reconcile-sync-period", RESYNC),
             value("cidr-allocator-type", "node ranges come from --cluster-cidr"),

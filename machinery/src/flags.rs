@@ -48,7 +48,18 @@ const TLS: &str = "TLS 1.2 and 1.3 with the library's suites, all of them with f
 const PORT: &str = "the port is not shared";
 const VERSIONS: &str = "one version is emulated: 1.36";
 
-/// Those that every upstream component has from their common library.
+/// How upstream's components write their logs.
+pub const LOGGING: &[Inert] = &[
+    value("log-flush-frequency", LOG),
+    value("log-json-info-buffer-size", LOG),
+    switch("log-json-split-stream", LOG),
+    value("log-text-info-buffer-size", LOG),
+    switch("log-text-split-stream", LOG),
+    value("logging-format", LOG),
+    value("vmodule", LOG),
+];
+
+/// What else scheduler and controller manager have from upstream's common library.
 pub const COMPONENT: &[Inert] = &[
     value("allow-metric-labels", METRICS),
     value("allow-metric-labels-manifest", METRICS),
@@ -68,12 +79,6 @@ pub const COMPONENT: &[Inert] = &[
     value("feature-gates", "features are as 1.36 has them by default"),
     value("http2-max-streams-per-connection", "the library's limit holds"),
     value("kube-api-content-type", "JSON is spoken"),
-    value("log-flush-frequency", LOG),
-    value("log-json-info-buffer-size", LOG),
-    switch("log-json-split-stream", LOG),
-    value("log-text-info-buffer-size", LOG),
-    switch("log-text-split-stream", LOG),
-    value("logging-format", LOG),
     value("min-compatibility-version", VERSIONS),
     switch("permit-address-sharing", PORT),
     switch("permit-port-sharing", PORT),
@@ -91,7 +96,6 @@ pub const COMPONENT: &[Inert] = &[
     value("tls-sni-cert-key", "one certificate is served"),
     switch("unsupported-kube-api-over-localhost", "--master says where the API server is"),
     value("v", LOG),
-    value("vmodule", LOG),
 ];
 
 /// Those of a table that stand on the command line.

@@ -1,6 +1,6 @@
 //! kube-scheduler's flags that have nothing to steer here, each with the reason.
 
-use machinery::flags::{COMPONENT, Inert, Table, value};
+use machinery::flags::{COMPONENT, Inert, LOGGING, Table, value};
 
 /// The list.
 #[derive(Clone, Debug, Default)]
@@ -8,5 +8,5 @@ pub struct KubeScheduler;
 
 impl Table for KubeScheduler {
     const ROWS: &'static [&'static [Inert]] =
-        &[COMPONENT, &[value("write-config-to", "the configuration is not written out")]];
+        &[COMPONENT, LOGGING, &[value("write-config-to", "the configuration is not written out")]];
 }

@@ -168,12 +168,7 @@ impl Member {
             lock: Mutex::new(Some(lock)),
             config,
         });
-        let (serving, copies) = (member.clone(), layout.copies().to_path_buf());
-        let handle = member.consensus.lock().as_ref().map(|consensus| consensus.handle().clone());
-        if let Some(handle) = handle {
-            let served = handle.spawn(async move { serving.serve_peers(copies).await }).await;
-            served.map_err(|error| StartError::Consensus(error.to_string()))??;
-        }
+        member.serve_peers_beside_consensus(layout.copies().to_path_buf()).await?;
         member.found_cluster().await?;
         member.elect_alone().await?;
         member.follow_standing();
@@ -184,6 +179,13 @@ impl Member {
         server::serve_clients(&member).await?;
         SERVER.identify(SERVER_VERSION, CLUSTER_VERSION, member.id);
         Ok(member)
+    }
+
+    /// What peers say goes to consensus without a change of threads.
+    async fn serve_peers_beside_consensus(self: &Arc<Self>, copies: PathBuf) -> Result<(), StartError> {
+        let serving = self.clone();
+        let served = self.beside_consensus.spawn(async move { serving.serve_peers(copies).await }).await;
+        served.map_err(|error| StartError::Consensus(error.to_string()))?
     }
 
     async fn serve_peers(self: Arc<Self>, copies: PathBuf) -> Result<(), StartError> {
