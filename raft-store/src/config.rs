@@ -33,6 +33,8 @@ pub struct Config {
     pub name: String,
     /// Where its files go.
     pub data_dir: PathBuf,
+    /// Where its log goes, on a disk of its own perhaps; without, to its other files.
+    pub wal_dir: Option<PathBuf>,
     /// Where it listens for clients; none when it is only embedded.
     pub listen_client_urls: Vec<String>,
     /// What clients are told.
@@ -124,6 +126,7 @@ impl Config {
         Self {
             name: "default".into(),
             data_dir: data_dir.into(),
+            wal_dir: None,
             listen_client_urls: Vec::new(),
             advertise_client_urls: Vec::new(),
             listen_peer_urls: Vec::new(),

@@ -1,6 +1,9 @@
 //! The Rust client library `etcd-client`, an outside judge, against a member that listens.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+#[path = "common/ports.rs"]
+mod ports;
+
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::{
     Client, Compare, CompareOp, Error as ClientError, EventType, GetOptions, PutOptions, Txn, TxnOp,
@@ -11,9 +14,7 @@ use tempfile::TempDir;
 
 async fn start(change: impl FnOnce(&mut Config)) -> (TempDir, Arc<Member>, String) {
     let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let url = format!("http://127.0.0.1:{}", ports::free_port());
     let mut config = Config::embedded(dir.path());
     config.listen_client_urls = vec![url.clone()];
     config.advertise_client_urls = vec![url.clone()];

@@ -28,7 +28,7 @@ fn prefix(key: &str) -> WatchCreateRequest {
 }
 
 async fn next(watch: &WatchStream) -> WatchUpdate {
-    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("an update").expect("a stream")
+    tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("an update").expect("a stream")
 }
 
 fn keys(update: &WatchUpdate) -> Vec<(String, i64)> {
@@ -69,6 +69,22 @@ async fn a_data_directory_serves_one_member() {
     member.shutdown().await;
     let again = Member::start(Config::embedded(dir.path())).await.unwrap();
     again.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_may_lie_in_a_folder_of_its_own() {
+    let (dir, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = || Config { wal_dir: Some(logs.path().join("wal")), ..Config::embedded(dir.path()) };
+    let member = Member::start(config()).await.unwrap();
+    member.put(put("a", "1")).await.unwrap();
+    member.shutdown().await;
+    assert!(!dir.path().join("member/log").exists());
+    let elsewhere = Member::start(Config::embedded(dir.path())).await;
+    let refused = elsewhere.err().expect("without its log it does not start").to_string();
+    assert!(refused.contains("the end of the log is lost"), "{refused}");
+    let member = Member::start(config()).await.unwrap();
+    assert_eq!(member.range(get("a")).await.unwrap().count, 1);
+    member.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,15 +152,15 @@ async fn an_expired_lease_takes_its_keys_along() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { election_timeout: Duration::from_millis(500), ..Config::embedded(dir.path()) };
     let member = Member::start(config).await.unwrap();
-    let lease = member.lease_grant(LeaseGrantRequest { ttl: 1, id: 0 }).await.unwrap();
-    assert_eq!(lease.ttl, 1);
+    let lease = member.lease_grant(LeaseGrantRequest { ttl: 4, id: 0 }).await.unwrap();
+    assert_eq!(lease.ttl, 4);
     member.put(PutRequest { lease: lease.id, ..put("session", "x") }).await.unwrap();
     let watch =
         member.watch(WatchCreateRequest { key: "session".into(), ..Default::default() }).await.unwrap();
-    for _ in 0..4 {
+    for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let kept = member.lease_keep_alive(LeaseKeepAliveRequest { id: lease.id }).await.unwrap();
-        assert_eq!(kept.ttl, 1, "a lease that is kept alive does not run out");
+        assert_eq!(kept.ttl, 4, "a lease that is kept alive does not run out");
     }
     let WatchUpdate::Events { events, .. } = next(&watch).await else { panic!("no event") };
     assert!(events.events()[0].is_delete());

@@ -1,8 +1,10 @@
 //! A request and the apply of its log entry as `tracing` shows them: two spans with one index.
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use std::{
     collections::HashMap,
-    net::TcpListener,
     sync::{Arc, Mutex},
 };
 
@@ -68,8 +70,7 @@ async fn a_put_is_followed_from_the_request_to_the_apply() {
     let filter = tracing_subscriber::filter::LevelFilter::DEBUG;
     tracing_subscriber::registry().with(keeper.clone().with_filter(filter)).init();
     let dir = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("http://127.0.0.1:{port}");
+    let url = format!("http://127.0.0.1:{}", ports::free_port());
     let mut config = Config::embedded(dir.path());
     config.listen_client_urls = vec![url.clone()];
     config.advertise_client_urls = vec![url.clone()];

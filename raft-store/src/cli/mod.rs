@@ -4,6 +4,9 @@ mod args;
 pub mod duration;
 mod file;
 mod flags;
+#[cfg(test)]
+mod flags_test;
+mod gates;
 mod resolve;
 mod snapshot;
 
@@ -19,7 +22,23 @@ use crate::{config::Config, member::Member, member::SERVER_VERSION};
 /// What the functions here fail with; prints well.
 pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What etcd's flags about the log say; nothing where they are not given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A `tracing` filter.
+    pub level: Option<String>,
+    /// JSON, or text for people.
+    pub is_json: Option<bool>,
+}
+
 impl Args {
+    /// How to log, which must be known before anything else is looked at. What cannot be read here is told by
+    /// [`Args::config`].
+    pub fn log(&self) -> LogSettings {
+        let settings = resolve::Settings::gather(self, |name| std::env::var(name).ok());
+        settings.map(|settings| settings.log()).unwrap_or_default()
+    }
+
     /// The configuration these flags, the environment and the file give.
     ///
     /// # Errors

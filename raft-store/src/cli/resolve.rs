@@ -8,9 +8,11 @@ use std::{
 };
 
 use super::{
+    LogSettings,
     args::Args,
     duration, file,
     flags::{FLAGS, Role, variable},
+    gates,
 };
 use crate::{
     auth::TokenSpec,
@@ -20,19 +22,6 @@ use crate::{
 
 /// How often etcd checks hashes of compactions when it is told to.
 const COMPACT_HASH_CHECK_DEFAULT: Duration = Duration::from_secs(60);
-/// etcd's feature gates, and the flag that does the same here.
-const GATES: [(&str, Option<&str>); 9] = [
-    ("AllAlpha", None),
-    ("AllBeta", None),
-    ("CompactHashCheck", Some("compact-hash-check-enabled")),
-    ("InitialCorruptCheck", Some("initial-corrupt-check")),
-    ("LeaseCheckpoint", None),
-    ("LeaseCheckpointPersist", None),
-    ("SetMemberLocalAddr", None),
-    ("StopGRPCServiceOnDefrag", None),
-    ("TxnModeWriteWithSharedBuffer", None),
-];
-
 /// How the TLS flags of a port are named, and where a certificate made for it is kept.
 struct Port {
     prefix: &'static str,
@@ -77,7 +66,8 @@ impl Settings {
             }
         }
         let mut settings = Self { values };
-        settings.gates()?;
+        let gates = gates::flags(&settings.list("feature-gates").unwrap_or_default())?;
+        settings.values.extend(gates.into_iter().map(|(flag, value)| (flag.to_owned(), value)));
         Ok(settings)
     }
 
@@ -93,8 +83,21 @@ impl Settings {
         Ok(())
     }
 
-    fn switch(&self, name: &str) -> bool {
-        self.text(name) == Some("true")
+    /// A switch, as Go reads one.
+    fn switch(&self, name: &str, into: &mut bool) -> Result<(), String> {
+        match self.text(name) {
+            None => {}
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => *into = true,
+            Some("0" | "f" | "F" | "false" | "False" | "FALSE") => *into = false,
+            Some(other) => return Err(format!("--{name}: {other:?} is neither true nor false")),
+        }
+        Ok(())
+    }
+
+    fn is_on(&self, name: &str) -> Result<bool, String> {
+        let mut is_on = false;
+        self.switch(name, &mut is_on)?;
+        Ok(is_on)
     }
 
     fn list(&self, name: &str) -> Option<Vec<String>> {
@@ -152,16 +155,17 @@ impl Settings {
             cert_file: self.path(&name("cert-file")),
             key_file: self.path(&name("key-file")),
             trusted_ca_file: self.path(&name("trusted-ca-file")),
-            client_cert_auth: self.switch(&name("client-cert-auth")),
+            client_cert_auth: self.is_on(&name("client-cert-auth"))?,
             client_cert_file: self.path(&name("client-cert-file")),
             client_key_file: self.path(&name("client-key-file")),
-            auto_tls: self.switch(&name("auto-tls")),
+            auto_tls: self.is_on(&name("auto-tls"))?,
             auto_tls_dir: Some(data_dir.join("fixtures").join(port.made)),
             auto_tls_hosts: hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect(),
             auto_tls_years: 1,
             allowed_names: self.list(&rule("cert-allowed-cn")).unwrap_or_default(),
             allowed_hosts: self.list(&rule("cert-allowed-hostname")).unwrap_or_default(),
             crl_file: self.path(&rule("crl-file")),
+            skip_client_san_verification: self.is_on("peer-skip-client-san-verification")?,
             policy: TlsPolicy::parse(
                 self.text("tls-min-version"),
                 self.text("tls-max-version"),
@@ -172,29 +176,25 @@ impl Settings {
         Ok(files)
     }
 
-    /// etcd's gates that have a flag here; others of etcd do nothing.
-    fn gates(&mut self) -> Result<(), String> {
-        for gate in self.list("feature-gates").unwrap_or_default() {
-            let (name, value) = gate.split_once('=').unwrap_or((&gate, ""));
-            if !matches!(value, "true" | "false") {
-                return Err(format!("--feature-gates: {gate:?} is not name=true or name=false"));
-            }
-            match GATES.iter().find(|(known, _)| *known == name) {
-                Some((_, Some(flag))) => drop(self.values.insert((*flag).to_owned(), value.to_owned())),
-                Some((_, None)) => {
-                    tracing::warn!(name, "this gate of etcd is not needed here and does nothing")
-                }
-                None => return Err(format!("--feature-gates: unrecognized feature gate: {name}")),
-            }
-        }
-        Ok(())
+    /// How to log. etcd's levels above `error` end the process, which nothing here does by logging.
+    pub fn log(&self) -> LogSettings {
+        let level = self.text("log-level").map(|level| match level {
+            "dpanic" | "panic" | "fatal" => "error".to_owned(),
+            level => level.to_owned(),
+        });
+        LogSettings { level, is_json: self.text("log-format").map(|format| format == "json") }
     }
 
     /// The configuration; the error names the flag.
     pub fn config(&self) -> Result<Config, String> {
+        match self.text("log-format") {
+            None | Some("json" | "console") => {}
+            Some(other) => return Err(format!("--log-format: {other:?} is neither json nor console")),
+        }
         let mut config = Config::embedded("default.etcd");
         self.parsed("name", &mut config.name)?;
         config.data_dir = self.path("data-dir").unwrap_or_else(|| format!("{}.etcd", config.name).into());
+        config.wal_dir = self.path("wal-dir");
         self.urls(&mut config)?;
         self.limits(&mut config)?;
         config.client_tls = self.tls(&CLIENT_PORT, &config.data_dir, &config.listen_client_urls)?;
@@ -213,10 +213,10 @@ impl Settings {
             other => return Err(format!("--metrics: {other:?} is neither basic nor extensive")),
         };
         config.auto_compaction = self.auto_compaction()?;
-        config.force_new_cluster = self.switch("force-new-cluster");
-        config.promote_when_caught_up = self.switch("promote-when-caught-up");
-        config.strict_reconfig_check = self.text("strict-reconfig-check") != Some("false");
-        config.enable_grpc_gateway = self.text("enable-grpc-gateway") != Some("false");
+        self.switch("force-new-cluster", &mut config.force_new_cluster)?;
+        self.switch("promote-when-caught-up", &mut config.promote_when_caught_up)?;
+        self.switch("strict-reconfig-check", &mut config.strict_reconfig_check)?;
+        self.switch("enable-grpc-gateway", &mut config.enable_grpc_gateway)?;
         Ok(config)
     }
 
@@ -278,9 +278,9 @@ impl Settings {
 
     /// Members compare their states as often as the more frequent of etcd's two checks asks for: ours is one.
     fn corruption_checks(&self, config: &mut Config) -> Result<(), String> {
-        config.initial_corrupt_check = self.switch("initial-corrupt-check");
+        self.switch("initial-corrupt-check", &mut config.initial_corrupt_check)?;
         self.duration("corrupt-check-time", &mut config.corrupt_check_interval)?;
-        if self.switch("compact-hash-check-enabled") {
+        if self.is_on("compact-hash-check-enabled")? {
             let mut interval = COMPACT_HASH_CHECK_DEFAULT;
             self.duration("compact-hash-check-time", &mut interval)?;
             let other = Some(config.corrupt_check_interval).filter(|other| !other.is_zero());
@@ -339,7 +339,6 @@ mod tests {
         assert_eq!(config(&["--experimental-max-learners=3"]).unwrap().max_learners, 3);
         assert_eq!(config(&["--experimental-max-learners=3", "--max-learners=2"]).unwrap().max_learners, 2);
         assert!(config(&["--feature-gates=InitialCorruptCheck=true"]).unwrap().initial_corrupt_check);
-        assert!(config(&["--feature-gates=NoSuchGate=true"]).is_err());
         let checked = config(&["--compact-hash-check-enabled", "--corrupt-check-time=10m"]).unwrap();
         assert_eq!(checked.corrupt_check_interval, COMPACT_HASH_CHECK_DEFAULT);
         assert_eq!(config(&["--auth-token-ttl=30"]).unwrap().auth_token_ttl, Duration::from_secs(30));

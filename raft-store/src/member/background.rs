@@ -24,8 +24,10 @@ use crate::{
     storage::{StateDb, View},
 };
 
-/// Leases revoked by one command.
-const EXPIRE_MAX: usize = 1_000;
+/// Leases revoked by one command: others' writes wait while it is applied.
+const EXPIRE_MAX: usize = 200;
+/// Events that one write to the disk cleans up at most: others' writes wait for it.
+const CLEANED_AT_ONCE_MAX: usize = 250;
 /// Pause after an unexpected failure.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often compaction by revision looks.
@@ -135,9 +137,10 @@ async fn expire(member: &Arc<Member>) {
 
 /// Removes compacted history from the disk, a little at a time.
 async fn clean(member: Arc<Member>) {
-    // Steps are small, so that they never hold up anything.
-    let (step, pause) =
-        (member.config.compaction_batch_limit.max(1), member.config.compaction_sleep_interval);
+    // Steps are small, so that they never hold up anything; what is asked for of one is cut, and so is the pause after it.
+    let asked = member.config.compaction_batch_limit.max(1);
+    let step = asked.min(CLEANED_AT_ONCE_MAX);
+    let pause = member.config.compaction_sleep_interval.mul_f64(step as f64 / asked as f64);
     let mut compacted = member.shared.compacted.subscribe();
     let mut of: Option<Arc<StateDb>> = None;
     let mut began: Option<Instant> = None;

@@ -1,6 +1,6 @@
 //! Where a member's files are.
 //!
-//! `<data-dir>/member/` holds `identity`, `log/`, one `state-<n>/` named by `CURRENT`, and `copies/` for
+//! `<data-dir>/member/` holds `identity`, `log/` (unless `--wal-dir` names another folder for it), one `state-<n>/` named by `CURRENT`, and `copies/` for
 //! snapshots on their way in or out. Whatever a crash left half done is removed at the next start.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 pub struct Layout {
     member: PathBuf,
     copies: PathBuf,
+    log: PathBuf,
 }
 
 impl Layout {
@@ -22,7 +23,8 @@ impl Layout {
         let member = data_dir.join("member");
         let copies = member.join("copies");
         fs::create_dir_all(&member)?;
-        let layout = Self { member, copies };
+        let log = member.join("log");
+        let layout = Self { member, copies, log };
         if layout.copies.exists() {
             fs::remove_dir_all(&layout.copies)?;
         }
@@ -41,19 +43,24 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The same, with the log in `dir`, where there is one; it is created.
+    pub fn with_log_in(self, dir: Option<&Path>) -> io::Result<Self> {
+        let Some(dir) = dir else { return Ok(self) };
+        fs::create_dir_all(dir)?;
+        Ok(Self { log: dir.join("log"), ..self })
+    }
+
     /// The Raft log.
-    pub fn log(&self) -> PathBuf {
-        self.member.join("log")
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Moves the log out of the way; a new one begins. The old one is kept, for whoever wants to look.
     pub fn set_log_aside(&self) -> io::Result<()> {
-        let mut number = 1;
-        while self.member.join(format!("log-old-{number}")).exists() {
-            number += 1;
-        }
-        fs::rename(self.log(), self.member.join(format!("log-old-{number}")))?;
-        sync_dir(&self.member)
+        let aside = |number: u32| self.log.with_file_name(format!("log-old-{number}"));
+        let free = (1..).map(aside).find(|path| !path.exists()).unwrap_or_else(|| aside(0));
+        fs::rename(&self.log, free)?;
+        sync_dir(self.log.parent().unwrap_or(&self.member))
     }
 
     /// Snapshots on their way in or out.

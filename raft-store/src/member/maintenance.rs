@@ -48,8 +48,10 @@ impl Member {
 
     /// Whether so little of the disk is left that the log could not go on safely.
     pub(crate) fn disk_is_nearly_full(&self) -> bool {
-        let free = nix::sys::statvfs::statvfs(&self.config.data_dir);
-        free.is_ok_and(|free| free.blocks_available() * free.fragment_size() <= DISK_RESERVE_BYTES)
+        [Some(&self.config.data_dir), self.config.wal_dir.as_ref()].into_iter().flatten().any(|dir| {
+            let free = nix::sys::statvfs::statvfs(dir);
+            free.is_ok_and(|free| free.blocks_available() * free.fragment_size() <= DISK_RESERVE_BYTES)
+        })
     }
 
     /// Lists, raises or lowers alarms.

@@ -112,7 +112,7 @@ impl Member {
     pub async fn start(mut config: Config) -> Result<Arc<Self>, StartError> {
         std::fs::create_dir_all(config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
-        let layout = Layout::prepare(&config.data_dir)?;
+        let layout = Layout::prepare(&config.data_dir)?.with_log_in(config.wal_dir.as_deref())?;
         if let Some((cluster, token)) = layout.founders()? {
             config.initial_cluster = crate::cli::parse_cluster(&cluster).map_err(StartError::Config)?;
             config.initial_cluster_token = token;
@@ -291,7 +291,7 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
     let tokens = TokenProvider::new(&config.auth_token, config.auth_token_ttl).map_err(StartError::Config)?;
     let mut machine = Machine::load(db, tokens)?;
     let files = TaskTracker::new();
-    let mut log = LogStore::open(&layout.log(), files.token())?;
+    let mut log = LogStore::open(layout.log(), files.token())?;
     if config.force_new_cluster {
         apply_log(&mut machine, &mut log).await?;
         let peer_urls = config.initial_advertise_peer_urls.clone();
@@ -299,7 +299,7 @@ async fn open(config: &Config, layout: &Layout, id: MemberId) -> Result<Opened, 
         machine.begin_cluster(identity::beginning([(id, own)].into())?)?;
         drop(log);
         layout.set_log_aside()?;
-        log = LogStore::open(&layout.log(), files.token())?;
+        log = LogStore::open(layout.log(), files.token())?;
         tracing::warn!("the old cluster is forgotten; this member begins a new one with what it has");
     } else {
         check_log_reaches(&log, records.logged, layout)?;

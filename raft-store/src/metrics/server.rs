@@ -44,6 +44,8 @@ pub struct Server {
     pub healthy: IntCounter,
     /// Health checks that did not.
     pub unhealthy: IntCounter,
+    checks: IntGaugeVec,
+    checks_done: IntCounterVec,
     /// Raised alarms.
     pub alarms: IntGaugeVec,
     version: IntGaugeVec,
@@ -85,6 +87,16 @@ impl Server {
             ),
             healthy: counter("etcd_server_health_success", "Health checks that found the member well."),
             unhealthy: counter("etcd_server_health_failures", "Health checks that did not."),
+            checks: gauges(
+                "etcd_server_healthcheck",
+                "1 where a check last found the member well.",
+                &["type", "name"],
+            ),
+            checks_done: counters(
+                "etcd_server_healthchecks_total",
+                "Checks done.",
+                &["type", "name", "status"],
+            ),
             alarms: gauges("etcd_debugging_server_alarms", "Raised alarms.", &["server_id", "alarm_type"]),
             version: gauges("etcd_server_version", "The version of this server.", &["server_version"]),
             cluster_version: gauges(
@@ -105,6 +117,13 @@ impl Server {
         let minor = cluster_version.rsplit_once('.').map_or(cluster_version, |(minor, _)| minor);
         self.cluster_version.with_label_values(&[minor]).set(1);
         self.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
+    }
+
+    /// A named check has been done.
+    pub fn checked(&self, kind: &str, name: &str, is_well: bool) {
+        let status = if is_well { "success" } else { "error" };
+        self.checks.with_label_values(&[kind, name]).set(i64::from(is_well));
+        self.checks_done.with_label_values(&[kind, name, status]).inc();
     }
 
     /// These alarms are raised now, and no others.

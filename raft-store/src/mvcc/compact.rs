@@ -6,7 +6,7 @@
 use rocksdb::WriteBatch;
 
 use super::{
-    history::{Version, decode_event, events_between, is_delete},
+    history::{Version, corrupt, event_key, events_between},
     keys::{Position, after_versions, split_version_row, version_row},
 };
 use crate::{
@@ -40,13 +40,11 @@ pub fn step(view: &View, done: i64, target: i64, events_max: usize) -> Result<(W
         }
         seen += 1;
         reached = position.revision;
-        let event = decode_event(row)?;
-        let deleted = is_delete(&event);
-        let key = event.kv.map(|kv| kv.key).unwrap_or_default();
-        remove_older(view, &mut batch, &key, position.revision)?;
+        let (key, deleted) = event_key(row).ok_or_else(|| corrupt("event", row))?;
+        remove_older(view, &mut batch, key, position.revision)?;
         // A deletion needs no memory of itself, except at the compact revision, where a watcher may start.
         if deleted && position.revision < target {
-            remove(view, &mut batch, &key, position);
+            remove(view, &mut batch, key, position);
         }
         Ok(std::ops::ControlFlow::Continue(()))
     })?;

@@ -44,7 +44,8 @@ impl Version {
     }
 }
 
-fn corrupt(what: &str, row: &[u8]) -> Error {
+/// A row that is not what it should be.
+pub(super) fn corrupt(what: &str, row: &[u8]) -> Error {
     Error::new(tonic::Code::DataLoss, format!("etcdserver: corrupt {what} row {}", hex::encode(row)))
 }
 

@@ -32,7 +32,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(dir.path()).unwrap();
         let db: Arc<StateDb> = StateDb::open(&layout.state().unwrap()).unwrap();
-        let log = LogStore::open(&layout.log(), TaskTracker::new().token()).unwrap();
+        let log = LogStore::open(layout.log(), TaskTracker::new().token()).unwrap();
         let tokens = TokenProvider::new(&TokenSpec::Simple, std::time::Duration::from_secs(300)).unwrap();
         let machine = Machine::load(db, tokens).unwrap();
         Ok((dir, log.clone(), StateMachine::new(machine, layout, log, std::time::Duration::from_secs(1))))

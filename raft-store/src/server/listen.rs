@@ -113,8 +113,8 @@ pub async fn listen(
                 () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: give others time to close some.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -125,7 +125,7 @@ pub async fn listen(
             // Small answers must not wait for each other; a socket that refuses is served all the same.
             let _ = stream.set_nodelay(true);
             let (tls, stop, tasks) = (tls.clone(), stop.clone(), connections.clone());
-            serve(Accepted { stream, tls, keeping, stop, tasks });
+            serve(Accepted { stream, remote, tls, keeping, stop, tasks });
         }
     });
     Ok(())
@@ -134,6 +134,7 @@ pub async fn listen(
 /// A connection that has just come in.
 pub struct Accepted {
     stream: TcpStream,
+    remote: SocketAddr,
     tls: Option<Arc<ServerTls>>,
     keeping: Keeping,
     stop: CancellationToken,
@@ -152,8 +153,13 @@ impl Accepted {
             let handshake = tls.acceptor().accept(self.stream);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => {
-                    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                    let name = certificate.and_then(common_name).map(Arc::from);
+                    let chain = stream.get_ref().1.peer_certificates();
+                    let certificate = chain.and_then(|chain| chain.first()).cloned();
+                    if let Err(error) = tls.check_address(certificate.as_ref(), self.remote.ip()).await {
+                        tracing::warn!(remote = %self.remote, %error, "rejected connection");
+                        return;
+                    }
+                    let name = certificate.as_ref().and_then(common_name).map(Arc::from);
                     let handler = handler(Connection { is_tls: true, certificate_name: name });
                     serve_stream(stream, handler, self.keeping, self.stop).await;
                 }

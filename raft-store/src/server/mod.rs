@@ -17,6 +17,7 @@ mod listen;
 mod lock;
 mod maintenance;
 mod mutex;
+mod probes;
 mod range;
 mod routes;
 mod services;

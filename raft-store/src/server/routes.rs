@@ -262,7 +262,7 @@ pub async fn serve_peers(
     peer: PeerServer<PeerService>,
 ) -> Result<(), StartError> {
     let config = member.config();
-    let tls = ServerTls::load(&config.peer_tls)?.map(Arc::new);
+    let tls = ServerTls::load_for_peers(&config.peer_tls)?.map(Arc::new);
     let mut routes = Routes::builder();
     routes.add_service(raft).add_service(peer);
     let port = PeerPort { services: routes.routes(), cluster: member.cluster_id().to_string() };

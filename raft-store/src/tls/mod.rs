@@ -2,17 +2,20 @@
 //!
 //! A setting that is about security and cannot take effect is an error, never ignored.
 
+mod address;
 mod policy;
 mod rules;
 mod self_signed;
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use address::{AddressError, Names, SystemLookup};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 pub use policy::TlsPolicy;
@@ -61,6 +64,8 @@ pub struct TlsFiles {
     pub allowed_hosts: Vec<String>,
     /// Certificates that are revoked.
     pub crl_file: Option<PathBuf>,
+    /// Members may connect from other addresses than those their certificates are for.
+    pub skip_client_san_verification: bool,
     /// Versions and cipher suites.
     pub policy: TlsPolicy,
 }
@@ -278,6 +283,7 @@ impl<C> Reloading<C> {
 /// The server's side of a port.
 pub struct ServerTls {
     config: Reloading<ServerConfig>,
+    checks_addresses: bool,
 }
 
 impl ServerTls {
@@ -287,7 +293,28 @@ impl ServerTls {
         if !files.is_used() {
             return Ok(None);
         }
-        Ok(Some(Self { config: Reloading::load(files, TlsFiles::server_config)? }))
+        Ok(Some(Self { config: Reloading::load(files, TlsFiles::server_config)?, checks_addresses: false }))
+    }
+
+    /// The same for the port of peers, whose certificates must be for the addresses they connect from.
+    pub fn load_for_peers(files: &TlsFiles) -> Result<Option<Self>, TlsError> {
+        let checks_addresses = !files.skip_client_san_verification;
+        Ok(Self::load(files)?.map(|tls| Self { checks_addresses, ..tls }))
+    }
+
+    /// Refuses a certificate that may not be shown from this address.
+    pub async fn check_address(
+        &self,
+        certificate: Option<&CertificateDer<'_>>,
+        remote: IpAddr,
+    ) -> Result<(), AddressError> {
+        let Some(certificate) = certificate.filter(|_| self.checks_addresses) else { return Ok(()) };
+        let names = Names::of(certificate)?;
+        if names.is_for(remote) {
+            return Ok(());
+        }
+        let looked_up = tokio::task::spawn_blocking(move || names.check(remote, &SystemLookup)).await;
+        looked_up.map_err(|error| AddressError::Lookup(error.to_string()))?
     }
 
     /// The acceptor to use for the next connection.

@@ -4,6 +4,8 @@
 
 mod leases;
 mod members;
+#[path = "../common/ports.rs"]
+mod ports;
 mod torn;
 
 use std::{

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -17,6 +16,8 @@ use proto::etcdserverpb::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+use crate::ports::free_port;
+
 /// Longer than a member tries on behalf of a client.
 const REQUEST_LIMIT: Duration = Duration::from_secs(12);
 /// How long members may take to find a leader.
@@ -27,10 +28,6 @@ const LOG_LINES: usize = 60;
 fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().parent().unwrap().join("examples/store")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Members of one cluster; each is killed at the latest when this goes.
@@ -86,7 +83,6 @@ impl Members {
         }
     }
 
-    /// What the members said last, for whoever looks into a failure.
     /// What one that was started said, once it has ended by itself.
     pub fn ended(&mut self, member: usize) -> Option<String> {
         let status = self.processes[member].as_mut()?.try_wait().unwrap()?;
@@ -99,6 +95,7 @@ impl Members {
         self.dir.join(format!("m{member}.log"))
     }
 
+    /// What the members said last, for whoever looks into a failure.
     fn print_logs(&self) {
         for member in 0..self.ports.len() {
             let log = fs::read_to_string(self.log(member)).unwrap_or_default();

@@ -7,12 +7,12 @@ use proto::etcdserverpb::{
 };
 use raft_store::{ClusterState, Config, Member};
 
-use crate::harness::{Cluster, config, count, free_url, put};
+use crate::harness::{Cluster, POLLS, config, count, free_url, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_hands_over_and_no_write_is_lost() {
     let mut cluster = Cluster::start(3).await;
-    let lease = cluster.running()[0].lease_grant(LeaseGrantRequest { ttl: 100, id: 5 }).await.unwrap();
+    let lease = cluster.running()[0].lease_grant(LeaseGrantRequest { ttl: 1_000, id: 5 }).await.unwrap();
     for round in 0..3 {
         for (number, member) in cluster.running().into_iter().enumerate() {
             member.put(put(format!("{round}/{number}"), "x")).await.unwrap();
@@ -29,7 +29,7 @@ async fn the_leader_hands_over_and_no_write_is_lost() {
     }
     let left = LeaseTimeToLiveRequest { id: lease.id, keys: false };
     let left = cluster.running()[0].lease_time_to_live(left).await.unwrap();
-    assert!(left.ttl >= 95, "a lease does not shrink with new leaders: {}", left.ttl);
+    assert!(left.ttl >= 900, "a lease does not shrink with new leaders: {}", left.ttl);
     let mut hashes = Vec::new();
     for member in cluster.running() {
         member.read_barrier().await.unwrap();
@@ -52,7 +52,7 @@ async fn a_member_that_lags_too_far_gets_a_snapshot() {
     }
     cluster.start_member(lagging).await;
     let behind = cluster.members[lagging].clone().unwrap();
-    for _ in 0..200 {
+    for _ in 0..POLLS {
         if count(&behind, true).await == 600 {
             break;
         }
@@ -92,7 +92,7 @@ async fn members_come_and_go() {
     };
     cluster.members.push(Some(Member::start(joining).await.unwrap()));
     let second = cluster.members[1].clone().unwrap();
-    for _ in 0..200 {
+    for _ in 0..POLLS {
         let list = first.member_list(MemberListRequest { linearizable: true }).await.unwrap();
         if list.members.iter().all(|member| !member.name.is_empty()) && second.leader().is_some() {
             break;
@@ -156,7 +156,7 @@ async fn a_removed_member_hears_of_it_running_or_away() {
         } else {
             removed
         };
-        let told = tokio::time::timeout(Duration::from_secs(10), removed.failed()).await;
+        let told = tokio::time::timeout(Duration::from_secs(60), removed.failed()).await;
         assert!(removed.was_removed(), "away: {away}, {told:?}");
         leading.put(put(format!("after/{away}"), "x")).await.unwrap();
         drop(removed);

@@ -7,9 +7,9 @@ use std::{
 };
 
 use proto::etcdserverpb::{MemberAddRequest, MemberRemoveRequest, RangeRequest};
-use raft_store::{ClusterState, Config, Error, Member};
+use raft_store::{ClusterState, Config, Error, Member, StartError};
 
-use crate::harness::{Cluster, config, count, put};
+use crate::harness::{Cluster, POLLS, config, count, put};
 
 const KEYS: i64 = 400;
 
@@ -132,14 +132,14 @@ async fn a_member_that_lost_its_files_is_rebuilt_from_its_peers() {
         ..config(&name, cluster.dirs[broken].path(), &cluster.names)
     };
     let rebuilt = Member::start(joining).await.unwrap();
-    for _ in 0..200 {
+    for _ in 0..POLLS {
         if count(&rebuilt, true).await == 300 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     leading.put(put("after".into(), "x")).await.unwrap();
-    for _ in 0..200 {
+    for _ in 0..POLLS {
         if rebuilt.read_barrier().await.is_ok() && count(&rebuilt, true).await == 301 {
             break;
         }
@@ -183,17 +183,38 @@ async fn members_that_differ_raise_corrupt_and_refuse_writes() {
     }
     cluster.leader().await;
     let mut refused = None;
-    for number in 0..100 {
+    for number in 0..POLLS {
         match cluster.running()[0].put(put(format!("{number}"), "x")).await {
             Err(error) if error == Error::CORRUPT => {
                 refused = Some(error);
                 break;
             }
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
     assert_eq!(refused, Some(Error::CORRUPT));
     let errors = cluster.running()[0].status().await.unwrap().errors;
     assert!(errors.iter().any(|error| error.contains("CORRUPT")), "{errors:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_to_compare_first_does_not_serve_other_data() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.running()[0].put(put("a".into(), "value")).await.unwrap();
+    for member in cluster.running() {
+        member.read_barrier().await.unwrap();
+    }
+    cluster.stop_member(1).await;
+    let compares = |dir: &Path| Config {
+        initial_corrupt_check: true,
+        ..config(&cluster.names[1].0, dir, &cluster.names)
+    };
+    let intact = Member::start(compares(cluster.dirs[1].path())).await.expect("what is the same is served");
+    intact.shutdown().await;
+    drop(intact);
+    forge(cluster.dirs[1].path());
+    let refused = Member::start(compares(cluster.dirs[1].path())).await;
+    assert!(matches!(refused.err(), Some(StartError::Differs { .. })));
     cluster.stop().await;
 }

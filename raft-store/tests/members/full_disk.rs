@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use raft_store::{Config, Error, Member};
 
-use crate::harness::{count, put};
+use crate::harness::{POLLS, count, put};
 
 /// A small file system of its own, gone with the value.
 struct Disk {
@@ -42,12 +42,12 @@ impl Drop for Disk {
 /// Puts until the outcome is the wanted one; what it was last otherwise.
 async fn put_until(member: &Member, wanted: Option<Error>) -> Option<Error> {
     let mut last = None;
-    for number in 0..100 {
+    for number in 0..POLLS {
         last = member.put(put(format!("{number}"), "x")).await.err();
         if last == wanted {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     last
 }

@@ -1,15 +1,19 @@
 //! A cluster of members in this process.
 
-use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use proto::etcdserverpb::{PutRequest, RangeRequest};
 use raft_store::{Config, Member};
 use tempfile::TempDir;
 
+use crate::ports::free_port;
+
+/// How often tests look, 50 ms apart, whether something has come about: a busy machine may take a minute.
+pub const POLLS: usize = 1_200;
+
 /// A URL nobody listens on now.
 pub fn free_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("http://127.0.0.1:{}", free_port())
 }
 
 /// What the member of that name is started with.
@@ -72,7 +76,7 @@ impl Cluster {
 
     /// Where the leader is, once all that run agree.
     pub async fn leader(&self) -> usize {
-        for _ in 0..200 {
+        for _ in 0..POLLS {
             let known: Vec<Option<u64>> = self.running().iter().map(|member| member.leader()).collect();
             if let Some(Some(first)) = known.first()
                 && known.iter().all(|leader| *leader == Some(*first))

@@ -4,5 +4,7 @@ mod cluster;
 mod damage;
 mod full_disk;
 mod harness;
+#[path = "../common/ports.rs"]
+mod ports;
 mod proxy;
 mod resume;

@@ -6,7 +6,7 @@ use raft_store::{Config, Member};
 use rand::RngCore;
 
 use crate::{
-    harness::{Cluster, config, count, free_url, put},
+    harness::{Cluster, POLLS, config, count, free_url, put},
     proxy::Relay,
 };
 
@@ -55,7 +55,7 @@ async fn a_snapshot_that_breaks_off_goes_on_where_it_stopped() {
         ..config(&name, cluster.dirs[lagging].path(), &cluster.names)
     };
     let behind = Member::start(joining).await.unwrap();
-    for _ in 0..1_200 {
+    for _ in 0..POLLS {
         if count(&behind, true).await == KEYS {
             break;
         }

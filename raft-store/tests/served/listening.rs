@@ -1,12 +1,14 @@
 //! A member that listens for clients, and plain HTTP to it.
 
-use std::{net::TcpListener, sync::Arc};
+use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use raft_store::{Config, Member};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::ports::free_port;
 
 /// A member that listens for clients.
 pub struct Listening {
@@ -15,11 +17,6 @@ pub struct Listening {
     pub member: Arc<Member>,
     /// Its client URL.
     pub url: String,
-}
-
-/// A port nobody uses now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Listening {
@@ -42,21 +39,38 @@ impl Listening {
 
     /// Sends a JSON request to the gateway and gives its status and answer.
     pub async fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let request = http::Request::post(format!("{}{path}", self.url))
-            .body(Full::new(bytes::Bytes::from(body.to_owned())))
-            .unwrap();
-        let response = client.request(request).await.unwrap();
+        self.post_as("", path, body).await
+    }
+
+    /// The same, with a token.
+    pub async fn post_as(&self, token: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let response = self.posted(token, path, body).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null))
     }
 
+    /// The answer to a JSON request as it begins.
+    pub async fn posted(&self, token: &str, path: &str, body: &str) -> http::Response<hyper::body::Incoming> {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let mut request = http::Request::post(format!("{}{path}", self.url));
+        if !token.is_empty() {
+            request = request.header("authorization", token);
+        }
+        let request = request.body(Full::new(bytes::Bytes::from(body.to_owned()))).unwrap();
+        client.request(request).await.unwrap()
+    }
+
     /// Gets a plain page.
     pub async fn get(&self, path: &str) -> (u16, String) {
+        Self::get_at(&self.url, path).await
+    }
+
+    /// Gets one at another URL.
+    pub async fn get_at(url: &str, path: &str) -> (u16, String) {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let request =
-            http::Request::get(format!("{}{path}", self.url)).body(Full::<bytes::Bytes>::default()).unwrap();
+            http::Request::get(format!("{url}{path}")).body(Full::<bytes::Bytes>::default()).unwrap();
         let response = client.request(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();

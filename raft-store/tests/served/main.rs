@@ -1,6 +1,11 @@
 //! A member as clients reach it: every service, and certificates that change.
 
+mod addresses;
+mod gateway;
 mod listening;
+mod pages;
+#[path = "../common/ports.rs"]
+mod ports;
 mod rules;
 mod saving;
 mod services;

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{listening::Listening, tls::Authority};
 
 /// Longer than the interval at which files are looked at.
-const RELOAD_LIMIT: Duration = Duration::from_secs(30);
-const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
+const RELOAD_LIMIT: Duration = Duration::from_secs(60);
+pub const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
 
 /// Certificates of one authority: of the server, and of the clients alice (serial 11) and bob (12).
 fn folder() -> (tempfile::TempDir, Authority) {
@@ -27,7 +27,8 @@ fn folder() -> (tempfile::TempDir, Authority) {
     (dir, authority)
 }
 
-fn files(dir: &Path) -> TlsFiles {
+/// The server's, which asks clients for certificates of the same authority.
+pub fn files(dir: &Path) -> TlsFiles {
     TlsFiles {
         cert_file: Some(dir.join("server.pem")),
         key_file: Some(dir.join("server.key")),
@@ -49,7 +50,7 @@ async fn listening(files: TlsFiles) -> Listening {
 }
 
 /// Whether a client with this certificate and these versions is answered.
-async fn is_served(
+pub async fn is_served(
     url: &str,
     dir: &Path,
     client: &str,
@@ -76,7 +77,7 @@ async fn is_served(
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    asked.await.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
+    asked.await.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 "))
 }
 
 /// Whether alice and bob are served, over either version.
@@ -170,7 +171,7 @@ async fn what_could_not_take_effect_is_refused() {
     ];
     for (what, tls) in cases {
         let data = tempfile::tempdir().unwrap();
-        let url = format!("https://127.0.0.1:{}", crate::listening::free_port());
+        let url = format!("https://127.0.0.1:{}", crate::ports::free_port());
         let config = Config {
             listen_client_urls: vec![url.clone()],
             advertise_client_urls: vec![url],

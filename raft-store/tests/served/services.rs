@@ -68,7 +68,7 @@ async fn a_lock_is_held_by_one_and_passes_on() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!waiting.is_finished(), "a taken lock is waited for");
     client.unlock(UnlockRequest { key: held.key.clone() }).await.unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap();
     assert_ne!(next.key, held.key);
 
     // The same over the gateway: the second gives up, and leaves the line.

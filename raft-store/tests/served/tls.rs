@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use crate::listening::Listening;
 
 /// Longer than the interval at which files are looked at.
-const RELOAD_LIMIT: Duration = Duration::from_secs(15);
+const RELOAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Signs certificates.
 pub struct Authority {
@@ -42,8 +42,13 @@ impl Authority {
 
     /// The same with a serial number of its own; its host names are this machine's and its common name.
     pub fn write_numbered_leaf(&self, dir: &Path, name: &str, common_name: &str, serial: u64) {
-        let names = ["localhost", "127.0.0.1", common_name].map(str::to_owned);
-        let mut params = CertificateParams::new(names).unwrap();
+        self.write_leaf_for(dir, name, common_name, serial, &["localhost", "127.0.0.1", common_name]);
+    }
+
+    /// The same, for these host names and addresses.
+    pub fn write_leaf_for(&self, dir: &Path, name: &str, common_name: &str, serial: u64, hosts: &[&str]) {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
