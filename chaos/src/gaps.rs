@@ -2,9 +2,9 @@
 //!
 //! At every member a write, a linearizable read and a serializable read begin at a fixed pace, whatever became of those
 //! before them: clients that wait for each other, or all give up at the same time, would measure their own patience.
-//! Then the leader, or a follower, is killed, paused or cut off, and comes back, again and again. A gap is what all
-//! clients together see: the longest time in which none of them succeeded. Reads are counted at the members the fault
-//! leaves healthy.
+//! Then the leader, or a follower, is killed, paused, cut off or made deaf, and comes back, again and again. A gap is
+//! what all clients together see: the longest time in which none of them succeeded. Reads are counted at the members the
+//! fault leaves healthy.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -40,6 +40,8 @@ pub enum Loss {
     Kill,
     Pause,
     Cut,
+    /// It hears nobody, and is heard: as a leader it could go on for ever if it did not notice.
+    Deaf,
 }
 
 impl FromStr for Loss {
@@ -50,7 +52,8 @@ impl FromStr for Loss {
             "kill" => Ok(Loss::Kill),
             "pause" => Ok(Loss::Pause),
             "cut" => Ok(Loss::Cut),
-            other => Err(format!("a member is lost by kill, pause or cut, not by {other:?}")),
+            "deaf" => Ok(Loss::Deaf),
+            other => Err(format!("a member is lost by kill, pause, cut or deaf, not by {other:?}")),
         }
     }
 }
@@ -134,6 +137,7 @@ async fn lose(cluster: &Cluster, member: usize, loss: Loss) -> Result<()> {
         Loss::Kill => cluster.kill(member).await?,
         Loss::Pause => cluster.pause(member).await?,
         Loss::Cut => cluster.cut(&partition::isolate(cluster.len(), member)).await?,
+        Loss::Deaf => cluster.cut(&partition::deafen(cluster.len(), member)).await?,
     }
     tokio::time::sleep(HELD).await;
     Ok(())

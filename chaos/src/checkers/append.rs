@@ -242,4 +242,42 @@ mod tests {
             }
         }
     }
+
+    /// As many transactions as a run of two minutes has, nine at a time, which take effect in the order of their numbers.
+    fn long_history() -> Vec<Operation> {
+        let mut lists: Vec<Vec<i64>> = Vec::new();
+        let transaction = |number: i64| {
+            let (list, other) = (number / 150 * 3 + number % 3, number / 150 * 3 + number % 2);
+            lists.resize_with((number / 150 * 3 + 3) as usize, Vec::new);
+            lists[list as usize].push(number);
+            let micros = vec![
+                Micro::Append { key: format!("list/{list}"), value: number },
+                Micro::Read { key: format!("list/{other}"), values: Some(lists[other as usize].clone()) },
+            ];
+            Operation {
+                process: Process((number % 9) as u32),
+                invoked: Nanos(number as u64 * 10),
+                completed: Nanos(number as u64 * 10 + 85),
+                action: Action::Txn { micros: micros.clone() },
+                outcome: Outcome::Ok { value: Value::Micros(micros), revision: None },
+            }
+        };
+        (0..25_000).map(transaction).collect()
+    }
+
+    #[test]
+    fn one_stale_read_among_thousands_is_convicted() {
+        let mut operations = long_history();
+        assert_eq!(check(&History { operations: operations.clone() }), Verdict::Valid);
+        // It no longer sees what was appended by those that ended long before it began.
+        let Outcome::Ok { value: Value::Micros(micros), .. } = &mut operations[12_599].outcome else {
+            panic!("it succeeded")
+        };
+        let Some(Micro::Read { values: Some(values), .. }) = micros.last_mut() else { panic!("it reads") };
+        values.truncate(values.len() - 20);
+        let verdict = check(&History { operations });
+        let Verdict::Invalid { why, evidence } = &verdict else { panic!("{verdict}") };
+        assert!(why.contains("circle"), "{why}");
+        assert!(evidence.len() < 10, "{evidence:?}");
+    }
 }

@@ -86,7 +86,7 @@ impl Graph {
                         at = before;
                     }
                     path.reverse();
-                    return Some(path);
+                    return Some(without_steps_between(&path));
                 }
                 came_from.entry(next).or_insert_with(|| {
                     queue.push_back(next);
@@ -123,5 +123,31 @@ impl Graph {
             node = before[node]?;
         }
         Some(node)
+    }
+}
+
+/// Who ended before one that ended before a third ended before that one, too: of such steps in a row the first is kept.
+fn without_steps_between(circle: &[(usize, &'static str)]) -> Vec<(usize, &'static str)> {
+    let before = |at: usize| circle[(at + circle.len() - 1) % circle.len()].1;
+    let is_needed = |at: &usize| circle[*at].1 != REAL_TIME || before(*at) != REAL_TIME;
+    (0..circle.len()).filter(is_needed).map(|at| circle[at]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_in_time_are_joined_around_the_circle() {
+        let circle = [
+            (0, REAL_TIME),
+            (1, WRITE_READ),
+            (2, REAL_TIME),
+            (3, REAL_TIME),
+            (4, READ_WRITE),
+            (5, REAL_TIME),
+        ];
+        let kept: Vec<usize> = without_steps_between(&circle).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(kept, [1, 2, 4, 5]);
     }
 }

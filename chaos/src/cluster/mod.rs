@@ -120,7 +120,7 @@ impl Cluster {
         let mut disks = Vec::new();
         for at in 0..=members {
             if faulty_disks {
-                disks.push(Disk::mount(&root.join(format!("m{at}")))?);
+                disks.push(Disk::mount(&folder(root, at))?);
             }
         }
         let slots = (0..=members).map(slot).collect();
@@ -152,7 +152,7 @@ impl Cluster {
 
     pub fn data_dir(&self, member: usize) -> PathBuf {
         let generation = self.members[member].lock().generation;
-        self.root.join(format!("m{member}")).join(format!("data-{generation}"))
+        folder(&self.root, member).join(format!("data-{generation}"))
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -310,6 +310,20 @@ impl Cluster {
         self.client(member).await?.defragment().await?;
         Ok(())
     }
+}
+
+/// Where a member's data is, that of all its generations.
+fn folder(root: &Path, member: usize) -> PathBuf {
+    root.join(format!("m{member}"))
+}
+
+/// Takes away the data of `members` members below `root`, whose cluster has ended; logs stay.
+pub fn discard_data(root: &Path, members: usize) -> Result<()> {
+    // One more may have joined.
+    for path in (0..=members).map(|at| folder(root, at)).filter(|path| path.exists()) {
+        std::fs::remove_dir_all(&path).map_err(|error| Error::Io { path, error })?;
+    }
+    Ok(())
 }
 
 /// A client of all of these.

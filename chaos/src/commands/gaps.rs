@@ -21,7 +21,7 @@ const KINDS: [(&str, Measured); 3] = [
 /// Loses the leader, or a follower, again and again, and measures the longest gap between successful operations each time.
 #[derive(clap::Args)]
 pub struct Args {
-    /// kill, pause or cut, or several of them, one after the other.
+    /// kill, pause, cut or deaf, or several of them, one after the other.
     #[arg(long, value_delimiter = ',', default_value = "kill")]
     loss: Vec<Loss>,
     /// Lose a follower instead of the leader: then nobody on the healthy side should notice.

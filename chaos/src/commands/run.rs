@@ -1,9 +1,9 @@
 //! `chaos run`: real members, real faults.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chaos::cluster::{Ground, Program};
+use chaos::cluster::{self, Ground, Program};
 use chaos::drive::Outcomes;
 use chaos::faults::FaultKind;
 use chaos::report;
@@ -46,8 +46,8 @@ pub fn execute(args: &Args) -> Outcome {
     let trials = args.shape.trials(args.runs, args.tested.members, args.pause_ms, FaultKind::ALL)?;
     let ground = args.tested.ground()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut all_valid = true;
-    let deadline = args.shape.deadline();
+    let mut sum = Sum::default();
+    let (began, deadline) = (Instant::now(), args.shape.deadline());
     for trial in trials {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
@@ -55,7 +55,7 @@ pub fn execute(args: &Args) -> Outcome {
         let one = One { trial, client_processes: args.client_processes, dir: &args.dir };
         match one.run(&runtime, &args.tested, args.tested.program(), ground.clone()) {
             Ok(outcomes) => {
-                all_valid &= outcomes.is_valid();
+                sum.add(&outcomes);
                 if let Some(table) = &args.table {
                     append(table, &one.row(&outcomes))?;
                 }
@@ -63,12 +63,47 @@ pub fn execute(args: &Args) -> Outcome {
             Err(error) => {
                 println!("{} seed {}: no verdict: {error}", one.trial.workload, one.trial.seed);
                 println!("  replay: {}", one.replay(&args.tested));
-                all_valid = false;
+                sum.runs += 1;
             }
         }
     }
     ground.clear()?;
-    Ok(all_valid)
+    if sum.runs > 1 {
+        println!("{}", sum.line(began.elapsed()));
+    }
+    Ok(sum.valid == sum.runs)
+}
+
+/// Of several runs.
+#[derive(Default)]
+struct Sum {
+    runs: usize,
+    valid: usize,
+    operations: usize,
+    windows: usize,
+    not_whole: usize,
+}
+
+impl Sum {
+    fn add(&mut self, outcomes: &Outcomes) {
+        self.runs += 1;
+        self.valid += usize::from(outcomes.is_valid());
+        self.operations += outcomes.history.operations.len();
+        self.windows += outcomes.windows.len();
+        self.not_whole += outcomes.not_inflicted().count();
+    }
+
+    fn line(&self, took: Duration) -> String {
+        format!(
+            "{} runs in {:.2} hours, {} of them valid: {} operations, {} fault windows ({} not whole)",
+            self.runs,
+            took.as_secs_f64() / 3_600.0,
+            self.valid,
+            self.operations,
+            self.windows,
+            self.not_whole
+        )
+    }
 }
 
 /// One run among several.
@@ -79,7 +114,8 @@ pub struct One<'a> {
 }
 
 impl One<'_> {
-    /// Runs, keeps the report, and prints the verdicts.
+    /// Runs, keeps the report, and prints the verdicts. The members' data stays only where there is something to find in
+    /// it: hours of runs would fill a disk.
     pub fn run(
         &self,
         runtime: &tokio::runtime::Runtime,
@@ -122,6 +158,8 @@ impl One<'_> {
         }
         if !outcomes.is_valid() {
             println!("  replay: {replay}");
+        } else if let Err(error) = cluster::discard_data(&root, self.trial.members) {
+            tracing::warn!(%error, "the members' data stays");
         }
         Ok(outcomes)
     }

@@ -12,8 +12,11 @@ use crate::checkers::{self, Verdict};
 use crate::history::{Action, History, Outcome, Process, Value};
 
 const PREFIX: &str = "set/";
-/// One read of the whole set for so many additions: reads grow with the set.
+/// One read of the whole set for so many additions, while it is small.
 const ADDS_PER_READ: u32 = 20;
+/// One addition more between two reads for so many elements: reads grow with the set, and all of a long run would take
+/// hundreds of megabytes.
+const ELEMENTS_PER_ADD_MORE: i64 = 50;
 
 #[derive(Default)]
 pub struct Elements {
@@ -23,7 +26,8 @@ pub struct Elements {
 #[async_trait]
 impl Workload for Elements {
     fn next(&self, _: Process, rng: &mut StdRng) -> Action {
-        match rng.random_ratio(1, ADDS_PER_READ) {
+        let more = self.next.load(Ordering::Relaxed) / ELEMENTS_PER_ADD_MORE;
+        match rng.random_ratio(1, ADDS_PER_READ.saturating_add(u32::try_from(more).unwrap_or(u32::MAX))) {
             true => Action::ReadSet,
             false => Action::Add { value: self.next.fetch_add(1, Ordering::Relaxed) },
         }
