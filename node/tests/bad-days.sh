@@ -2,13 +2,14 @@
 # What goes wrong on a node, done to a node of its own: one server and one agent with its containerd in a network
 # namespace, the agent's folders on a small file system that can be filled.
 #   node/tests/bad-days.sh PATH/TO/quarterdeck [SECONDS WITHOUT THE API=60] [PART...]
-# Parts, in this order: images settings log volume api silent runtime agent reboot disk; all of them unless some are named.
+# Parts, in this order: images settings static log volume api silent runtime agent reboot disk; all of them unless some are
+# named.
 # Needs root, containerd, runc, nftables, the CNI plugins, a static busybox and python3. What it makes is removed at the end.
 set -uo pipefail
 binary=$(realpath "$1")
 away=${2:-60}
 shift $(($# < 2 ? $# : 2))
-parts=(images settings log volume api silent runtime agent reboot disk)
+parts=(images settings static log volume api silent runtime agent reboot disk)
 [ $# -gt 0 ] && parts=("$@")
 cd "$(dirname "$0")" || exit 1
 work=$(mktemp -d /tmp/qd-bad.XXXXXX)
@@ -34,7 +35,7 @@ start_agent() {
     (exec nsenter --net=/run/netns/qdn-bad "$binary" agent --data-dir "$data" --name node --node-ip 10.92.0.2 "$@" \
         --eviction-hard 'memory.available<50Mi' --eviction-hard 'nodefs.available<150Mi' \
         --kubelet-arg container-log-max-size=400 --kubelet-arg container-log-max-files=3 \
-        --kubelet-arg pod-max-pids=77 --kubelet-arg seccomp-default=true \
+        --kubelet-arg "pod-manifest-path=$work/manifests" --kubelet-arg pod-max-pids=77 --kubelet-arg seccomp-default=true \
         --kubelet-arg "image-credential-provider-config=$work/providers.yaml" \
         --kubelet-arg "image-credential-provider-bin-dir=$work/providers") >>"$work/agent.log" 2>&1 &
     agent=$!
@@ -92,7 +93,7 @@ EOF
 }
 
 ip netns add qdn-bad || exit 1
-mkdir -p "$data"
+mkdir -p "$data" "$work/manifests"
 mount -t tmpfs -o size=700m bad-days "$data"
 # As the agent names the folder of its containerd's state.
 runtime=/run/quarterdeck/$(printf %s "$data/kubelet" | sha256sum | cut -c1-8)
@@ -151,6 +152,29 @@ settings() {
     check "a pod's processes are limited" sh -c "grep -qx 77 \$(find /sys/fs/cgroup -path '*pod$uid/pids.max')"
     check "the default seccomp profile" says "Seccomp:	2" $K exec steady -- /web cat /proc/self/status
     check "variables from a ConfigMap" says COLOUR=red $K exec steady -- /web env
+}
+
+# A pod of a file on this machine.
+static() {
+    local container uid
+    cat >"$work/manifests/fixed.yaml" <<EOF
+apiVersion: v1
+kind: Pod
+metadata: {name: fixed, namespace: $NAMESPACE}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: $IMAGE, args: [sleep]}]
+EOF
+    container() { field pod fixed-node '{.status.containerStatuses[0].containerID}'; }
+    anew() { [ "$(field pod fixed-node '{.metadata.uid}')" != "$1" ] && ready fixed-node; }
+    check "a pod of a file is shown by a mirror" within 60 ready fixed-node
+    container=$(container)
+    uid=$(field pod fixed-node '{.metadata.uid}')
+    $K delete pod fixed-node --wait=false >/dev/null
+    check "a mirror that somebody deletes comes back" within 60 anew "$uid"
+    check "and its container did not notice" within 60 is "$container" container
+    rm "$work/manifests/fixed.yaml"
+    check "without the file it ends, and its mirror goes" within 60 fails $K get pod fixed-node
 }
 
 log() {

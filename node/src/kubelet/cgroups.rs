@@ -12,7 +12,7 @@ use super::cri::resources::{QUOTA_PERIOD_MICROS, cpu_quota, cpu_shares};
 use super::pod::qos::{QosClass, class};
 use super::pod::spec;
 use super::quantity;
-use super::stats::usage::{PodUsage, of_cgroup};
+use super::stats::usage::{PodUsage, limited_memory, of_cgroup};
 use super::worker::admission::requests;
 
 /// Where the kernel shows cgroups.
@@ -112,16 +112,48 @@ impl Cgroups {
         self.apply(&path, pod_limits(pod))
     }
 
+    /// Writes the pod's limits again; what the kernel refuses as long as containers have more, it takes later.
+    pub fn renew_limits(&self, pod: &Pod) -> io::Result<()> {
+        if !self.per_qos || self.driver == CgroupDriver::Systemd {
+            return Ok(());
+        }
+        self.apply(&self.path(&self.names(class(pod), spec::uid(pod))), pod_limits(pod))
+    }
+
     /// What the pod's cgroup says it uses.
     pub fn usage(&self, pod: &Pod) -> PodUsage {
         let path = self.path(&self.names(class(pod), spec::uid(pod)));
-        of_cgroup(
-            |controller| {
-                let base = &self.mount;
-                if self.unified { base.join(&path) } else { base.join(controller).join(&path) }
-            },
-            self.unified,
-        )
+        of_cgroup(|controller| self.folder(controller, &path), self.unified)
+    }
+
+    /// The folder of a cgroup in a controller's tree.
+    fn folder(&self, controller: &str, path: &str) -> PathBuf {
+        if self.unified { self.mount.join(path) } else { self.mount.join(controller).join(path) }
+    }
+
+    /// Why memory limits cannot shrink to what the pod and this container of it shall have now, if they cannot: both use
+    /// more. The kernel would end processes for it, or refuse. Texts are upstream's.
+    pub fn memory_in_the_way(&self, pod: &Pod, name: &str, id: &str, limit: i64) -> Option<String> {
+        let path = self.path(&self.names(class(pod), spec::uid(pod)));
+        let used = |path: &str, limit: i64| {
+            let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0)?;
+            let memory = limited_memory(&self.folder("memory", path), self.unified)?;
+            (limit < memory.limit && memory.usage >= limit).then_some((limit, memory.usage))
+        };
+        let of_pod = used(&path, pod_limits(pod).memory.unwrap_or(0)).map(|(limit, usage)| {
+            format!("attempting to set pod memory limit ({limit}) below current usage ({usage})")
+        });
+        let of_container = used(&format!("{path}/{id}"), limit).map(|(limit, usage)| {
+            format!(
+                "attempting to set container \"{name}\" memory limit ({limit}) below current usage ({usage})"
+            )
+        });
+        let why = match (of_pod, of_container) {
+            (None, None) => return None,
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(one), Some(other)) => format!("[{one}, {other}]"),
+        };
+        Some(format!("cannot decrease memory limits: {why}"))
     }
 
     fn make(&self, tree: &Path, dir: &Path) -> io::Result<()> {
@@ -327,7 +359,16 @@ mod tests {
             ["256", "50000", "100000"]
         );
         assert_eq!(written(&memory, &["memory.limit_in_bytes"]), ["67108864"]);
+        fs::write(memory.join("memory.usage_in_bytes"), "50000000").expect("a file of the kernel's");
+        let mut smaller = pod.clone();
+        let containers = smaller.spec.as_mut().map(|s| &mut s.containers);
+        containers.expect("a spec")[0].resources =
+            serde_json::from_value(json!({"limits": {"memory": "32Mi"}})).expect("resources");
+        let in_the_way = |pod: &Pod| cgroups.memory_in_the_way(pod, "c", "id", 0);
+        let text = "cannot decrease memory limits: attempting to set pod memory limit (33554432) below current usage (50000000)";
+        assert_eq!((in_the_way(&pod), in_the_way(&smaller).as_deref()), (None, Some(text)));
         for (dir, file) in [
+            (&memory, "memory.usage_in_bytes"),
             (&cpu, "cpu.shares"),
             (&cpu, "cpu.cfs_quota_us"),
             (&cpu, "cpu.cfs_period_us"),

@@ -1,5 +1,5 @@
 //! A container's environment: service variables, `envFrom`, `env` in order, and `$(NAME)` expansion.
-//! Pure: ConfigMaps, Secrets and services are read by the caller beforehand.
+//! Pure: ConfigMaps, Secrets, files and services are read by the caller beforehand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVar, EnvVarSource, Pod, PodStatus, Secret, Service,
 };
 
+use super::env_file::{self, EnvFiles};
 use super::fields::{self, Allocatable, FieldError};
 use super::pod::spec;
 
@@ -41,6 +42,20 @@ pub enum EnvError {
         /// The missing key.
         key: String,
     },
+    /// The pod has no such volume.
+    #[error("cannot find the volume {0:?} referenced by FileKeyRef")]
+    NoVolume(String),
+    /// A file of variables is not there or not written as it must be.
+    #[error("couldn't parse env file")]
+    BadFile,
+    /// A file lacks a variable.
+    #[error("environment variable key {key:?} not found in file {file:?}")]
+    NoFileKey {
+        /// The missing variable.
+        key: String,
+        /// The file, on the machine.
+        file: String,
+    },
     /// A field cannot be given.
     #[error(transparent)]
     Field(#[from] FieldError),
@@ -55,6 +70,8 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets of the namespace that the container refers to, as far as they exist.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Files of its volumes that the container refers to.
+    pub files: EnvFiles,
     /// Services whose variables the pod gets.
     pub services: Vec<Service>,
     /// The machine's allocatable resources.
@@ -177,6 +194,9 @@ fn from_source(
                 Err(EnvError::NoSecretKey { namespace: namespace(), name: name.clone(), key: key.clone() })
             }
         };
+    }
+    if let Some(reference) = &source.file_key_ref {
+        return env_file::variable(&sources.files, reference);
     }
     tracing::debug!(variable = variable.name, "a variable without a known source stays empty");
     Ok(Some(String::new()))

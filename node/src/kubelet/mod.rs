@@ -14,6 +14,8 @@ pub mod fields;
 
 pub mod env;
 
+pub mod env_file;
+
 pub mod names_in_pod;
 
 pub mod cri;

@@ -30,6 +30,10 @@ from present v1 IfNotPresent right
 check "an image that is there is not pulled" ready present
 check "which is told, too" says 'already present on machine' events present
 check "nobody asked the registry" is "$before" pulls
+from thief v1 IfNotPresent
+check "one that came with a secret is not for others" within 90 says ErrImagePull events thief
+from peeper v1 Never wrong
+check "nor are they told that it is there" within 90 is ErrImageNeverPull waits_for peeper
 from always v1 Always right
 check "policy Always" ready always
 more() { [ "$(pulls)" -gt "$before" ]; }

@@ -35,6 +35,22 @@ check "until there is room" within 30 is 60000 quota
 resize 200m >/dev/null
 check "a smaller one goes through" within 20 is 20000 quota
 
+# The pod as a whole: what its containers are not limited to by themselves, it bounds.
+pod whole <<EOF
+  resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
+  containers: [{name: c, image: $IMAGE, command: [sleep, "3600"]}]
+EOF
+check "a pod with resources of its own" ready whole
+whole() { inside whole 'cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null | cut -d" " -f1'; }
+check "its CPU limit is its container's quota" within 20 is 20000 whole
+check "it is resized in place" $K patch pod whole --subresource resize --patch \
+    '{"spec":{"resources":{"requests":{"cpu":"150m"},"limits":{"cpu":"300m"}}}}'
+check "which reaches the running container" within 20 is 30000 whole
+check "and its status" within 20 is "300m 150m 0" field pod whole \
+    '{.status.resources.limits.cpu} {.status.allocatedResources.cpu} {.status.containerStatuses[0].restartCount}'
+check "what was there cannot vanish" says 'pod-level resource limits cannot be removed' $K patch pod whole \
+    --subresource resize --type=json --patch '[{"op":"remove","path":"/spec/resources/limits/cpu"}]'
+
 token=$($K create token default)
 asked() { curl -sk -o /dev/null -w '%{http_code}' ${1:+-H "Authorization: Bearer $1"} "https://$NODE_IP:10250/metrics"; }
 check "the server asks who it is" is 401 asked ""

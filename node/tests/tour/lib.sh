@@ -19,9 +19,9 @@ check() {
     fi
 }
 
-# within SECONDS COMMAND...: tries until it succeeds.
+# within SECONDS COMMAND...: tries until it succeeds; on a machine that does other things, too, PATIENCE times as long.
 within() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1 * ${PATIENCE:-1}))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$end" ] || { "$@"; return; }

@@ -70,25 +70,25 @@ from() { timeout 5 $K exec "$1" -- /web get "http://$2"; }
 both() { local seen; seen=$(for _ in $(seq 20); do get "$1"; done | sort -u | xargs); [ "$seen" = "alpha beta" ] || { echo "$seen"; return 1; }; }
 one() { [ "$(for _ in $(seq 12); do get "$1"; done | sort -u | wc -l)" = 1 ]; }
 check "a service reaches every pod behind it" within 20 both cluster
-check "session affinity" one sticky
+check "session affinity" within 20 one sticky
 check "a node port" within 10 says alpha curl -s -m 3 "http://$NODE_IP:30801/"
-check "a node port from a pod" says alpha get "$NODE_IP:30801"
+check "a node port from a pod" within 20 says alpha get "$NODE_IP:30801"
 check "an external address" within 10 says beta get 192.0.2.77
 check "a load balancer's address" within 20 says beta get "$(balanced)"
-check "a service without endpoints refuses" says refused get nobody
+check "a service without endpoints refuses" within 20 says refused get nobody
 $K label pod client tier=self --overwrite >/dev/null
 check "a pod reaches itself through its service" within 10 says alpha from alpha node
 check "a host port" within 10 says porty curl -s -m 3 "http://$NODE_IP:26081/"
 check "a host port on the loopback" within 10 says porty curl -s -m 3 http://127.0.0.1:26081/
 
 look() { inside look "nslookup ${2:+-type=$2} $1 10.96.0.10"; }
-check "names of services" says "$(field service cluster '{.spec.clusterIP}')" look cluster.$NAMESPACE.svc.cluster.local a
-check "a headless service names its pods" says "$(field pod alpha '{.status.podIP}')" look headless.$NAMESPACE.svc.cluster.local a
-check "search domains" says alpha get "node.$NAMESPACE"
+check "names of services" within 20 says "$(field service cluster '{.spec.clusterIP}')" look cluster.$NAMESPACE.svc.cluster.local a
+check "a headless service names its pods" within 20 says "$(field pod alpha '{.status.podIP}')" look headless.$NAMESPACE.svc.cluster.local a
+check "search domains" within 20 says alpha get "node.$NAMESPACE"
 check "aliases of other names" within 5 both elsewhere
-check "SRV records" says "8080" look _web._tcp.headless.$NAMESPACE.svc.cluster.local srv
-check "names of addresses" says cluster.$NAMESPACE.svc.cluster.local look "$(field service cluster '{.spec.clusterIP}')"
-check "no such name" says NXDOMAIN look none.$NAMESPACE.svc.cluster.local a
+check "SRV records" within 20 says "8080" look _web._tcp.headless.$NAMESPACE.svc.cluster.local srv
+check "names of addresses" within 20 says cluster.$NAMESPACE.svc.cluster.local look "$(field service cluster '{.spec.clusterIP}')"
+check "no such name" within 20 says NXDOMAIN look none.$NAMESPACE.svc.cluster.local a
 
 apply <<EOF
 apiVersion: networking.k8s.io/v1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The node's promises, one by one, with kubectl against a running cluster with one real node of this machine:
-#   KUBECONFIG=… node/tests/tour/run.sh [pods] [images] [volumes] [network] [kubelet] [autoscale]
+#   KUBECONFIG=… node/tests/tour/run.sh [streams] [pods] [images] [volumes] [network] [kubelet] [autoscale]
 # The parts run beside each other, each in a namespace of its own (tour-PART), which is removed at the end. Needs root,
 # ctr, busybox (static), python3 and curl.
 set -uo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 work=$(mktemp -d /tmp/tour.XXXXXX)
 NODE=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 NODE_IP=$(kubectl get node "$NODE" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
-[ $# -gt 0 ] || set -- pods images volumes network kubelet autoscale
+[ $# -gt 0 ] || set -- streams pods images volumes network kubelet autoscale
 namespaces=("${@/#/tour-}")
 finish() {
     # What still runs would go on asking.

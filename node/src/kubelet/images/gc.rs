@@ -108,6 +108,7 @@ impl Images {
             match self.runtime().images().remove_image(request).await {
                 Ok(_) => {
                     tracing::info!(image = image.id, bytes = image.size_bytes, "removed an unused image");
+                    self.access.forget(&image.id);
                     freed += image.size_bytes;
                 }
                 Err(error) => tracing::warn!(%error, image = image.id, "an image cannot be removed"),

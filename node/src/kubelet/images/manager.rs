@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use proto::cri;
 use tokio::sync::Semaphore;
 
+use super::access::Access;
 use super::providers::Providers;
 use super::{credentials, names};
 use crate::kubelet::cluster::events::Recorder;
@@ -22,6 +23,8 @@ use crate::kubelet::pod::container_status::Waiting;
 const PARALLEL_PULLS: usize = 8;
 /// A pull may take this long; the pod's end interrupts it earlier.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// In the agent's folder: which pods may use which images.
+const ACCESS_FILE: &str = "image-access.json";
 
 /// An image that is there.
 #[derive(Clone, Debug)]
@@ -53,6 +56,7 @@ pub struct Images {
     recorder: Recorder,
     pulls: Semaphore,
     providers: Providers,
+    pub(super) access: Access,
     /// When each image was first seen, and when it was last used by a container, for garbage collection.
     ages: Mutex<HashMap<String, Age>>,
     pub(super) age_min: Duration,
@@ -63,7 +67,8 @@ impl Images {
     pub fn new(runtime: Runtime, recorder: Recorder, config: &Config, providers: Providers) -> Arc<Self> {
         let pulls = Semaphore::new(if config.serialize_image_pulls { 1 } else { PARALLEL_PULLS });
         let age_min = config.image_gc_min_age;
-        Arc::new(Self { runtime, recorder, pulls, providers, ages: Mutex::default(), age_min })
+        let access = Access::open(config.root_dir.join(ACCESS_FILE));
+        Arc::new(Self { runtime, recorder, pulls, providers, access, ages: Mutex::default(), age_min })
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
@@ -116,11 +121,16 @@ impl Images {
         let policy = container.image_pull_policy.as_deref().unwrap_or(default_policy(&image));
         let found =
             if policy == "Always" { None } else { self.look(&image).await.map_err(ImageError::Refused)? };
-        if let Some(found) = found {
-            let message = format!("Container image \"{asked}\" already present on machine");
+        let may_use =
+            |found: &cri::Image| self.access.allows(&image, found, &credentials::for_image(&image, secrets));
+        if let Some(found) = found.filter(may_use) {
+            let message = format!(
+                "Container image \"{asked}\" already present on machine and can be accessed by the pod"
+            );
             self.recorder.pod(pod, name, false, "Pulled", message);
             return Ok(self.pulled(&found));
         }
+        // Nor is told that an image is there which the pod may not use.
         if policy == "Never" {
             let message = format!("Container image \"{asked}\" is not present with pull policy of Never");
             self.recorder.pod(pod, name, true, "ErrImageNeverPull", message.clone());
@@ -144,8 +154,8 @@ impl Images {
         // The semaphore is never closed; without a permit the pull would only be less orderly.
         let _turn = self.pulls.acquire().await.ok();
         let started = Instant::now();
-        match self.pull_with_credentials(image, secrets, sandbox).await {
-            Ok(()) => {}
+        let secret = match self.pull_with_credentials(image, secrets, sandbox).await {
+            Ok(secret) => secret,
             Err(text) => {
                 let message = format!("failed to pull image \"{asked}\": {text}");
                 self.recorder.pod(
@@ -158,9 +168,10 @@ impl Images {
                 self.recorder.pod(pod, name, true, "Failed", "Error: ErrImagePull".into());
                 return Err(ImageError::Pull(Waiting { reason: "ErrImagePull".into(), message }));
             }
-        }
+        };
         let (pulling, all) = (started.elapsed(), waited.elapsed());
         let found = self.look(image).await.map_err(ImageError::Refused)?.unwrap_or_default();
+        self.access.note(image, &found.id, secret.as_ref());
         let message = format!(
             "Successfully pulled image \"{asked}\" in {} ({} including waiting). Image size: {} bytes.",
             short(pulling),
@@ -171,27 +182,29 @@ impl Images {
         Ok(self.pulled(&found))
     }
 
+    /// Pulls with each credential that fits until one does it; the pull secret that did, if it was one. What the machine's
+    /// own programs know is for all of its pods.
     async fn pull_with_credentials(
         &self,
         image: &str,
         secrets: &[Secret],
         sandbox: &cri::PodSandboxConfig,
-    ) -> Result<(), String> {
-        let mut tries: Vec<Option<cri::AuthConfig>> =
-            credentials::for_image(image, secrets).into_iter().map(Some).collect();
-        tries.extend(self.providers.for_image(image).await.into_iter().map(Some));
+    ) -> Result<Option<cri::AuthConfig>, String> {
+        let own = credentials::for_image(image, secrets);
+        let mut tries: Vec<_> = own.into_iter().map(|auth| (Some(auth), true)).collect();
+        tries.extend(self.providers.for_image(image).await.into_iter().map(|auth| (Some(auth), false)));
         if tries.is_empty() {
-            tries.push(None);
+            tries.push((None, false));
         }
         let mut last = String::new();
-        for auth in tries {
+        for (auth, is_own) in tries {
             let request = cri::PullImageRequest {
                 image: Some(cri::ImageSpec { image: image.to_owned(), ..Default::default() }),
-                auth,
+                auth: auth.clone(),
                 sandbox_config: Some(sandbox.clone()),
             };
             match self.runtime.images().pull_image(timed(request, PULL_TIMEOUT)).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(auth.filter(|_| is_own)),
                 Err(status) => {
                     last = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
                 }

@@ -2,6 +2,8 @@
 
 pub mod names;
 
+pub mod access;
+
 pub mod credentials;
 
 pub mod providers;

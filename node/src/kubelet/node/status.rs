@@ -19,8 +19,12 @@ pub const KUBELET_VERSION: &str = "v1.36.0";
 /// Images listed in a status; the largest come first.
 pub const IMAGES_MAX: usize = 50;
 
-/// Features that pods may need of their node and that this agent has; the scheduler looks at them.
-const DECLARED: &[&str] = &["RestartAllContainersOnContainerExits"];
+/// Features that pods may need of their node and that this agent has, sorted; scheduler and API server look at them.
+const DECLARED: &[&str] = &[
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// What a status is made from beside the facts.
 #[derive(Clone, Debug, Default)]

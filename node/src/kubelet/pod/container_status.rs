@@ -64,7 +64,7 @@ pub struct StatusInputs<'a> {
     pub probes: &'a ProbeView,
     /// Why containers wait, by name.
     pub waiting: &'a BTreeMap<String, Waiting>,
-    /// The resources running containers were given.
+    /// What running containers were given.
     pub given: &'a Given,
     /// Where a change of resources stands.
     pub resize: Option<&'a Standing>,
@@ -135,9 +135,14 @@ fn one(
         }
         status.state = Some(waiting_state(&waiting.reason, Some(&waiting.message)));
     }
-    let given = newest.and_then(|c| inputs.given.get(&c.id)).or(container.resources.as_ref());
-    status.resources = given.cloned().filter(|r| *r != Default::default());
-    status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
+    let given = newest.and_then(|c| inputs.given.get(&c.id)).map(|share| &share.own);
+    let given = given.or(container.resources.as_ref()).cloned().unwrap_or_default();
+    let pending = matches!(inputs.resize, Some(Standing::Pending(..)));
+    let wanted = container.resources.as_ref().and_then(|r| r.requests.clone());
+    // What there is no room for is not promised either.
+    status.allocated_resources = if pending { given.requests.clone() } else { wanted };
+    // Also where it is empty: by this servers tell that the node can change it.
+    status.resources = newest.map(|_| given);
     apply_probes(&mut status, container, kind, newest, inputs.probes);
     status
 }

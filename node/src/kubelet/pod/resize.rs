@@ -4,12 +4,65 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::observed::{Observed, State};
+use super::observed::{Container, Observed, State};
 use super::spec::{self, Kind};
+use crate::kubelet::quantity;
 
-/// The resources each running container was given, by its id.
-pub type Given = BTreeMap<String, ResourceRequirements>;
+/// What changes while a container runs.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+
+/// What a running container was given: resources of its own, and those of its pod as a whole, whose limits hold where it
+/// has none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Share {
+    /// The container's.
+    pub own: ResourceRequirements,
+    /// The pod's.
+    pub pod: ResourceRequirements,
+}
+
+/// The share of each running container, by its id.
+pub type Given = BTreeMap<String, Share>;
+
+impl Share {
+    /// What the spec wants the container to have.
+    pub fn wanted(pod: &Pod, container: &ContainerSpec) -> Self {
+        Self {
+            own: container.resources.clone().unwrap_or_default(),
+            pod: pod.spec.as_ref().and_then(|s| s.resources.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// True if it comes to the same, however it is written.
+    fn equals(&self, other: &Self) -> bool {
+        let same = |a: &ResourceRequirements, b: &ResourceRequirements| {
+            RESIZABLE
+                .into_iter()
+                .all(|name| request(a, name) == request(b, name) && limit(a, name) == limit(b, name))
+        };
+        same(&self.own, &other.own) && same(&self.pod, &other.pod)
+    }
+
+    /// Request and limit of one resource as the container feels them.
+    fn felt(&self, name: &str) -> (Option<i128>, Option<i128>) {
+        let own = limit(&self.own, name).filter(|amount| *amount > 0);
+        (request(&self.own, name), own.or_else(|| limit(&self.pod, name)))
+    }
+}
+
+fn request(resources: &ResourceRequirements, name: &str) -> Option<i128> {
+    amount(resources.requests.as_ref(), name)
+}
+
+fn limit(resources: &ResourceRequirements, name: &str) -> Option<i128> {
+    amount(resources.limits.as_ref(), name)
+}
+
+fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Option<i128> {
+    list?.get(name).map(quantity::nano)
+}
 
 /// What this machine says to changed resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,17 +115,42 @@ pub enum Resize {
     },
 }
 
-/// Notes containers seen for the first time (they were started with the spec's resources) and forgets those
-/// that are gone.
+/// True for containers whose resources change while they run.
+fn is_resizable(kind: Kind) -> bool {
+    kind != Kind::Ephemeral
+}
+
+/// Notes containers seen for the first time and forgets those that are gone.
 pub fn note(given: &mut Given, pod: &Pod, observed: &Observed) {
     given.retain(|id, _| observed.alive().any(|c| c.id == *id));
     for container in observed.containers.iter().filter(|c| c.state == State::Running) {
-        if !given.contains_key(&container.id)
-            && let Some((_, spec)) = spec::find_container(pod, &container.name)
-        {
-            given.insert(container.id.clone(), spec.resources.unwrap_or_default());
+        let Some((kind, spec)) = spec::find_container(pod, &container.name) else { continue };
+        if !is_resizable(kind) {
+            continue;
+        }
+        let wanted = Share::wanted(pod, &spec);
+        match given.get_mut(&container.id) {
+            Some(share) if share.equals(&wanted) => *share = wanted,
+            Some(_) => {}
+            None => {
+                given.insert(container.id.clone(), reported(pod, container).unwrap_or(wanted));
+            }
         }
     }
+}
+
+/// What an agent before this one reported of this very container: the spec may have changed since. One that was never
+/// reported was started with the spec's resources.
+fn reported(pod: &Pod, container: &Container) -> Option<Share> {
+    let status = pod.status.as_ref()?;
+    let lists = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let id = |s: &str| s.rsplit("://").next() == Some(container.id.as_str());
+    let known = lists.flatten().find(|s| s.container_id.as_deref().is_some_and(id))?;
+    let wanted = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    Some(Share {
+        own: known.resources.clone()?,
+        pod: status.resources.clone().or_else(|| wanted.cloned()).unwrap_or_default(),
+    })
 }
 
 /// The containers whose resources changed.
@@ -80,16 +158,14 @@ pub fn plan(given: &Given, pod: &Pod, observed: &Observed) -> Vec<Resize> {
     let mut changes = Vec::new();
     for container in observed.containers.iter().filter(|c| c.state == State::Running) {
         let Some(old) = given.get(&container.id) else { continue };
-        let Some((Kind::Regular | Kind::Sidecar, spec)) = spec::find_container(pod, &container.name) else {
-            continue;
-        };
-        let new = spec.resources.clone().unwrap_or_default();
+        let Some((kind, spec)) = spec::find_container(pod, &container.name) else { continue };
+        let new = Share::wanted(pod, &spec);
         let same_definition = container.hash == spec::container_hash(&spec);
-        if *old == new || !same_definition {
+        if old.equals(&new) || !same_definition || !is_resizable(kind) {
             continue;
         }
         let (id, name) = (container.id.clone(), container.name.clone());
-        changes.push(if needs_restart(&spec, old, &new) {
+        changes.push(if kind != Kind::Init && needs_restart(&spec, old, &new) {
             Resize::Restart { id, name }
         } else {
             Resize::InPlace { id, name }
@@ -98,32 +174,28 @@ pub fn plan(given: &Given, pod: &Pod, observed: &Observed) -> Vec<Resize> {
     changes
 }
 
-fn needs_restart(spec: &ContainerSpec, old: &ResourceRequirements, new: &ResourceRequirements) -> bool {
+fn needs_restart(spec: &ContainerSpec, old: &Share, new: &Share) -> bool {
     spec.resize_policy.iter().flatten().any(|policy| {
-        let of =
-            |list: &Option<BTreeMap<_, _>>| list.as_ref().and_then(|l| l.get(&policy.resource_name)).cloned();
-        let changed = of(&old.requests) != of(&new.requests) || of(&old.limits) != of(&new.limits);
-        changed && policy.restart_policy == "RestartContainer"
+        let name = policy.resource_name.as_str();
+        old.felt(name) != new.felt(name) && policy.restart_policy == "RestartContainer"
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubelet::pod::observed::Container;
     use jiff::Timestamp;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn pod(cpu: &str, memory: &str) -> Pod {
-        serde_json::from_value(json!({"spec": {"containers": [{"name": "c",
+    /// A pod whose memory changes by a restart only.
+    fn pod(own: &Value, level: &Value) -> Pod {
+        serde_json::from_value(json!({"spec": {"resources": level, "containers": [{"name": "c",
             "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}],
-            "resources": {"limits": {"cpu": cpu, "memory": memory}}}]}}))
+            "resources": own}]}}))
         .expect("a pod")
     }
 
-    #[test]
-    fn changes_follow_the_policy() {
-        let before = pod("1", "1Gi");
+    fn running(pod: &Pod) -> Observed {
         let container = Container {
             id: "id".into(),
             name: "c".into(),
@@ -138,16 +210,57 @@ mod tests {
             message: String::new(),
             image: String::new(),
             image_ref: String::new(),
-            hash: spec::container_hash(&spec::containers(&before)[0]),
+            hash: spec::container_hash(&spec::containers(pod)[0]),
             user: None,
         };
-        let observed = Observed { sandboxes: vec![], containers: vec![container] };
-        let mut given = Given::new();
-        note(&mut given, &before, &observed);
-        let (id, name) = ("id".to_owned(), "c".to_owned());
-        assert_eq!(plan(&given, &before, &observed), []);
-        let in_place = Resize::InPlace { id: id.clone(), name: name.clone() };
-        assert_eq!(plan(&given, &pod("2", "1Gi"), &observed), [in_place]);
-        assert_eq!(plan(&given, &pod("1", "2Gi"), &observed), [Resize::Restart { id, name }]);
+        Observed { sandboxes: vec![], containers: vec![container] }
+    }
+
+    #[test]
+    fn changes_follow_the_policy() {
+        let check = |(own, level): (Value, Value), (new_own, new_level): (Value, Value), expected: &str| {
+            let before = pod(&own, &level);
+            let observed = running(&before);
+            let mut given = Given::new();
+            note(&mut given, &before, &observed);
+            assert_eq!(plan(&given, &before, &observed), []);
+            let got = match plan(&given, &pod(&new_own, &new_level), &observed).as_slice() {
+                [] => "nothing",
+                [Resize::InPlace { .. }] => "in place",
+                [Resize::Restart { .. }] => "restart",
+                more => panic!("{more:?}"),
+            };
+            assert_eq!(got, expected, "{own} {level} -> {new_own} {new_level}");
+        };
+        let limits = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+        let none = || json!(null);
+        check((limits("1", "1Gi"), none()), (limits("2", "1Gi"), none()), "in place");
+        check((limits("1", "1Gi"), none()), (limits("1", "2Gi"), none()), "restart");
+        check((limits("1", "1Gi"), none()), (limits("1000m", "1024Mi"), none()), "nothing");
+        // What the pod as a whole has bounds containers without limits of their own.
+        check((none(), limits("1", "1Gi")), (none(), limits("2", "1Gi")), "in place");
+        check((none(), limits("1", "1Gi")), (none(), limits("1", "2Gi")), "restart");
+        check((limits("1", "1Gi"), limits("2", "2Gi")), (limits("1", "1Gi"), limits("2", "3Gi")), "in place");
+        check((none(), none()), (none(), limits("1", "1Gi")), "restart");
+    }
+
+    #[test]
+    fn what_an_earlier_agent_gave_counts_not_what_is_wanted_since() {
+        let (old, new) = (json!({"limits": {"cpu": "1"}}), json!({"limits": {"cpu": "2"}}));
+        let check = |reported: Value, expected: &Value| {
+            let mut pod = pod(&new, &json!(null));
+            pod.status =
+                Some(serde_json::from_value(json!({"containerStatuses": [reported]})).expect("a status"));
+            let mut given = Given::new();
+            note(&mut given, &pod, &running(&pod));
+            assert_eq!(serde_json::to_value(&given["id"].own).expect("JSON"), *expected, "{pod:?}");
+        };
+        let status = |id: &str, resources: &Value| {
+            json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "containerID": id, "resources": resources})
+        };
+        check(status("containerd://id", &old), &old);
+        check(status("containerd://before", &old), &new);
+        check(status("containerd://id", &json!(null)), &new);
     }
 }

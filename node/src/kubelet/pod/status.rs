@@ -65,7 +65,19 @@ pub fn pod_status(
         None => {}
     }
     set_addresses(&mut status, inputs, host_ips);
+    set_pod_level(&mut status, inputs);
     status
+}
+
+/// What the pod as a whole has been given and what it was promised, where its spec says something about that. As long as
+/// a running container has the old, the old counts.
+fn set_pod_level(status: &mut PodStatus, inputs: &StatusInputs<'_>) {
+    let Some(wanted) = inputs.pod.spec.as_ref().and_then(|s| s.resources.as_ref()) else { return };
+    let old = inputs.given.values().map(|share| &share.pod).find(|level| *level != wanted);
+    let given = old.unwrap_or(wanted);
+    let pending = matches!(inputs.resize, Some(Standing::Pending(..)));
+    status.allocated_resources.clone_from(if pending { &given.requests } else { &wanted.requests });
+    status.resources = Some(given.clone());
 }
 
 /// An evicted pod says so in a condition too, which Jobs look at.

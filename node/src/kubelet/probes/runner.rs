@@ -193,3 +193,38 @@ async fn grpc_probe(grpc: &GRPCAction, target: &Target, limit: Duration) -> Answ
         Err(_) => Answer::Failure(format!("timeout: health rpc did not complete within {limit:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic_health::ServingStatus;
+
+    #[tokio::test]
+    async fn a_service_says_over_grpc_how_it_is() {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        reporter.set_service_status("well", ServingStatus::Serving).await;
+        reporter.set_service_status("ill", ServingStatus::NotServing).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = i32::from(listener.local_addr().expect("an address").port());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let target = Target {
+            container_id: String::new(),
+            pod_ip: "127.0.0.1".to_owned(),
+            container: Container::default(),
+        };
+        let ask = async |service: &str, port: i32| {
+            let action = GRPCAction { port, service: Some(service.to_owned()) };
+            grpc_probe(&action, &target, Duration::from_secs(30)).await
+        };
+        assert_eq!(ask("well", port).await, Answer::Success);
+        assert_eq!(ask("", port).await, Answer::Success, "the server as a whole");
+        let ill = "service unhealthy (responded with \"NOT_SERVING\")";
+        assert_eq!(ask("ill", port).await, Answer::Failure(ill.into()));
+        for (service, port) in [("unknown", port), ("well", 1)] {
+            let answer = ask(service, port).await;
+            assert!(matches!(&answer, Answer::Failure(text) if text.starts_with("error: ")), "{answer:?}");
+        }
+    }
+}

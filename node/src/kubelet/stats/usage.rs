@@ -52,6 +52,26 @@ pub fn of_cgroup(dir: impl Fn(&str) -> std::path::PathBuf, unified: bool) -> Pod
     }
 }
 
+/// Memory of a cgroup that has a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitedMemory {
+    /// All memory, caches too, bytes.
+    pub usage: u64,
+    /// Most of it, bytes; a very large number where there is none.
+    pub limit: u64,
+}
+
+/// Reads usage and limit of a cgroup's memory, from the controller's folder (v1) or the one folder (v2).
+pub fn limited_memory(dir: &Path, unified: bool) -> Option<LimitedMemory> {
+    let (usage, limit) = if unified {
+        // `max` is no number.
+        (number(&dir.join("memory.current")), number(&dir.join("memory.max")).or(Some(u64::MAX)))
+    } else {
+        (number(&dir.join("memory.usage_in_bytes")), number(&dir.join("memory.limit_in_bytes")))
+    };
+    Some(LimitedMemory { usage: usage?, limit: limit? })
+}
+
 /// Bytes that a folder takes on its own file system; other file systems mounted in it do not count.
 pub fn disk_bytes(dir: &Path) -> u64 {
     let Ok(root) = fs::symlink_metadata(dir) else { return 0 };

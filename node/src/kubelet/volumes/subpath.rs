@@ -5,7 +5,7 @@
 //! descriptor is then bind-mounted, so that what the container gets is what was checked.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -50,6 +50,20 @@ pub fn open(volume: &Path, subpath: &str, mode: u32) -> io::Result<OwnedFd> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_dirs(&root, relative, mode),
         other => other,
     }
+}
+
+/// What is in the file at `path` beneath `volume`, if it is a plain one of at most `bytes_max`.
+pub fn read(volume: &Path, path: &str, bytes_max: u64) -> io::Result<String> {
+    let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(volume)?;
+    // A pipe that somebody put there must hold nobody up.
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let file = File::from(open_beneath(root.as_fd(), Path::new(path), flags)?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > bytes_max {
+        let text = format!("{path:?} is no plain file of at most {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    io::read_to_string(file.take(bytes_max))
 }
 
 fn make_dirs(root: &File, relative: &Path, mode: u32) -> io::Result<OwnedFd> {
@@ -106,5 +120,10 @@ mod tests {
             assert!(open(&volume, path, 0o750).is_err(), "{path}");
         }
         assert!(volume.join("new/deep").is_dir());
+        assert_eq!(read(&volume, "inside", 1).expect("text"), "x");
+        for path in ["abs/passwd", "none", "new", "../v/f", "/etc/passwd"] {
+            assert!(read(&volume, path, 100_000).is_err(), "{path}");
+        }
+        assert!(read(&volume, "f", 0).is_err(), "too long");
     }
 }

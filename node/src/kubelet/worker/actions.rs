@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -17,6 +17,10 @@ use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::observed::Observed;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::terminate::GRACE_MIN_SECS;
+
+/// A pod shrinks once the last of its containers has, which are changed beside each other: how often and how long it waits.
+const SHRINK_TRIES: u32 = 20;
+const SHRINK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an action works on.
 #[derive(Clone)]
@@ -128,6 +132,10 @@ impl Job {
         let Some(sandbox) = self.observed.sandbox().cloned() else {
             return failed("CreateContainerError", "the pod's sandbox is gone".into());
         };
+        // The spec may have changed while nothing of the pod ran that could have been resized.
+        if let Err(error) = self.context.cgroups.renew_limits(&self.pod) {
+            tracing::debug!(%error, pod = spec::display(&self.pod), "the pod's limits stay as they are");
+        }
         let ephemeral = spec::ephemeral_containers(&self.pod).iter().find(|c| c.name == name);
         let target = ephemeral
             .and_then(|c| c.target_container_name.as_deref())
@@ -164,34 +172,46 @@ impl Job {
 
     async fn resize(&self, id: &str, name: &str) -> Outcome {
         let Some((_, container)) = spec::find_container(&self.pod, name) else { return Outcome::Done };
-        let mut resources = container_resources(&self.pod, &container, self.context.machine);
+        let event = |warning: bool, reason: &str, text: String| {
+            self.context.recorder.pod(&self.pod, Some(name), warning, reason, text);
+        };
+        match self.change_resources(id, &container).await {
+            Ok(()) => {
+                event(false, "ResizeCompleted", "Pod resize completed".into());
+                Outcome::Done
+            }
+            Err(text) => {
+                event(true, "ResizeError", text.clone());
+                failed("ResizeError", text)
+            }
+        }
+    }
+
+    async fn change_resources(&self, id: &str, container: &Container) -> Result<(), String> {
+        let mut resources = container_resources(&self.pod, container, self.context.machine);
+        let cgroups = &self.context.cgroups;
+        let memory = resources.memory_limit_in_bytes;
+        if let Some(text) = cgroups.memory_in_the_way(&self.pod, &container.name, id, memory) {
+            return Err(text);
+        }
         if resources.cpu_quota == 0 {
             // Without a limit the old one must go; 0 would leave it.
             resources.cpu_quota = -1;
         }
         // The pod's own limits grow before its containers' and shrink after them: the kernel refuses a parent with less
         // than its child.
-        let grown = self.context.cgroups.ensure_pod(&self.pod);
-        let mut done = self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string());
-        if done.is_ok() && grown.is_err() {
-            done = self.context.cgroups.ensure_pod(&self.pod).map_err(|e| e.to_string());
-        }
-        match done {
-            Ok(()) => {
-                self.context.recorder.pod(
-                    &self.pod,
-                    Some(name),
-                    false,
-                    "ResizeCompleted",
-                    "Pod resize completed".into(),
-                );
-                Outcome::Done
+        let mut done = cgroups.ensure_pod(&self.pod);
+        self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string())?;
+        for _ in 0..SHRINK_TRIES {
+            if done.is_ok() {
+                break;
             }
-            Err(text) => {
-                self.context.recorder.pod(&self.pod, Some(name), true, "ResizeError", text.clone());
-                failed("ResizeError", text)
+            done = cgroups.ensure_pod(&self.pod);
+            if done.is_err() {
+                tokio::time::sleep(SHRINK_PAUSE).await;
             }
         }
+        done.map_err(|e| e.to_string())
     }
 
     /// Runs the preStop hook within the grace; the seconds it took.

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::hooks;
 use crate::kubelet::cri::container_config::{ContainerInputs, container_config};
 use crate::kubelet::env;
+use crate::kubelet::env_file;
 use crate::kubelet::images::{ImageError, Pulled};
 use crate::kubelet::pod::action::Outcome;
 use crate::kubelet::pod::container_status::Waiting;
@@ -123,14 +124,15 @@ impl Start {
         container: &Container,
         image: &Pulled,
     ) -> Result<cri::ContainerConfig, String> {
-        let sources = self.env_sources(container).await?;
+        let volumes = self.context.volumes.of(spec::uid(&self.pod));
+        let mut sources = self.env_sources(container).await?;
+        sources.files = env_file::read_all(container, &volumes);
         let mut env = env::build(&self.pod, container, &sources).map_err(|e| e.to_string())?;
         let granted =
             self.context.devices.allocate(&self.pod, container, |uid| self.context.is_known(uid)).await?;
         for (name, value) in granted.env {
             env.entry(name).or_insert(value);
         }
-        let volumes = self.context.volumes.of(spec::uid(&self.pod));
         let (mut mounts, mut devices) = mounts(MountInputs {
             layout: self.context.volumes.layout(),
             pod: &self.pod,
