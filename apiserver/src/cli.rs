@@ -15,10 +15,12 @@ use crate::bootstrap;
 use crate::http::tls::{Source, Spoken};
 use crate::inert_flags::{KubeApiserver, Refused, refusal};
 use crate::registry::COLLECTION_WORKERS;
+use crate::registry::builtin::is_stored_as;
 use crate::registry::served::Served;
-use crate::server::{Handle, Options, Server};
+use crate::server::{Elsewhere, Handle, Options, Server};
 use crate::storage::Store;
 use crate::storage::embedded::EmbeddedStore;
+use crate::storage::overrides::{self, Override};
 use crate::storage::remote::{RemoteConfig, RemoteStore};
 use crate::subresources::kubelet::KubeletConfig;
 
@@ -34,13 +36,17 @@ pub struct Args {
     /// Instead of `--etcd-servers`: keep the state in a one-member store inside this process, in this folder.
     #[arg(long, conflicts_with = "etcd_servers")]
     pub embedded_store_dir: Option<PathBuf>,
-    /// Authority of the store's serving certificates.
+    /// `group/resource#server;server`, comma separated: stores of their own for built-in resources, such as
+    /// `/events#https://10.0.0.9:2379`.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers_overrides: Vec<String>,
     /// Where objects lie in the store; nothing else can be chosen.
     #[arg(long, default_value = STORE_PREFIX, value_parser = store_prefix)]
     pub etcd_prefix: String,
     /// What kind of store it is; nothing else can be chosen.
     #[arg(long, default_value = "etcd3", value_parser = ["etcd3", ""])]
     pub storage_backend: String,
+    /// Authority of the store's serving certificates.
     #[arg(long)]
     pub etcd_cafile: Option<PathBuf>,
     #[arg(long)]
@@ -272,6 +278,7 @@ impl Args {
         }
         Ok(Options {
             store,
+            elsewhere: self.elsewhere()?,
             served: Served::parse(&self.runtime_config)?,
             profiling: self.profiling,
             jwks_uri: self.service_account_jwks_uri.clone(),
@@ -327,6 +334,24 @@ impl Args {
             cert_file: self.etcd_certfile.clone(),
             key_file: self.etcd_keyfile.clone(),
         }
+    }
+}
+
+impl Args {
+    /// The stores that built-in resources have of their own.
+    fn elsewhere(&self) -> Result<Vec<Elsewhere>, Failure> {
+        let stores = overrides::parse(&self.etcd_servers_overrides)?;
+        let strangers = stores.iter().flat_map(|store| &store.resources).filter(|(g, r)| !is_stored_as(g, r));
+        if let Some((group, resource)) = strangers.into_iter().next() {
+            let what =
+                format!("--etcd-servers-overrides: no built-in objects are stored as {group}/{resource}");
+            return Err(format!("{what}; events of every group are /events").into());
+        }
+        let open = |store: Override| -> Result<Elsewhere, Failure> {
+            let remote = RemoteConfig { endpoints: store.servers, ..self.remote() };
+            Ok(Elsewhere { store: Arc::new(RemoteStore::new(&remote)?), resources: store.resources })
+        };
+        stores.into_iter().map(open).collect()
     }
 }
 

@@ -53,7 +53,6 @@ const STORAGE: &[Inert] = &[
     value("etcd-db-metric-poll-interval", "the size is asked for when the metrics are read"),
     value("etcd-healthcheck-timeout", STORE),
     value("etcd-readycheck-timeout", STORE),
-    value("etcd-servers-overrides", "all resources lie in one store"),
     value("lease-reuse-duration-seconds", "events of one minute share a lease"),
     value("storage-initialization-timeout", "resources are loaded when first asked for"),
     value("storage-media-type", "objects are stored as JSON; protobuf that is there is read"),

@@ -25,6 +25,7 @@ use crate::http::limits::Limits;
 use crate::http::listener::Listener;
 use crate::http::openapi::OpenApi;
 use crate::http::tls::{Source, Spoken, TlsError, server_config};
+use crate::http::upkeep;
 use crate::kinds::Kinds;
 use crate::metrics::{MeteredAdmission, Metrics};
 use crate::metrics_api::MetricsApi;
@@ -42,9 +43,18 @@ const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Watches end this long before connections are drained, so that their clients have moved on.
 const WATCH_DRAIN: Duration = Duration::from_millis(200);
 
+/// A store for some built-in resources alone.
+pub struct Elsewhere {
+    pub store: Arc<dyn Store>,
+    /// Groups and names of the resources whose objects lie there.
+    pub resources: Vec<(String, String)>,
+}
+
 /// Everything a server is started with.
 pub struct Options {
     pub store: Arc<dyn Store>,
+    /// Stores besides it.
+    pub elsewhere: Vec<Elsewhere>,
     pub bind: SocketAddr,
     pub tls: Source,
     pub spoken: Spoken,
@@ -140,11 +150,12 @@ impl Server {
         let guard = running.clone().drop_guard();
         let tls = server_config(options.tls.clone(), &options.spoken, running.clone())?;
         let calls = Arc::new(StoreMetrics::new()?);
-        let metrics = Metrics::new(&calls)?;
-        options.store = Arc::new(MeteredStore::new(options.store.clone(), calls));
-        let hub = connect(&options.store, &running, &shutdown).await?;
-        let registry = Registry::new(hub.clone(), Arc::new(NotYet), options.event_ttl);
-        let registry = Arc::new(registry.with_collection_workers(options.delete_collection_workers));
+        let metrics = Metrics::new(calls.clone())?;
+        options.store = Arc::new(MeteredStore::new(options.store.clone(), calls.clone()));
+        for other in &mut options.elsewhere {
+            other.store = Arc::new(MeteredStore::new(other.store.clone(), calls.clone()));
+        }
+        let registry = Arc::new(registry(&options, &running, &shutdown).await?);
         let allocators =
             Arc::new(Allocators::new(options.networks.clone(), options.node_ports, options.store.clone()));
         let kinds = Arc::new(Kinds::new(allocators.clone()));
@@ -181,6 +192,22 @@ impl Server {
         });
         Ok(Handle { address, api, task })
     }
+}
+
+/// A registry that serves nothing yet, connected to all stores.
+async fn registry(
+    options: &Options,
+    running: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<Registry, ServerError> {
+    let hub = connect(&options.store, running, shutdown).await?;
+    let mut registry = Registry::new(hub, Arc::new(NotYet), options.event_ttl)
+        .with_collection_workers(options.delete_collection_workers);
+    for other in &options.elsewhere {
+        let hub = connect(&other.store, running, shutdown).await?;
+        registry = registry.with_elsewhere(hub, &other.resources);
+    }
+    Ok(registry)
 }
 
 async fn connect(
@@ -257,11 +284,8 @@ fn token_documents(
 }
 
 fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, shutdown: &CancellationToken) {
-    for name in ["etcd", "log"] {
-        api.health.set(name, health::ALL, None);
-    }
-    let (api_, store, token) = (api.clone(), options.store.clone(), shutdown.clone());
-    tokio::spawn(async move { health::follow_store(&api_.health, &*store, token).await });
+    api.health.set("log", health::ALL, None);
+    follow_stores(api, options, shutdown);
     let hooks = ["poststarthook/start-apiextensions-controllers", "poststarthook/rbac/bootstrap-roles"];
     for name in hooks {
         api.health.set(name, health::ALL, Some("not finished"));
@@ -278,10 +302,22 @@ fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, s
         api_.health.set(hooks[1], health::ALL, None);
     });
     tokio::spawn(meaning.maintain(shutdown.clone()));
+    tokio::spawn(upkeep::run(api.clone(), shutdown.clone()));
     let (registry, cluster) = (api.registry.clone(), api.cluster.clone());
     tokio::spawn(bootstrap::api_services::run(registry, cluster, shutdown.clone()));
-    if !options.compaction_interval.is_zero() {
-        let (store, interval, token) = (options.store.clone(), options.compaction_interval, shutdown.clone());
-        tokio::spawn(async move { compaction::run(store, interval, token).await });
+}
+
+/// Each store is watched for whether it answers, and compacted.
+fn follow_stores(api: &Arc<Api>, options: &Options, shutdown: &CancellationToken) {
+    let others = options.elsewhere.iter().map(|other| &other.store);
+    for (index, store) in std::iter::once(&options.store).chain(others).enumerate() {
+        let checks = health::StoreChecks::new(index);
+        api.health.set(&checks.everywhere, health::ALL, None);
+        let (api_, store_, token) = (api.clone(), store.clone(), shutdown.clone());
+        tokio::spawn(async move { health::follow_store(&api_.health, &checks, &*store_, token).await });
+        if !options.compaction_interval.is_zero() {
+            let (store, interval, token) = (store.clone(), options.compaction_interval, shutdown.clone());
+            tokio::spawn(async move { compaction::run(store, interval, token).await });
+        }
     }
 }

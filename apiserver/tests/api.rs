@@ -192,3 +192,138 @@ async fn definitions_serve_their_kind_at_once() {
     }
     panic!("the kind is still served after its definition was deleted");
 }
+
+/// Objects around one another, as JSON.
+fn nested(levels: usize) -> String {
+    "{\"a\":".repeat(levels - 1) + "{}" + &"}".repeat(levels - 1)
+}
+
+/// A custom object of a kind that keeps whatever stands in it; `note` lies at the second level.
+fn bag(name: &str, note: &str) -> String {
+    format!(r#"{{"apiVersion":"example.com/v1","kind":"Bag","metadata":{{"name":"{name}"}},"note":{note}}}"#)
+}
+
+/// What is nested too deep is refused in upstream's words, whichever way it comes: method, path, content type, body, code,
+/// reason, and how the message goes on after what differs with the body.
+fn too_deep() -> Vec<(Method, &'static str, &'static str, String, u16, &'static str, &'static str)> {
+    let (json, yaml, jsonpatch) = ("application/json", "application/yaml", "application/json-patch+json");
+    let (merge, strategic) = ("application/merge-patch+json", "application/strategic-merge-patch+json");
+    let (apply, unrecognized) =
+        ("application/apply-patch+yaml", "the object provided is unrecognized (must be of type");
+    let opened = "couldn't get version/kind; json parse error: invalid character '{' exceeded max depth";
+    let in_patch = "error decoding patch: invalid character '{' exceeded max depth";
+    let in_yaml =
+        "error decoding YAML: error converting YAML to JSON: yaml: line 1: exceeded max depth of 127";
+    let add = |levels| format!(r#"[{{"op":"add","path":"/note/a/b","value":{}}}]"#, nested(levels));
+    let map = |levels| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"m"}},"data":{}}}"#,
+            nested(levels)
+        )
+    };
+    vec![
+        (Method::POST, BAGS, json, bag("new", &nested(9_000)), 400, "BadRequest", opened),
+        (Method::POST, BAGS, json, bag("new", &nested(127)), 400, "BadRequest", opened),
+        // What can be read, but not with the record of who owns its fields.
+        (Method::POST, BAGS, json, bag("new", &nested(124)), 400, "BadRequest", opened),
+        (
+            Method::POST,
+            BAGS,
+            yaml,
+            bag("new", &nested(127)),
+            400,
+            "BadRequest",
+            "yaml: line 1: exceeded max depth of 127",
+        ),
+        (Method::POST, MAPS, json, map(130), 400, "BadRequest", unrecognized),
+        (Method::PUT, "/old", json, bag("old", &nested(127)), 400, "BadRequest", opened),
+        (Method::PATCH, "/old", merge, format!(r#"{{"note":{}}}"#, nested(127)), 400, "BadRequest", in_patch),
+        (Method::PATCH, "/old", merge, format!(r#"{{"note":{}}}"#, nested(124)), 400, "BadRequest", opened),
+        (Method::PATCH, "/old", jsonpatch, add(126), 400, "BadRequest", in_patch),
+        (Method::PATCH, "/old", jsonpatch, add(125), 422, "Invalid", opened),
+        (Method::PATCH, MAPS, strategic, map(127), 400, "BadRequest", in_patch),
+        (Method::PATCH, "/old?fieldManager=x", apply, bag("old", &nested(127)), 400, "BadRequest", in_yaml),
+        (
+            Method::PATCH,
+            "/old?fieldManager=x&force=true",
+            apply,
+            bag("old", &nested(124)),
+            400,
+            "BadRequest",
+            opened,
+        ),
+        (
+            Method::DELETE,
+            "/old",
+            json,
+            format!(r#"{{"kind":"DeleteOptions","x":{}}}"#, nested(127)),
+            400,
+            "BadRequest",
+            opened,
+        ),
+    ]
+}
+
+const BAGS: &str = "/apis/example.com/v1/bags";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nesting_is_bounded_in_every_form_and_nothing_unreadable_is_stored() {
+    let server = Server::start().await;
+    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({"metadata": {"name": "bags.example.com"}, "spec": {
+        "group": "example.com", "scope": "Cluster", "names": {"plural": "bags", "kind": "Bag"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": anything}}]}});
+    server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+    for _ in 0..600 {
+        if server.get(BAGS).await.code == 200 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.post(MAPS, &map("m", "1")).await;
+    let made = server.send(Method::POST, BAGS, "", &bag("old", &nested(100))).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    for (method, path, content_type, body, code, reason, part) in too_deep() {
+        let path = match path {
+            MAPS if method == Method::PATCH => format!("{MAPS}/m"),
+            MAPS | BAGS => path.to_owned(),
+            of_bag => format!("{BAGS}{of_bag}"),
+        };
+        let answer = server.send(method.clone(), &path, content_type, &body).await;
+        let message = answer.json["message"].as_str().unwrap_or_default();
+        let shown = format!("{method} {path} {content_type} {}: {}", body.len(), answer.text);
+        assert_eq!(
+            (answer.code.as_u16(), answer.json["reason"].as_str().unwrap_or_default()),
+            (code, reason),
+            "{shown}"
+        );
+        assert!(message.contains(part), "{shown}");
+    }
+    grow(&server).await;
+}
+
+/// Nests one object deeper, step by step, until it is refused: what is stored can still be read, alone and in a list.
+async fn grow(server: &Server) {
+    server.send(Method::POST, BAGS, "", &bag("growing", "{}")).await;
+    let path = format!("{BAGS}/growing");
+    let mut levels = 0;
+    let refused = loop {
+        let step = json!([{"op": "add", "path": format!("/note{}", "/a".repeat(levels + 1)), "value": {}}]);
+        let answer =
+            server.send(Method::PATCH, &path, "application/json-patch+json", &step.to_string()).await;
+        if answer.code != 200 {
+            break answer;
+        }
+        levels += 1;
+        assert!(levels < 130, "never refused");
+    };
+    assert!(refused.text.contains("exceeded max depth"), "{}", refused.text);
+    assert!(levels > 110, "refused at {levels}");
+    for (what, pointer) in [(path.as_str(), ""), (BAGS, "/items/0")] {
+        let read = server.get(what).await.json;
+        let deepest = format!("{pointer}/note{}", "/a".repeat(levels));
+        assert_eq!(read.pointer(&deepest), Some(&json!({})), "{what}");
+    }
+    let deleted = server.send(Method::DELETE, &path, "", "").await;
+    assert_eq!(deleted.code, 200, "{}", deleted.text);
+}

@@ -6,6 +6,11 @@
 use serde_json::Value;
 use thiserror::Error;
 
+/// Deepest nesting of filters inside filters; people write one.
+const FILTERS_DEEP_MAX: usize = 8;
+/// Values that a path leads to at most: `..a..a..a` would find the same ones again and again.
+const FOUND_MAX: usize = 10_000;
+
 /// Why a path cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("invalid JSON path {path:?}: {problem} at {at}")]
@@ -46,7 +51,7 @@ impl Path {
     /// Reads a path, with or without braces around it.
     pub fn parse(text: &str) -> Result<Path, PathError> {
         let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
-        let mut parser = Parser { text: inner, at: 0 };
+        let mut parser = Parser { text: inner, at: 0, filters: 0 };
         parser.eat("$");
         let steps = parser.steps()?;
         if parser.at < inner.len() {
@@ -55,11 +60,11 @@ impl Path {
         Ok(Path { steps })
     }
 
-    /// Every value the path leads to, in document order.
+    /// Every value the path leads to, in document order, up to a bound.
     pub fn eval<'a>(&self, root: &'a Value) -> Vec<&'a Value> {
         let mut found = vec![root];
         for step in &self.steps {
-            found = found.into_iter().flat_map(|value| step.eval(value)).collect();
+            found = found.into_iter().flat_map(|value| step.eval(value)).take(FOUND_MAX).collect();
         }
         found
     }
@@ -152,6 +157,8 @@ fn compare(value: &Value, operator: Operator, wanted: &Value) -> bool {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// Filters that are open here.
+    filters: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -218,7 +225,12 @@ impl<'a> Parser<'a> {
 
     fn bracket(&mut self) -> Result<Step, PathError> {
         if self.eat("?(") {
+            if self.filters == FILTERS_DEEP_MAX {
+                return Err(self.error("too many filters inside filters"));
+            }
+            self.filters += 1;
             let step = self.filter()?;
+            self.filters -= 1;
             self.expect(")", "expected ) after the filter")?;
             self.expect("]", "expected ]")?;
             return Ok(step);
@@ -344,6 +356,16 @@ mod tests {
         for path in [".a[", ".a[?(b)]", ".a['x]", "a b", ".a[x]", ".a[?(@.b==)]"] {
             assert!(Path::parse(path).is_err(), "{path}");
         }
+        let nested = |levels: usize| "[?(@".repeat(levels) + &")]".repeat(levels);
+        assert!(Path::parse(&nested(FILTERS_DEEP_MAX)).is_ok());
+        assert!(Path::parse(&nested(100_000)).is_err());
+    }
+
+    #[test]
+    fn descending_again_and_again_is_bounded() {
+        let deep = (0..60).fold(json!({}), |inner, _| json!({"a": inner}));
+        let path = Path::parse(&"..a".repeat(12)).expect("parses");
+        assert_eq!(path.eval(&deep).len(), FOUND_MAX);
     }
 
     proptest! {

@@ -6,12 +6,11 @@ use std::borrow::Cow;
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
-use crate::json::Parsed;
+use crate::json::{DEPTH_MAX, Parsed, too_deep};
 
-/// Most values one document may expand to: aliases must not turn kilobytes into gigabytes.
+/// Most values one document may expand to, what anchors keep counted as well: aliases must not turn kilobytes into
+/// gigabytes.
 const VALUES_MAX: usize = 1_000_000;
-/// Deepest nesting, the same as for JSON.
-const DEPTH_MAX: usize = 127;
 
 /// Reads the first document; an empty text is null.
 ///
@@ -31,11 +30,13 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
 }
 
 /// Go's words for an error of the parser, where they are known.
-fn words(info: &str) -> &str {
+fn words(info: &str) -> String {
     match info {
-        "unclosed bracket '['" => "did not find expected ',' or ']'",
-        "unclosed bracket '{'" => "did not find expected ',' or '}'",
-        other => other,
+        "unclosed bracket '['" => "did not find expected ',' or ']'".to_owned(),
+        "unclosed bracket '{'" => "did not find expected ',' or '}'".to_owned(),
+        // It looks ahead, and so can find out before the builder does.
+        "recursion limit exceeded" => depth_exceeded(),
+        other => other.to_owned(),
     }
 }
 
@@ -92,6 +93,9 @@ impl Builder {
                 let found = self.anchors.iter().rev().find(|a| a.0 == id).map(|a| a.1.clone());
                 let value = found.ok_or("unknown anchor referenced")?;
                 self.count(weight(&value))?;
+                if too_deep(&value, DEPTH_MAX - self.open.len()).is_some() {
+                    return Err(depth_exceeded());
+                }
                 self.add(value)?;
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -102,7 +106,7 @@ impl Builder {
                     return Ok(false);
                 }
                 let value = scalar(&text, style, tag.as_deref())?;
-                self.anchor(anchor, &value);
+                self.anchor(anchor, &value)?;
                 self.add(value)?;
             }
             Event::SequenceStart(_, anchor, _) => {
@@ -126,7 +130,7 @@ impl Builder {
     fn begin(&mut self, open: Open) -> Result<(), String> {
         self.count(1)?;
         if self.open.len() >= DEPTH_MAX {
-            return Err("exceeded max depth".to_owned());
+            return Err(depth_exceeded());
         }
         if let Some(Open::Map { key: None, .. }) = self.open.last() {
             return Err("invalid map key".to_owned());
@@ -146,16 +150,18 @@ impl Builder {
             }
             None => return Ok(()),
         };
-        self.anchor(anchor, &value);
+        self.anchor(anchor, &value)?;
         // A list or map stands where it begins.
         self.line = line;
         self.add(value)
     }
 
-    fn anchor(&mut self, id: usize, value: &Value) {
+    fn anchor(&mut self, id: usize, value: &Value) -> Result<(), String> {
         if id != 0 {
+            self.count(weight(value))?;
             self.anchors.push((id, value.clone()));
         }
+        Ok(())
     }
 
     fn add(&mut self, value: Value) -> Result<(), String> {
@@ -190,6 +196,11 @@ impl Builder {
         }
         path
     }
+}
+
+/// The words of upstream's library, whose number is 10,000.
+fn depth_exceeded() -> String {
+    format!("exceeded max depth of {DEPTH_MAX}")
 }
 
 fn push_name(path: &mut String, name: &str) {
@@ -371,7 +382,30 @@ mod tests {
         }
         let error = parse(text.as_bytes()).expect_err("is refused");
         assert!(error.contains("excessive aliasing"), "{error}");
-        assert!(parse("[".repeat(1000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn anchors_inside_anchors_are_not_kept_for_nothing() {
+        let openings: String = (0..100).map(|i| format!("&a{i} [")).collect();
+        let text = format!("{openings}{}{}", "x,".repeat(50_000), "]".repeat(100));
+        let error = parse(text.as_bytes()).expect_err("is refused");
+        assert!(error.contains("excessive aliasing"), "{error}");
+    }
+
+    #[test]
+    fn nesting_is_bounded_whatever_it_is_made_of() {
+        let check = |text: String| {
+            let error = parse(text.as_bytes()).expect_err("is refused");
+            assert!(error.ends_with("exceeded max depth of 127"), "{error}");
+        };
+        check("[".repeat(1000));
+        check((0..130).map(|level| format!("{}a:\n", " ".repeat(level))).collect());
+        let within = |inner: &str, levels: usize| "[".repeat(levels) + inner + &"]".repeat(levels);
+        let aliases = (1..10).map(|i| format!("a{i}: &a{i} {}\n", within(&format!("*a{}", i - 1), 100)));
+        check(format!("a0: &a0 {}\n{}", within("x", 100), aliases.collect::<String>()));
+        let just = format!("a: &a {}\nb: {}\n", within("x", 100), within("*a", 26));
+        let value = parse(just.as_bytes()).expect("is just deep enough").value;
+        assert_eq!((too_deep(&value, DEPTH_MAX), too_deep(&value, DEPTH_MAX - 1).is_some()), (None, true));
     }
 
     proptest! {

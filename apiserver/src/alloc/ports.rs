@@ -162,13 +162,13 @@ impl PortAllocator {
         Ok(self.read(Some(&response)))
     }
 
-    /// What a change would give, without making it (dry runs).
+    /// What a change would give now, without making it (dry runs).
     pub async fn preview<T>(
         &self,
         make: impl FnOnce(&mut PortSet) -> Result<T, StatusError>,
     ) -> Result<T, StatusError> {
-        let mut copy = self.seen.lock().await.set.clone();
-        make(&mut copy)
+        let mut newest = self.load().await?.set;
+        make(&mut newest)
     }
 
     /// Gives ports back; a failure leaves them to the repair.

@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
+use webpki::{
+    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::chain::{Outcome, Step};
@@ -43,7 +44,7 @@ pub enum AuthorityError {
 /// Verifies chains of client certificates against a set of authorities.
 #[derive(Clone)]
 pub struct CertificateVerifier {
-    inner: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     authorities: Arc<[CertificateDer<'static>]>,
 }
 
@@ -60,11 +61,7 @@ impl CertificateVerifier {
         if roots.is_empty() {
             return Err(AuthorityError::Empty { file: file.to_owned() });
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|e| unusable(file, e))?;
-        Ok(CertificateVerifier { inner, authorities: authorities.into() })
+        Ok(CertificateVerifier { roots: Arc::new(roots), authorities: authorities.into() })
     }
 
     /// Checks signatures, validity period and the client-auth usage of the chain, leaf first.
@@ -80,8 +77,36 @@ impl CertificateVerifier {
             let issued = version_one::verify_issued(leaf, &self.authorities, secs);
             return issued.map_err(|e| format!("verifying certificate failed: {e}"));
         }
-        let verified = self.inner.verify_client_cert(leaf, intermediates, now);
-        verified.map(drop).map_err(|e| format!("verifying certificate failed: {e}"))
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        let verified = EndEntityCert::try_from(leaf).and_then(|leaf| {
+            let (roots, usage) = (&self.roots.roots, ForClients);
+            leaf.verify_for_usage(algorithms.all, roots, intermediates, now, usage, None, None).map(drop)
+        });
+        verified.map_err(|e| format!("verifying certificate failed: {e}"))
+    }
+}
+
+/// `anyExtendedKeyUsage` as its numbers.
+const ANY_USAGE: [usize; 5] = [2, 5, 29, 37, 0];
+
+/// Certificates without usages, and those for clients or for anything, are good: what Go's verifier takes.
+struct ForClients;
+
+impl ExtendedKeyUsageValidator for ForClients {
+    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        let mut present = Vec::new();
+        for purpose in purposes {
+            let purpose = purpose?.to_decoded_oid();
+            if purpose == KeyUsage::CLIENT_AUTH_REPR || purpose == ANY_USAGE {
+                return Ok(());
+            }
+            present.push(purpose);
+        }
+        if present.is_empty() {
+            return Ok(());
+        }
+        let required = KeyUsage::client_auth();
+        Err(webpki::Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { required, present }))
     }
 }
 
@@ -185,7 +210,8 @@ fn user_of(der: &[u8]) -> Option<UserInfo> {
 mod tests {
     use super::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Usage, IsCa,
+        KeyPair,
     };
 
     fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
@@ -195,11 +221,11 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn leaf(issuer: &CertifiedIssuer<'static, KeyPair>, usage: ExtendedKeyUsagePurpose) -> Vec<u8> {
+    fn leaf(issuer: &CertifiedIssuer<'static, KeyPair>, usages: &[Usage]) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "jane");
         params.distinguished_name.push(DnType::OrganizationName, "dev");
-        params.extended_key_usages.push(usage);
+        params.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate().unwrap();
         params.signed_by(&key, issuer).unwrap().der().to_vec()
     }
@@ -221,10 +247,19 @@ mod tests {
     async fn only_client_certificates_of_the_authority_count() {
         let (ours, theirs) = (authority("ours"), authority("theirs"));
         let verifier = CertificateVerifier::from_pem("ca", ours.pem().as_bytes()).unwrap();
-        let client = ExtendedKeyUsagePurpose::ClientAuth;
-        check(vec![leaf(&ours, client.clone())], verifier.clone(), Some("jane/dev")).await;
-        check(vec![leaf(&theirs, client)], verifier.clone(), None).await;
-        check(vec![leaf(&ours, ExtendedKeyUsagePurpose::ServerAuth)], verifier.clone(), None).await;
+        for (usages, counts) in [
+            (vec![], true),
+            (vec![Usage::ClientAuth], true),
+            (vec![Usage::Any], true),
+            (vec![Usage::ServerAuth, Usage::ClientAuth], true),
+            (vec![Usage::ServerAuth, Usage::Any], true),
+            (vec![Usage::ServerAuth], false),
+            (vec![Usage::CodeSigning, Usage::TimeStamping], false),
+        ] {
+            let expected = Some("jane/dev").filter(|_| counts);
+            check(vec![leaf(&ours, &usages)], verifier.clone(), expected).await;
+            check(vec![leaf(&theirs, &usages)], verifier.clone(), None).await;
+        }
         check(vec![b"junk".to_vec()], verifier.clone(), None).await;
         check(vec![], verifier, None).await;
         assert!(CertificateVerifier::from_pem("x", b"").is_err());

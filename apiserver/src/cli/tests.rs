@@ -41,7 +41,7 @@ const MANIFESTS: [(&str, &[&str]); 3] = [
          --requestheader-uid-headers=X-Remote-Uid --secure-port=443 --storage-backend=etcd3 \
          --service-account-jwks-uri=https://kubernetes.default/openid/v1/jwks --tls-min-version=VersionTLS12 \
          --audit-log-path=/var/log/audit.log --audit-policy-file=/srv/audit.yaml --audit-log-maxage=10 --v=2",
-        &["etcd-servers-overrides", "audit-log-path", "audit-policy-file", "audit-log-maxage"],
+        &["audit-log-path", "audit-policy-file", "audit-log-maxage"],
     ),
     (
         "--advertise-address=192.0.2.1 --anonymous-auth=false --bind-address=127.0.0.1 --cert-dir=/k3s/tls \
@@ -78,4 +78,29 @@ fn what_would_stay_open_is_refused() {
     {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
+}
+
+/// A flag that says where data lies is followed or refused.
+#[tokio::test]
+async fn stores_of_their_own_are_for_built_in_resources() {
+    let check = |flag: &str, expected: Result<&[(&str, &str)], &str>| {
+        let args = parse(&format!("--etcd-servers-overrides={flag}")).expect("a flag");
+        match (args.elsewhere(), expected) {
+            (Ok(stores), Ok(names)) => {
+                let found = stores.iter().flat_map(|s| &s.resources).map(|(g, r)| (g.as_str(), r.as_str()));
+                assert_eq!(found.collect::<Vec<_>>(), names, "{flag}");
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{flag}: {error}"),
+            (found, _) => panic!("{flag}: {:?}", found.map(|stores| stores.len())),
+        }
+    };
+    check("", Ok(&[]));
+    check("/events#https://127.0.0.1:4002", Ok(&[("", "events")]));
+    check(
+        "/pods#http://a:1;http://b:1,apps/deployments#http://a:1",
+        Ok(&[("", "pods"), ("apps", "deployments")]),
+    );
+    check("events.k8s.io/events#http://a:1", Err("stored as events.k8s.io/events"));
+    check("example.com/widgets#http://a:1", Err("example.com/widgets"));
+    check("pods#http://a:1", Err("group/resource#servers"));
 }

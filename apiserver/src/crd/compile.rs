@@ -96,6 +96,7 @@ fn storage(
         indexed_slot: None,
         keep_parsed: false,
     };
+    let place = registry.home();
     Ok(Arc::new(Storage {
         group: group.to_owned(),
         resource: text(names, "plural").to_owned(),
@@ -103,7 +104,8 @@ fn storage(
         api_version,
         namespaced,
         shape,
-        cache: registry.hub.add(spec),
+        cache: place.hub.add(spec),
+        place,
     }))
 }
 

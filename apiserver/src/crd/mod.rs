@@ -141,7 +141,7 @@ impl Definitions {
         known.remove(name);
         if let Some(storage) = self.registry.catalog.custom_storage(name) {
             self.registry.catalog.set_custom(name, Vec::new());
-            self.registry.hub.remove(&storage.cache);
+            storage.place.hub.remove(&storage.cache);
         }
         for definition in known.values().cloned().collect::<Vec<_>>() {
             self.serve(&definition, known);

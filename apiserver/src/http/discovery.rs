@@ -63,6 +63,13 @@ impl Discovery {
         built
     }
 
+    /// Lets go of documents of an older state of the catalog.
+    pub fn age(&self, served: &Snapshot) {
+        if self.built.load().as_ref().is_some_and(|built| built.generation != served.generation) {
+            self.built.store(None);
+        }
+    }
+
     /// Answers one discovery path.
     pub fn answer(&self, api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<Body>, StatusError> {
         let built = self.current(api);

@@ -30,8 +30,32 @@ pub const READY_ONLY: In = In { healthz: false, livez: false, readyz: true };
 const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Keeps the checks `etcd` and `etcd-readiness` true to whether the store confirms its newest revision by a quorum.
-pub async fn follow_store(health: &Health, store: &dyn Store, shutdown: CancellationToken) {
+/// Upstream's names of the checks of one store.
+pub struct StoreChecks {
+    pub everywhere: String,
+    readiness: String,
+}
+
+impl StoreChecks {
+    /// The first store is the usual one, the others are those of single resources.
+    pub fn new(index: usize) -> Self {
+        match index.checked_sub(1) {
+            None => Self { everywhere: "etcd".to_owned(), readiness: "etcd-readiness".to_owned() },
+            Some(other) => Self {
+                everywhere: format!("etcd-override-{other}"),
+                readiness: format!("etcd-override-readiness-{other}"),
+            },
+        }
+    }
+}
+
+/// Keeps the checks of a store true to whether it confirms its newest revision by a quorum.
+pub async fn follow_store(
+    health: &Health,
+    checks: &StoreChecks,
+    store: &dyn Store,
+    shutdown: CancellationToken,
+) {
     loop {
         let asked = tokio::time::timeout(STORE_CHECK_TIMEOUT, store.current_revision()).await;
         let failure = match asked {
@@ -39,8 +63,8 @@ pub async fn follow_store(health: &Health, store: &dyn Store, shutdown: Cancella
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer within {STORE_CHECK_TIMEOUT:?}")),
         };
-        health.set("etcd", ALL, failure.as_deref());
-        health.set("etcd-readiness", READY_ONLY, failure.as_deref());
+        health.set(&checks.everywhere, ALL, failure.as_deref());
+        health.set(&checks.readiness, READY_ONLY, failure.as_deref());
         tokio::select! {
             () = tokio::time::sleep(STORE_CHECK_INTERVAL) => {}
             () = shutdown.cancelled() => return,

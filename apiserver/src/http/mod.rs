@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`request_info`], [`negotiate`] read requests; [`body`], [`encode`], [`watch`], [`websocket`], [`respond`] write
 //! answers; [`resources`] maps verbs onto the registry; [`discovery`], [`openapi`], [`health`], [`profile`] are the
-//! rest of the surface; [`chain`] is what every request passes through; [`listener`] owns sockets and TLS.
+//! rest of the surface; [`chain`] is what every request passes through; [`listener`] owns sockets and TLS; [`upkeep`] lets
+//! go of what requests left behind.
 
 pub mod body;
 pub mod chain;
@@ -21,6 +22,7 @@ pub mod resources;
 pub mod respond;
 pub mod routes;
 pub mod tls;
+pub mod upkeep;
 pub mod version;
 pub mod watch;
 pub mod websocket;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -52,6 +53,8 @@ struct Built {
     v3: Mutex<BTreeMap<String, Document>>,
     v2: Mutex<Option<Document>>,
     v2_protobuf: Mutex<Option<Document>>,
+    /// Whether somebody has asked for version 2 since [`OpenApi::age`] was last called.
+    v2_is_used: AtomicBool,
 }
 
 /// Builds and keeps the documents.
@@ -98,7 +101,29 @@ impl Built {
             v3: Mutex::default(),
             v2: Mutex::default(),
             v2_protobuf: Mutex::default(),
+            v2_is_used: AtomicBool::new(false),
         }
+    }
+
+    /// The same for a newer state; what has not changed keeps its document: one new definition does not rebuild the others.
+    fn next(&self, snapshot: &Snapshot) -> Self {
+        let next = Self::new(snapshot);
+        let (old_by_path, new_by_path) = (self.by_path(), next.by_path());
+        let is_same = |path: &String| old_by_path.get(path) == new_by_path.get(path);
+        let old = self.v3.lock();
+        let kept =
+            old.iter().filter(|(path, _)| is_same(path)).map(|(p, d)| (p.clone(), d.clone())).collect();
+        drop(old);
+        *next.v3.lock() = kept;
+        next
+    }
+
+    fn by_path(&self) -> BTreeMap<String, Vec<&Served>> {
+        let mut all: BTreeMap<String, Vec<&Served>> = BTreeMap::new();
+        for served in &self.served {
+            all.entry(path_of(&served.group, &served.version)).or_default().push(served);
+        }
+        all
     }
 
     fn group_versions(&self) -> BTreeMap<String, (&str, &str)> {
@@ -152,27 +177,26 @@ impl OpenApi {
         if let Some(built) = self.built.load_full().filter(|b| b.generation == snapshot.generation) {
             return built;
         }
-        let next = Built::new(&snapshot);
-        // What has not changed keeps its document: one new definition does not rebuild the others.
-        if let Some(old) = self.built.load_full() {
-            let same = |path: &str| {
-                let of = |b: &Built| -> Vec<Served> {
-                    b.served.iter().filter(|s| path_of(&s.group, &s.version) == path).cloned().collect()
-                };
-                of(&old) == of(&next)
-            };
-            let kept: BTreeMap<_, _> = old
-                .v3
-                .lock()
-                .iter()
-                .filter(|(path, _)| same(path))
-                .map(|(p, d)| (p.clone(), d.clone()))
-                .collect();
-            *next.v3.lock() = kept;
-        }
-        let next = Arc::new(next);
+        self.replace(&snapshot)
+    }
+
+    fn replace(&self, snapshot: &Snapshot) -> Arc<Built> {
+        let old = self.built.load_full();
+        let next = Arc::new(old.map_or_else(|| Built::new(snapshot), |old| old.next(snapshot)));
         self.built.store(Some(next.clone()));
         next
+    }
+
+    /// Lets go of documents of kinds that are no longer served, and of version 2, which is by far the largest, when nobody
+    /// has asked for it since the last call.
+    pub fn age(&self, served: &Snapshot) {
+        let Some(built) = self.built.load_full() else { return };
+        if built.generation != served.generation {
+            self.replace(served);
+        } else if !built.v2_is_used.swap(false, Ordering::Relaxed) {
+            *built.v2.lock() = None;
+            *built.v2_protobuf.lock() = None;
+        }
     }
 
     /// Answers one path below `/openapi`.
@@ -186,6 +210,7 @@ impl OpenApi {
         let built = self.current(registry);
         match path {
             "/openapi/v2" => {
+                built.v2_is_used.store(true, Ordering::Relaxed);
                 if wants_protobuf(headers)? {
                     let mut response = document(&built.v2_protobuf(), headers);
                     let content_type = HeaderValue::from_static(protobuf::MEDIA_TYPE);

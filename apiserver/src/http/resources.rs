@@ -262,7 +262,7 @@ impl Api {
         let options = self.delete_options(request)?;
         let filter = request.filter()?;
         let entries = self.registry.delete_collection(request.ctx, request.kind, &filter, &options).await?;
-        let revision = self.registry.hub.revision();
+        let revision = request.kind.storage()?.cache.revision();
         self.list_answer(request, Listed { entries, revision, ..Listed::default() })
     }
 }

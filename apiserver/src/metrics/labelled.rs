@@ -40,6 +40,11 @@ impl<T> Labelled<T> {
         }
         made
     }
+
+    /// Forgets all handles; they are made again when asked for.
+    pub fn clear(&self) {
+        *self.entries.write() = Entries::default();
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Family;
+use super::sweep::sweep;
 use crate::cache::counters::Counters;
 use crate::registry::Registry;
+use crate::registry::catalog::Snapshot;
 
 /// The kernel's clock ticks in a second, fixed for programs.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -116,6 +118,16 @@ impl Mirror {
             set(&self.lists, &labels, cache.counters.lists.get());
         }
         self.process();
+    }
+
+    /// Drops the numbers of kinds that are no longer served: they would stand still for ever.
+    pub(super) fn forget_unserved(&self, served: &Snapshot) {
+        for gauge in [&self.objects, &self.resource_objects, &self.revisions] {
+            sweep(gauge, served);
+        }
+        for counter in self.counters.iter().map(|(family, _)| family).chain([&self.lists]) {
+            sweep(counter, served);
+        }
     }
 
     fn process(&self) {

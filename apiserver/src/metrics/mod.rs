@@ -7,6 +7,7 @@ mod access;
 mod labelled;
 mod mirror;
 pub mod requests;
+mod sweep;
 
 use std::sync::Arc;
 
@@ -19,9 +20,11 @@ pub use access::{Access, MeteredAdmission};
 pub use labelled::Labelled;
 use mirror::Mirror;
 pub use requests::{Answered, GaugeGuard, Requests, WatchCounters};
+pub use sweep::sweep;
 
 use crate::cache::Hub;
 use crate::registry::Registry;
+use crate::registry::catalog::Snapshot;
 use crate::storage::metered::StoreMetrics;
 
 /// Upstream's buckets for request durations.
@@ -36,13 +39,14 @@ pub struct Metrics {
     pub requests: Requests,
     pub access: Arc<Access>,
     mirror: Mirror,
+    store: Arc<StoreMetrics>,
     panics: IntCounter,
     tls_errors: IntCounter,
 }
 
 impl Metrics {
     /// All families, the store's among them.
-    pub fn new(store: &StoreMetrics) -> Result<Self, prometheus::Error> {
+    pub fn new(store: Arc<StoreMetrics>) -> Result<Self, prometheus::Error> {
         let prometheus = Prometheus::new();
         store.register(&prometheus)?;
         let family = Family(&prometheus);
@@ -55,6 +59,7 @@ impl Metrics {
             tls_errors: family
                 .count("apiserver_tls_handshake_errors_total", "TLS handshakes that failed.")?,
             prometheus,
+            store,
         })
     }
 
@@ -65,6 +70,13 @@ impl Metrics {
     /// Counts a client whose handshake failed.
     pub fn tls_failed(&self) {
         self.tls_errors.inc();
+    }
+
+    /// Drops what was counted about kinds that are no longer served.
+    pub fn forget_unserved(&self, served: &Snapshot) {
+        self.requests.forget_unserved(served);
+        self.mirror.forget_unserved(served);
+        self.store.forget_unserved(served);
     }
 
     /// The text form.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::labelled::Labelled;
+use super::sweep::sweep;
 use super::{DURATION_BUCKETS, Family, exponential};
 use crate::contract::RequestInfo;
+use crate::registry::catalog::Snapshot;
 
 const RESOURCE: [&str; 4] = ["group", "version", "resource", "subresource"];
 /// Upstream's component label for what this process serves itself.
@@ -220,6 +222,19 @@ impl Requests {
             COMPONENT,
         ];
         GaugeGuard::new(self.gauges.get(&labels, || self.long_running.with_label_values(&labels)))
+    }
+
+    /// Drops what was counted about kinds that are no longer served.
+    pub(super) fn forget_unserved(&self, served: &Snapshot) {
+        let counters = [&self.total, &self.terminations, &self.aborts, &self.watch_events];
+        let histograms = [&self.durations, &self.sli, &self.sizes, &self.watch_sizes];
+        let dropped = counters.into_iter().map(|family| sweep(family, served)).sum::<usize>()
+            + histograms.into_iter().map(|family| sweep(family, served)).sum::<usize>()
+            + sweep(&self.long_running, served);
+        if dropped > 0 {
+            self.handles.clear();
+            self.gauges.clear();
+        }
     }
 
     /// The counters of a watch on this resource.

@@ -45,6 +45,19 @@ fn stored_as(row: &Resource) -> (&'static str, &'static str, &'static str) {
     }
 }
 
+fn is_stored(row: &Resource) -> bool {
+    row.has_verb("list") && row.resource != "componentstatuses"
+}
+
+/// Whether there are built-in objects that are stored as this group's resource.
+pub fn is_stored_as(group: &str, resource: &str) -> bool {
+    let fits = |row: &&Resource| is_stored(row) && row.served_by_default();
+    resources().iter().filter(fits).any(|row| {
+        let (stored_group, _, stored) = stored_as(row);
+        (stored_group, stored) == (group, resource)
+    })
+}
+
 impl Registry {
     /// Serves every generally available built-in resource that is wanted.
     pub fn install_builtin(&self, kinds: &Arc<Kinds>, wanted: &Served) {
@@ -57,8 +70,7 @@ impl Registry {
             };
             let (group, version, resource) = stored_as(row);
             let facts = Arc::new(Facts::builtin(group, resource));
-            let is_stored = row.has_verb("list") && row.resource != "componentstatuses";
-            let storage = is_stored.then(|| {
+            let storage = is_stored(row).then(|| {
                 let make = || self.builtin_storage(row, group, version, resource, &facts);
                 storages.entry((group, resource)).or_insert_with(make).clone()
             });
@@ -90,6 +102,7 @@ impl Registry {
             indexed_slot: indexed,
             keep_parsed: KEEP_PARSED.contains(&(group, resource)),
         };
+        let place = self.places.of(group, resource);
         Arc::new(Storage {
             group: group.to_owned(),
             resource: resource.to_owned(),
@@ -97,7 +110,8 @@ impl Registry {
             api_version,
             namespaced: row.namespaced,
             shape: 0,
-            cache: self.hub.add(spec),
+            cache: place.hub.add(spec),
+            place,
         })
     }
 }

@@ -6,6 +6,7 @@ use machinery::status::StatusError;
 use proto::etcdserverpb as pb;
 use serde_json::Value;
 
+use super::decode::refuse_too_deep;
 use super::facts::StatusKeeps;
 use super::kind::Kind;
 use super::options::WriteOptions;
@@ -78,6 +79,7 @@ impl Registry {
             return Err(StatusError::invalid(kind.error_group(), &kind.kind, meta::name(&object), problems));
         }
         self.validate_admission(ctx, kind, Operation::Create, Some(&mut object), None, options).await?;
+        refuse_too_deep(kind, &object)?;
         if options.dry_run {
             self.refuse_if_exists(kind, &object).await?;
             // Claims nothing, and says what would have been claimed or that it is taken.
@@ -106,9 +108,9 @@ impl Registry {
         let storage = kind.storage()?;
         let object_key = storage.object_key(meta::namespace(object), meta::name(object));
         let stored = stored_bytes(kind, object)?;
-        let lease = self.lease_for(kind).await?;
+        let lease = storage.place.lease_for(kind).await?;
         let request = put_if(&storage.store_key(&object_key), 0, stored.clone().into(), lease);
-        let response = self.hub.store.txn(request).await.map_err(|e| errors::from_store(&e))?;
+        let response = storage.place.store().txn(request).await.map_err(|e| errors::from_store(&e))?;
         if !response.succeeded {
             return Err(StatusError::already_exists(&kind.group, &kind.resource, meta::name(object)));
         }

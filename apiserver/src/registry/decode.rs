@@ -19,6 +19,9 @@ pub enum BodyFormat {
     Protobuf,
 }
 
+/// Deepest nesting of a stored object: what reads lists of it reads two levels more.
+const OBJECT_DEPTH_MAX: usize = json::DEPTH_MAX - 2;
+
 /// Bytes of a summary in the error about an unreadable body (upstream `summarizeData`).
 const SUMMARY_LEN_MAX: usize = 30;
 
@@ -188,6 +191,15 @@ fn check_version(expected: &Expected<'_>, mut tree: Tree) -> Result<Tree, Status
     let version = expected.version;
     let message = format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind);
     Err(StatusError::bad_request(message))
+}
+
+/// Refuses an object that could be stored and not be read again: with what the server adds, its managedFields above all,
+/// it nests deeper than what it comes from, and lists and watches wrap it once more.
+pub fn refuse_too_deep(kind: &Kind, object: &Value) -> Result<(), StatusError> {
+    match json::too_deep(object, OBJECT_DEPTH_MAX) {
+        None => Ok(()),
+        Some(text) => Err(unrecognized(&kind.kind, &text, object.to_string().as_bytes(), BodyFormat::Json)),
+    }
 }
 
 fn unrecognized(kind: &str, text: &str, body: &[u8], format: BodyFormat) -> StatusError {

@@ -116,7 +116,7 @@ impl Registry {
         let storage = kind.storage()?;
         let stored = stored_bytes(kind, next)?;
         let request = put_if(&storage.store_key(&entry.key), entry.revision, stored.clone().into(), 0);
-        let response = self.hub.store.txn(request).await.map_err(|e| errors::from_store(&e))?;
+        let response = storage.place.store().txn(request).await.map_err(|e| errors::from_store(&e))?;
         if !response.succeeded {
             return Ok(Step::Stale(self.read_fresh(storage, &entry.key).await?.entry));
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::convert::Conversion;
 use super::facts::Facts;
+use super::place::Place;
 use crate::cache::ResourceCache;
 use crate::cache::layout::lead;
 use crate::contract::KindHooks;
@@ -22,6 +23,7 @@ pub struct Storage {
     pub namespaced: bool,
     /// Changes with the schema that stored objects are read by; 0 for built-in kinds.
     pub shape: u64,
+    pub place: Arc<Place>,
     pub cache: Arc<ResourceCache>,
 }
 

@@ -22,6 +22,7 @@ pub mod meta;
 pub mod meta_checks;
 pub mod options;
 pub mod patch;
+pub mod place;
 pub mod read;
 pub mod selectors;
 pub mod served;
@@ -37,9 +38,8 @@ use serde_json::Value;
 
 use crate::cache::{Entry, Hub};
 use crate::contract::{AdmissionChain, RequestContext, UserInfo};
-use crate::storage::leases::SharedLeases;
 use catalog::Catalog;
-use kind::Kind;
+use place::{Place, Places};
 
 /// What a verb gives back.
 #[derive(Clone, Debug)]
@@ -52,11 +52,11 @@ pub enum Answer {
 
 /// The pipeline and what it works on. Cheap to share; holds no request state.
 pub struct Registry {
+    /// Of the place where nearly everything lies.
     pub hub: Arc<Hub>,
     pub catalog: Catalog,
     admission: ArcSwap<AdmissionSlot>,
-    /// Leases of the objects that expire by themselves: events. `None` where they never do.
-    leases: Option<SharedLeases>,
+    places: Places,
     /// The uid that requests of this process carry; random, so that nobody can authenticate as it.
     internal_uid: String,
     /// Deletions of one collection in flight at the same time.
@@ -73,9 +73,8 @@ struct AdmissionSlot(Arc<dyn AdmissionChain>);
 impl Registry {
     /// Events live for `event_ttl`; zero for ever.
     pub fn new(hub: Arc<Hub>, admission: Arc<dyn AdmissionChain>, event_ttl: Duration) -> Self {
-        let store = hub.store.clone();
         Self {
-            leases: (!event_ttl.is_zero()).then(|| SharedLeases::new(store, event_ttl)),
+            places: Places::new(hub.clone(), event_ttl),
             hub,
             catalog: Catalog::default(),
             admission: ArcSwap::from_pointee(AdmissionSlot(admission)),
@@ -87,6 +86,18 @@ impl Registry {
     /// The same with another number of deletions in flight (`--delete-collection-workers`), at least one.
     pub fn with_collection_workers(self, workers: usize) -> Self {
         Self { collection_workers: workers.max(1), ..self }
+    }
+
+    /// Where objects of these groups and resources lie instead (`--etcd-servers-overrides`); to be said before the
+    /// built-in resources are installed.
+    pub fn with_elsewhere(mut self, hub: Arc<Hub>, resources: &[(String, String)]) -> Self {
+        self.places.add(hub, resources);
+        self
+    }
+
+    /// Where custom objects lie.
+    pub(crate) fn home(&self) -> Arc<Place> {
+        self.places.home()
     }
 
     /// The chain can need the registry itself, so it is put in once both exist.
@@ -106,14 +117,6 @@ impl Registry {
 
     pub(crate) fn is_internal(&self, ctx: &RequestContext) -> bool {
         ctx.user.uid == self.internal_uid
-    }
-
-    /// The lease that a write of this kind hangs on; 0 for none.
-    async fn lease_for(&self, kind: &Kind) -> Result<i64, machinery::status::StatusError> {
-        match &self.leases {
-            Some(leases) if kind.facts.expires => leases.current().await.map_err(|e| errors::from_store(&e)),
-            _ => Ok(0),
-        }
     }
 
     pub fn admission(&self) -> Arc<dyn AdmissionChain> {

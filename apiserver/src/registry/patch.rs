@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use machinery::apply::ResetFields;
+use machinery::patch::{self, PatchError};
 use machinery::status::{FieldError, StatusError};
-use machinery::{patch, yaml};
+use machinery::yaml;
 use serde_json::Value;
 
 use super::create::{manager, reset_fields};
@@ -12,6 +13,9 @@ use super::kind::Kind;
 use super::options::{FieldValidation, WriteOptions};
 use super::update::Change;
 use crate::contract::RequestContext;
+
+/// What upstream's YAML library says it was doing.
+const CONVERTING: &str = "error converting YAML to JSON";
 
 /// How a patch describes the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,9 @@ impl<'a> Patch<'a> {
         }
         let format = if patch_type == PatchType::Apply { BodyFormat::Yaml } else { BodyFormat::Json };
         let document = decode::parse(body, format).map_err(|text| match patch_type {
-            PatchType::Apply => StatusError::bad_request(format!("error decoding YAML: {text}")),
+            PatchType::Apply => {
+                StatusError::bad_request(format!("error decoding YAML: {CONVERTING}: {text}"))
+            }
             _ => StatusError::bad_request(format!("error decoding patch: {text}")),
         })?;
         if patch_type == PatchType::Apply && !document.value.is_object() {
@@ -96,7 +102,10 @@ impl<'a> Patch<'a> {
                 patch::strategic(self.expected.schema, current.ok_or_else(not_found)?, &self.document.value)
             }
         };
-        let value = patched.map_err(|e| e.to_status())?;
+        let value = patched.map_err(|error| match error {
+            PatchError::TooDeep(text) => self.misfit(text),
+            other => other.to_status(),
+        })?;
         self.finish(ctx, value, self.document.duplicates.clone())
     }
 
@@ -121,7 +130,9 @@ impl<'a> Patch<'a> {
         };
         if strict && !self.duplicate_keys.is_empty() {
             let text = format!("yaml: unmarshal errors:\n  {}", self.duplicate_keys.join("\n  "));
-            return Err(StatusError::bad_request(format!("error strict decoding YAML: {text}")));
+            return Err(StatusError::bad_request(format!(
+                "error strict decoding YAML: {CONVERTING}: {text}"
+            )));
         }
         self.duplicate_keys.iter().for_each(|text| ctx.warn(text));
         Ok(())
@@ -134,12 +145,14 @@ impl<'a> Patch<'a> {
         duplicates: Vec<String>,
     ) -> Result<Value, StatusError> {
         let tree = Tree::new(value, duplicates);
-        decode::tree_to_object(ctx, &self.expected, tree, self.options.field_validation).map_err(|error| {
-            // A patch that makes an object of the wrong shape is the patch's fault.
-            let text = error.message().to_owned();
-            let document = self.document.value.to_string();
-            StatusError::invalid("", "", "", vec![FieldError::invalid(&"patch", document, text)])
-        })
+        decode::tree_to_object(ctx, &self.expected, tree, self.options.field_validation)
+            .map_err(|error| self.misfit(error.message().to_owned()))
+    }
+
+    /// A patch that makes an object of the wrong shape is the patch's fault.
+    fn misfit(&self, text: String) -> StatusError {
+        let document = self.document.value.to_string();
+        StatusError::invalid("", "", "", vec![FieldError::invalid(&"patch", document, text)])
     }
 }
 

@@ -173,7 +173,7 @@ impl Registry {
         let mut start = after.map_or_else(|| scope.clone(), |a| format!("{a}\0"));
         let mut found = Vec::new();
         loop {
-            let read = self.hub.range_at(cache, &start, &scope, revision, HISTORY_PAGE_LEN).await;
+            let read = storage.place.hub.range_at(cache, &start, &scope, revision, HISTORY_PAGE_LEN).await;
             let (entries, more, _) = read.map_err(|e| history_error(&e))?;
             let last = entries.last().map(|e| format!("{}\0", e.key));
             for entry in entries.into_iter().filter(|e| filter.matches(e)) {

@@ -11,6 +11,7 @@ use proto::etcdserverpb as pb;
 use serde_json::Value;
 
 use super::create::{check_custom_update, stored_bytes, txn_revision};
+use super::decode::refuse_too_deep;
 use super::delete_rules::completes_deletion;
 use super::kind::{Kind, Storage};
 use super::options::WriteOptions;
@@ -119,7 +120,7 @@ impl Registry {
     /// Reads one object from the store.
     pub(super) async fn read_fresh(&self, storage: &Storage, key: &str) -> Result<Current, StatusError> {
         let request = pb::RangeRequest { key: storage.store_key(key), ..Default::default() };
-        let response = self.hub.store.range(request).await.map_err(|e| errors::from_store(&e))?;
+        let response = storage.place.store().range(request).await.map_err(|e| errors::from_store(&e))?;
         let entry =
             response.kvs.first().and_then(|kv| storage.cache.entry_of(key, &kv.value, kv.mod_revision));
         Ok(Current { entry: entry.map(Arc::new), fresh: true })
@@ -144,6 +145,12 @@ impl Registry {
             return Ok(Attempt::Done(answer, true));
         };
         let old = served(kind, entry);
+        if !old.is_object() {
+            return Err(StatusError::internal(format!(
+                "stored {} {:?} cannot be decoded",
+                kind.resource, target.name
+            )));
+        }
         let mut new = change.make(ctx, Some(&old)).await?;
         check_identity(kind, target, &mut new)?;
         settle_revision(kind, &mut new, &old, change.replaces())?;
@@ -163,6 +170,7 @@ impl Registry {
             return Err(StatusError::invalid(kind.error_group(), &kind.kind, target.name, problems));
         }
         self.validate_admission(ctx, kind, Operation::Update, Some(&mut new), Some(&old), options).await?;
+        refuse_too_deep(kind, &new)?;
         if options.dry_run {
             // Claims nothing, and says what would have been claimed or that it is taken.
             hooks.claim(ctx, &mut new, Some(&old)).await?;
@@ -191,9 +199,9 @@ impl Registry {
         if stored == storage.cache.spec.layout.unserve(&entry.json) {
             return self.unchanged(storage, entry, fresh).await;
         }
-        let lease = self.lease_for(kind).await?;
+        let lease = storage.place.lease_for(kind).await?;
         let request = put_if(&storage.store_key(&entry.key), entry.revision, stored.clone().into(), lease);
-        let response = self.hub.store.txn(request).await;
+        let response = storage.place.store().txn(request).await;
         let response = match response {
             Ok(response) => response,
             Err(error) => {
@@ -252,7 +260,7 @@ impl Registry {
         entry: &Entry,
     ) -> Result<Result<(), Option<Arc<Entry>>>, StatusError> {
         let request = delete_if(&storage.store_key(&entry.key), entry.revision);
-        let response = self.hub.store.txn(request).await.map_err(|e| errors::from_store(&e))?;
+        let response = storage.place.store().txn(request).await.map_err(|e| errors::from_store(&e))?;
         if response.succeeded {
             return Ok(Ok(()));
         }

@@ -11,7 +11,8 @@ use proto::etcdserverpb as pb;
 
 use super::{Store, StoreError, Watch};
 use crate::cache::hub::REGISTRY;
-use crate::metrics::{DURATION_BUCKETS, Labelled};
+use crate::metrics::{DURATION_BUCKETS, Labelled, sweep};
+use crate::registry::catalog::Snapshot;
 
 const LABELS: [&str; 3] = ["operation", "group", "resource"];
 
@@ -46,6 +47,15 @@ impl StoreMetrics {
         page.register(Box::new(self.total.clone()))?;
         page.register(Box::new(self.errors.clone()))?;
         page.register(Box::new(self.durations.clone()))
+    }
+
+    /// Drops what was counted about kinds that are no longer served.
+    pub fn forget_unserved(&self, served: &Snapshot) {
+        let dropped =
+            sweep(&self.total, served) + sweep(&self.errors, served) + sweep(&self.durations, served);
+        if dropped > 0 {
+            self.handles.clear();
+        }
     }
 
     fn note(&self, operation: &str, key: &[u8], since: Instant, failed: bool) {

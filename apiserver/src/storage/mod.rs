@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod keys;
 pub mod leases;
 pub mod metered;
+pub mod overrides;
 pub mod remote;
 
 /// Why the store did not answer as asked.

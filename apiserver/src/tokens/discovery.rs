@@ -40,8 +40,8 @@ fn web_key(key: &VerifyingKey) -> Value {
             "use": "sig", "kty": "RSA", "kid": key.id, "alg": "RS256",
             "n": URL_SAFE_NO_PAD.encode(modulus), "e": URL_SAFE_NO_PAD.encode(exponent),
         }),
-        KeyShape::P256 { x, y } => json!({
-            "use": "sig", "kty": "EC", "kid": key.id, "crv": "P-256", "alg": "ES256",
+        KeyShape::Ec { curve, x, y } => json!({
+            "use": "sig", "kty": "EC", "kid": key.id, "crv": curve, "alg": format!("{:?}", key.algorithm),
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
         }),
     }
@@ -50,7 +50,9 @@ fn web_key(key: &VerifyingKey) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::keys::verifying_keys;
+    use crate::tokens::keys::{signing_key, verifying_keys};
+    use jsonwebtoken::jwk::Jwk;
+    use jsonwebtoken::{DecodingKey, Header, Validation, decode, encode};
 
     #[test]
     fn both_documents_name_the_algorithms_of_the_keys() {
@@ -60,5 +62,27 @@ mod tests {
         let set = key_set(&keys);
         assert_eq!(set["keys"][0]["e"], "AQAB");
         assert_eq!(set["keys"][0]["kid"], keys[0].id.as_str());
+    }
+
+    /// A verifier who knows nothing but the key set takes our tokens, as an OIDC client does.
+    #[test]
+    fn tokens_are_verified_by_the_key_set() {
+        let rsa = include_bytes!("testdata/rsa.pem").as_slice();
+        let check = |pem: &[u8], algorithm: &str| {
+            let key = signing_key("key", pem).expect("a key");
+            let set = key_set(std::slice::from_ref(&key.public));
+            assert_eq!(set["keys"][0]["alg"], algorithm);
+            let jwk: Jwk = serde_json::from_value(set["keys"][0].clone()).expect("a JSON web key");
+            let public = DecodingKey::from_jwk(&jwk).expect("a public key");
+            let token =
+                encode(&Header::new(key.public.algorithm), &json!({"a": 1}), &key.encoding).expect("a token");
+            let mut validation = Validation::new(key.public.algorithm);
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            assert!(decode::<Value>(&token, &public, &validation).is_ok(), "{algorithm}");
+        };
+        check(rsa, "RS256");
+        check(include_bytes!("testdata/ec.pem"), "ES256");
+        check(include_bytes!("testdata/ec384.pem"), "ES384");
     }
 }

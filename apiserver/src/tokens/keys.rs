@@ -1,12 +1,15 @@
-//! RSA and P-256 keys for service account tokens, read from the PEM files that upstream's flags name.
+//! RSA, P-256 and P-384 keys for service account tokens, read from the PEM files that upstream's flags name.
 //!
 //! A key id is upstream's: the unpadded base64url SHA-256 of the DER public key, so that tokens and key sets
-//! can move between both servers. P-384 and P-521 keys are refused.
+//! can move between both servers. P-521 keys, which the token library cannot use, are refused when they are read.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    KeyPair, RsaKeyPair,
+};
 use rustls_pemfile::Item;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::FromDer;
@@ -19,10 +22,10 @@ pub enum KeyError {
     #[error("{file}: not a PEM file: {source}")]
     Pem { file: String, source: std::io::Error },
     #[error(
-        "{file}: no private or public key in it; expected RSA or P-256 in PKCS#1, SEC1, PKCS#8 or SPKI form"
+        "{file}: no private or public key in it; expected RSA, P-256 or P-384 in PKCS#1, SEC1, PKCS#8 or SPKI form"
     )]
     Empty { file: String },
-    #[error("{file}: {what}; use an RSA key of 2048 bits or more, or a P-256 key")]
+    #[error("{file}: {what}; use an RSA key of 2048 bits or more, or a P-256 or P-384 key")]
     Unusable { file: String, what: String },
 }
 
@@ -38,8 +41,16 @@ pub struct VerifyingKey {
 /// The numbers of a public key, as a JSON web key shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyShape {
-    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
-    P256 { x: Vec<u8>, y: Vec<u8> },
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
+    /// `curve` by the name that JSON web keys use.
+    Ec {
+        curve: &'static str,
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
 }
 
 /// The private key that signs new tokens.
@@ -51,7 +62,37 @@ pub struct SigningKey {
 
 const OID_RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const OID_EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const OID_P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// A curve that tokens are signed on.
+struct Curve {
+    name: &'static str,
+    /// The whole DER element.
+    oid: &'static [u8],
+    algorithm: Algorithm,
+    signing: &'static EcdsaSigningAlgorithm,
+    coordinate_len: usize,
+}
+
+const CURVES: [Curve; 2] = [
+    Curve {
+        name: "P-256",
+        oid: &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+        algorithm: Algorithm::ES256,
+        signing: &ECDSA_P256_SHA256_FIXED_SIGNING,
+        coordinate_len: 32,
+    },
+    Curve {
+        name: "P-384",
+        oid: &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22],
+        algorithm: Algorithm::ES384,
+        signing: &ECDSA_P384_SHA384_FIXED_SIGNING,
+        coordinate_len: 48,
+    },
+];
+/// First byte of a point that is given by both coordinates.
+const UNCOMPRESSED: u8 = 4;
+/// Bytes in front of an element's content: tag and length.
+const TLV_HEAD_LEN: usize = 2;
 const DER_INTEGER: u8 = 0x02;
 const DER_BIT_STRING: u8 = 0x03;
 const DER_OCTET_STRING: u8 = 0x04;
@@ -102,12 +143,12 @@ fn private_key(file: &str, item: &Item) -> Result<Option<SigningKey>, KeyError> 
                 RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|e| unusable(file, e.to_string()))?;
             rsa_key(file, der.secret_pkcs1_der(), &pair).map(Some)
         }
-        Item::Sec1Key(der) => ec_key(file, &sec1_as_pkcs8(der.secret_sec1_der())).map(Some),
+        Item::Sec1Key(der) => ec_key(file, |curve| sec1_as_pkcs8(curve, der.secret_sec1_der())).map(Some),
         Item::Pkcs8Key(der) => {
             let der = der.secret_pkcs8_der();
             match RsaKeyPair::from_pkcs8(der) {
                 Ok(pair) => rsa_key(file, pkcs8_inner(file, der)?, &pair).map(Some),
-                Err(_) => ec_key(file, der).map(Some),
+                Err(_) => ec_key(file, |_| der.to_vec()).map(Some),
             }
         }
         _ => Ok(None),
@@ -120,13 +161,19 @@ fn rsa_key(file: &str, pkcs1: &[u8], pair: &RsaKeyPair) -> Result<SigningKey, Ke
     Ok(SigningKey { encoding: EncodingKey::from_rsa_der(pkcs1), public: public_key(file, &spki)? })
 }
 
-fn ec_key(file: &str, pkcs8: &[u8]) -> Result<SigningKey, KeyError> {
+/// The key on the first curve that it fits; `pkcs8` gives its bytes for a curve.
+fn ec_key(file: &str, pkcs8: impl Fn(&Curve) -> Vec<u8>) -> Result<SigningKey, KeyError> {
     let random = ring::rand::SystemRandom::new();
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
-        .map_err(|e| unusable(file, format!("a private key that is neither RSA nor P-256: {e}")))?;
-    let algorithm = tlv(DER_SEQUENCE, &[OID_EC, OID_P256].concat());
+    let fitting = CURVES.iter().find_map(|curve| {
+        let bytes = pkcs8(curve);
+        let pair = EcdsaKeyPair::from_pkcs8(curve.signing, &bytes, &random).ok()?;
+        Some((curve, bytes, pair))
+    });
+    let (curve, bytes, pair) =
+        fitting.ok_or_else(|| unusable(file, "a private key that is neither RSA nor on P-256 or P-384"))?;
+    let algorithm = tlv(DER_SEQUENCE, &[OID_EC, curve.oid].concat());
     let spki = tlv(DER_SEQUENCE, &[algorithm, bit_string(pair.public_key().as_ref())].concat());
-    Ok(SigningKey { encoding: EncodingKey::from_ec_der(pkcs8), public: public_key(file, &spki)? })
+    Ok(SigningKey { encoding: EncodingKey::from_ec_der(&bytes), public: public_key(file, &spki)? })
 }
 
 fn public_key(file: &str, spki: &[u8]) -> Result<VerifyingKey, KeyError> {
@@ -144,18 +191,29 @@ fn public_key(file: &str, spki: &[u8]) -> Result<VerifyingKey, KeyError> {
                 shape: KeyShape::Rsa { modulus, exponent },
             })
         }
-        PublicKey::EC(point) if point.data().len() == 65 && point.data()[0] == 4 => {
-            let data = point.data();
-            let shape = KeyShape::P256 { x: data[1..33].to_vec(), y: data[33..].to_vec() };
-            Ok(VerifyingKey {
-                id,
-                algorithm: Algorithm::ES256,
-                decoding: DecodingKey::from_ec_der(data),
-                shape,
-            })
+        PublicKey::EC(point) => {
+            let named = info.algorithm.parameters.as_ref().map(|named| named.data);
+            let curve = CURVES.iter().find(|curve| named == Some(&curve.oid[TLV_HEAD_LEN..]));
+            let key = curve.and_then(|curve| ec_public_key(id, curve, point.data()));
+            key.ok_or_else(|| unusable(file, "a public key on a curve that is neither P-256 nor P-384"))
         }
-        _ => Err(unusable(file, "a public key that is neither RSA nor P-256")),
+        _ => Err(unusable(file, "a public key that is neither RSA nor on P-256 or P-384")),
     }
+}
+
+/// `None` where the point is not in the uncompressed form, or not of the curve's length.
+fn ec_public_key(id: String, curve: &Curve, point: &[u8]) -> Option<VerifyingKey> {
+    let (&form, coordinates) = point.split_first()?;
+    if form != UNCOMPRESSED || coordinates.len() != 2 * curve.coordinate_len {
+        return None;
+    }
+    let (x, y) = coordinates.split_at(curve.coordinate_len);
+    Some(VerifyingKey {
+        id,
+        algorithm: curve.algorithm,
+        decoding: DecodingKey::from_ec_der(point),
+        shape: KeyShape::Ec { curve: curve.name, x: x.to_vec(), y: y.to_vec() },
+    })
 }
 
 fn strip_zeros(number: &[u8]) -> Vec<u8> {
@@ -179,8 +237,8 @@ fn bit_string(content: &[u8]) -> Vec<u8> {
     tlv(DER_BIT_STRING, &[&[0u8], content].concat())
 }
 
-fn sec1_as_pkcs8(sec1: &[u8]) -> Vec<u8> {
-    let algorithm = tlv(DER_SEQUENCE, &[OID_EC, OID_P256].concat());
+fn sec1_as_pkcs8(curve: &Curve, sec1: &[u8]) -> Vec<u8> {
+    let algorithm = tlv(DER_SEQUENCE, &[OID_EC, curve.oid].concat());
     tlv(DER_SEQUENCE, &[tlv(DER_INTEGER, &[0]), algorithm, tlv(DER_OCTET_STRING, sec1)].concat())
 }
 
@@ -213,26 +271,55 @@ fn read_tlv(input: &[u8]) -> Option<(&[u8], u8, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jsonwebtoken::{Header, Validation, decode, encode};
+    use serde_json::{Value, json};
 
-    /// A P-256 key made for this test by `openssl ecparam -genkey`.
+    /// Keys made for this test by `openssl ecparam -genkey`, `openssl genrsa`, `openssl pkcs8` and `openssl … -pubout`.
     const EC_PEM: &str = include_str!("testdata/ec.pem");
+    const EC384_PEM: &str = include_str!("testdata/ec384.pem");
+    const EC384_PKCS8_PEM: &str = include_str!("testdata/ec384.pkcs8.pem");
+    const EC384_PUBLIC_PEM: &str = include_str!("testdata/ec384.pub.pem");
+    const EC521_PEM: &str = include_str!("testdata/ec521.pem");
+    const EC521_PUBLIC_PEM: &str = include_str!("testdata/ec521.pub.pem");
     const RSA_PEM: &str = include_str!("testdata/rsa.pem");
     const RSA_PUBLIC_PEM: &str = include_str!("testdata/rsa.pub.pem");
 
+    /// What the private key signs, the public one verifies, and a changed signature it does not.
     #[test]
-    fn private_and_public_halves_share_their_id() {
-        let private = signing_key("rsa.pem", RSA_PEM.as_bytes()).unwrap();
-        let public = verifying_keys("rsa.pub.pem", RSA_PUBLIC_PEM.as_bytes()).unwrap();
-        assert_eq!(private.public.id, public[0].id);
-        assert_eq!(private.public.shape, public[0].shape);
+    fn tokens_are_signed_and_verified() {
+        let check = |private: &str, public: &str, algorithm: Algorithm| {
+            let private = signing_key("private", private.as_bytes()).expect("a private key");
+            let public = verifying_keys("public", public.as_bytes()).expect("public keys").remove(0);
+            assert_eq!((&private.public.id, &private.public.shape), (&public.id, &public.shape));
+            assert_eq!((private.public.algorithm, public.algorithm), (algorithm, algorithm));
+            let token =
+                encode(&Header::new(algorithm), &json!({"sub": "a"}), &private.encoding).expect("a token");
+            let mut validation = Validation::new(public.algorithm);
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            let claims = decode::<Value>(&token, &public.decoding, &validation).map(|data| data.claims);
+            assert_eq!(claims.expect("verified"), json!({"sub": "a"}));
+            let (signed, signature) = token.rsplit_once('.').expect("three parts");
+            let swapped: String = signature.chars().rev().collect();
+            let forged = format!("{signed}.{swapped}");
+            assert!(decode::<Value>(&forged, &public.decoding, &validation).is_err());
+        };
+        check(RSA_PEM, RSA_PUBLIC_PEM, Algorithm::RS256);
+        check(EC_PEM, EC_PEM, Algorithm::ES256);
+        check(EC384_PEM, EC384_PUBLIC_PEM, Algorithm::ES384);
+        check(EC384_PKCS8_PEM, EC384_PUBLIC_PEM, Algorithm::ES384);
+        check(EC384_PEM, EC384_PKCS8_PEM, Algorithm::ES384);
     }
 
     #[test]
-    fn sec1_and_garbage() {
-        let key = signing_key("ec.pem", EC_PEM.as_bytes()).unwrap();
-        assert_eq!(key.public.algorithm, Algorithm::ES256);
+    fn what_cannot_be_used_is_refused() {
         assert!(matches!(signing_key("x", b"hello"), Err(KeyError::Empty { .. })));
         let broken = RSA_PUBLIC_PEM.replace("MIIB", "AAAA");
         assert!(verifying_keys("x", broken.as_bytes()).is_err());
+        let private = signing_key("sa.key", EC521_PEM.as_bytes()).map(drop).expect_err("P-521").to_string();
+        assert!(private.contains("sa.key") && private.contains("P-384"), "{private}");
+        let public =
+            verifying_keys("sa.pub", EC521_PUBLIC_PEM.as_bytes()).map(drop).expect_err("P-521").to_string();
+        assert!(public.contains("sa.pub") && public.contains("P-384"), "{public}");
     }
 }

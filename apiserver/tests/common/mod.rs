@@ -35,8 +35,8 @@ pub struct Server {
 /// An embedded store in a folder that goes with its last user.
 #[derive(Clone)]
 pub struct Store {
-    member: Arc<raft_store::Member>,
-    folder: Arc<tempfile::TempDir>,
+    pub member: Arc<raft_store::Member>,
+    pub folder: Arc<tempfile::TempDir>,
 }
 
 impl Store {

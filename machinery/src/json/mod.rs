@@ -21,6 +21,10 @@ pub struct Parsed {
     pub duplicates: Vec<String>,
 }
 
+/// Deepest nesting of lists and objects that is read, the outermost counted: serde_json's limit, here and in clients.
+/// Upstream reads 10,000.
+pub const DEPTH_MAX: usize = 127;
+
 /// Most duplicates that are reported.
 const DUPLICATES_MAX: usize = 100;
 
@@ -36,6 +40,19 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     match parsed.and_then(|value| deserializer.end().map(|()| value)) {
         Ok(value) => Ok(Parsed { value, duplicates }),
         Err(error) => Err(syntax::error(bytes).unwrap_or_else(|| error.to_string())),
+    }
+}
+
+/// Go's sentence about the first list or object that lies deeper than `levels`; `None` when there is none. Looks no deeper
+/// than that, so that it may be asked about anything.
+pub fn too_deep(value: &Value, levels: usize) -> Option<String> {
+    let opening = |character: char| format!("invalid character '{character}' exceeded max depth");
+    match (value, levels.checked_sub(1)) {
+        (Value::Array(_), None) => Some(opening('[')),
+        (Value::Object(_), None) => Some(opening('{')),
+        (Value::Array(items), Some(below)) => items.iter().find_map(|item| too_deep(item, below)),
+        (Value::Object(members), Some(below)) => members.values().find_map(|member| too_deep(member, below)),
+        _ => None,
     }
 }
 
@@ -234,8 +251,31 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()), Err(error.to_owned()), "{text}");
         }
-        let deep = "[".repeat(100_000);
-        assert!(parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn nesting_ends_at_the_same_level_for_reader_scanner_and_measure() {
+        let list = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let object = |levels: usize| "{\"a\":".repeat(levels - 1) + "{}" + &"}".repeat(levels - 1);
+        let check = |text: String, character: char| {
+            let error = format!("invalid character '{character}' exceeded max depth");
+            assert_eq!(parse(text.as_bytes()), Err(error), "{}", text.len());
+        };
+        for levels in [DEPTH_MAX + 1, DEPTH_MAX + 2, 9_000, 100_000] {
+            check(list(levels), '[');
+            check(object(levels), '{');
+            check("[".repeat(levels), '[');
+            check(object(DEPTH_MAX).replace("{}", "{\"b\": {}, \"c\": x}"), '{');
+        }
+        for text in [list(DEPTH_MAX), object(DEPTH_MAX)] {
+            let value = parse(text.as_bytes()).expect("is just deep enough").value;
+            assert_eq!(serde_json::from_str::<Value>(&text).ok().as_ref(), Some(&value));
+            assert_eq!(too_deep(&value, DEPTH_MAX), None);
+            let character = text.chars().next().unwrap_or_default();
+            let sentence = format!("invalid character '{character}' exceeded max depth");
+            assert_eq!(too_deep(&value, DEPTH_MAX - 1), Some(sentence));
+        }
+        assert_eq!(too_deep(&json!(1), 0), None);
     }
 
     proptest! {

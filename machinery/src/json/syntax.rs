@@ -1,5 +1,7 @@
 //! Go's words for the first syntax error of a JSON text. A scanner with Go's states; it builds nothing.
 
+use super::DEPTH_MAX;
+
 /// The error, or `None` when the text's syntax is good (what was wrong is then something else).
 pub(super) fn error(bytes: &[u8]) -> Option<String> {
     let mut scanner = Scanner { bytes, at: 0 };
@@ -17,9 +19,6 @@ pub(super) fn error(bytes: &[u8]) -> Option<String> {
         }
     }
 }
-
-/// Deepest nesting that the reader takes (serde_json's limit).
-const DEPTH_MAX: usize = 127;
 
 enum Failure {
     End,
@@ -63,6 +62,8 @@ impl Scanner<'_> {
         'value: loop {
             self.space();
             match self.peek()? {
+                // Told of the character that opens one level too many, before anything behind it.
+                b'{' | b'[' if open.len() == DEPTH_MAX => return Err(Failure::Depth),
                 b'{' => {
                     self.at += 1;
                     self.space();
@@ -81,16 +82,10 @@ impl Scanner<'_> {
                         self.at += 1;
                     } else {
                         open.push(Open::List);
-                        if open.len() > DEPTH_MAX {
-                            return Err(Failure::Depth);
-                        }
                         continue 'value;
                     }
                 }
                 _ => self.scalar()?,
-            }
-            if open.len() > DEPTH_MAX {
-                return Err(Failure::Depth);
             }
             // After a value: close what ends here, until a comma asks for the next one.
             loop {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::PatchError;
+use crate::json::{DEPTH_MAX, too_deep};
 
 /// Most operations one patch may have (upstream's limit).
 pub const OPERATIONS_MAX: usize = 10_000;
@@ -30,12 +31,37 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, PatchError> 
             let text = "json: cannot unmarshal value into Go value of type jsonpatch.Operation";
             return Err(PatchError::Malformed(text.to_owned()));
         }
-        apply(&mut out, operation, &mut copied_bytes).map_err(PatchError::Unprocessable)?;
+        apply(&mut out, operation, &mut copied_bytes).map_err(|refusal| match refusal {
+            Refusal::Misfit(text) => PatchError::Unprocessable(text),
+            Refusal::Depth(text) => PatchError::TooDeep(text),
+        })?;
     }
     Ok(out)
 }
 
-fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Result<(), String> {
+/// Why one operation is not made.
+enum Refusal {
+    Misfit(String),
+    Depth(String),
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self::Misfit(text)
+    }
+}
+
+/// The value, where the document still nests no deeper than can be read with it at the path. Checked with every
+/// operation: a short patch could nest without bound, by copying what it has nested.
+fn shallow(path: &str, value: Value) -> Result<Value, Refusal> {
+    let levels = DEPTH_MAX.saturating_sub(path.matches('/').count());
+    match too_deep(&value, levels) {
+        Some(text) => Err(Refusal::Depth(format!("couldn't get version/kind; json parse error: {text}"))),
+        None => Ok(value),
+    }
+}
+
+fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Result<(), Refusal> {
     let kind = operation.get("op").and_then(Value::as_str).unwrap_or("unknown");
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
     let path = text("path");
@@ -47,28 +73,30 @@ fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> R
     };
     let path = || path.ok_or_else(|| format!("{kind} operation failed to decode path: missing value"));
     match kind {
-        "add" => add(document, path()?, value(), "add"),
-        "remove" => remove(document, path()?).map(|_| ()),
-        "replace" => replace(document, path()?, value()),
+        "add" => add(document, path()?, shallow(path()?, value())?, "add")?,
+        "remove" => drop(remove(document, path()?)?),
+        "replace" => replace(document, path()?, shallow(path()?, value())?)?,
         "move" => {
             let from = from()?;
             get(document, from, "move")?;
             let moved = remove(document, from)?;
-            add(document, path()?, moved, "move")
+            add(document, path()?, shallow(path()?, moved)?, "move")?;
         }
         "copy" => {
             let copied = get(document, from()?, "copy")?.clone();
             *copied_bytes += copied.to_string().len();
             if *copied_bytes > COPY_BYTES_MAX {
-                return Err(format!(
+                let text = format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the limit {COPY_BYTES_MAX}"
-                ));
+                );
+                return Err(text.into());
             }
-            add(document, path()?, copied, "copy")
+            add(document, path()?, shallow(path()?, copied)?, "copy")?;
         }
-        "test" => test(document, path()?, &value()),
-        other => Err(format!("Unexpected kind: {other}")),
+        "test" => test(document, path()?, &value())?,
+        other => return Err(format!("Unexpected kind: {other}").into()),
     }
+    Ok(())
 }
 
 fn decode(token: &str) -> String {
@@ -262,6 +290,35 @@ mod tests {
         assert!(matches!(json_patch(&json!({}), &json!({})), Err(PatchError::Malformed(_))));
         let many = Value::Array(vec![json!({"op": "test", "path": ""}); OPERATIONS_MAX + 1]);
         assert!(matches!(json_patch(&json!({}), &many), Err(PatchError::TooLarge(_))));
+    }
+
+    #[test]
+    fn nesting_is_bounded_operation_by_operation() {
+        let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+        let path = |tokens: usize| "/a".repeat(tokens);
+        let check = |patch: Value, fits: bool| {
+            let result = json_patch(&nested(100), &patch);
+            match result {
+                Ok(value) => assert!(fits && too_deep(&value, DEPTH_MAX).is_none(), "{patch}"),
+                Err(PatchError::TooDeep(text)) => {
+                    assert!(!fits && text.ends_with("invalid character '{' exceeded max depth"), "{text}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        };
+        for (levels, fits) in [(DEPTH_MAX - 100, true), (DEPTH_MAX - 99, false)] {
+            check(json!([{"op": "add", "path": path(100), "value": nested(levels)}]), fits);
+            check(json!([{"op": "replace", "path": path(99), "value": nested(levels + 1)}]), fits);
+            let moved = json!([
+                {"op": "add", "path": "/b", "value": nested(levels)},
+                {"op": "move", "from": "/b", "path": path(100)},
+            ]);
+            check(moved, fits);
+        }
+        // Each copy puts the whole into itself.
+        let copies = (0..10).map(|i| json!({"op": "copy", "from": "", "path": format!("/c{i}")}));
+        check(copies.collect(), true);
+        check(json!([{"op": "copy", "from": "", "path": path(100)}]), false);
     }
 
     proptest! {

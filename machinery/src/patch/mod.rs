@@ -9,7 +9,7 @@ mod strategic;
 
 use thiserror::Error;
 
-use crate::status::{Details, Reason, StatusError};
+use crate::status::{Details, FieldError, Reason, StatusError};
 
 pub use json_patch::{OPERATIONS_MAX, json_patch};
 pub use merge::merge_patch;
@@ -27,6 +27,9 @@ pub enum PatchError {
     /// The patch asks for something that upstream answers as its own failure.
     #[error("{0}")]
     Internal(String),
+    /// The patched object would nest deeper than what can be read.
+    #[error("{0}")]
+    TooDeep(String),
     /// More work than one request may ask for.
     #[error("{0}")]
     TooLarge(String),
@@ -37,6 +40,10 @@ impl PatchError {
     pub fn to_status(&self) -> StatusError {
         match self {
             PatchError::Malformed(text) => StatusError::bad_request(text.clone()),
+            PatchError::TooDeep(text) => {
+                let error = FieldError::invalid(&"patch", "", text.clone());
+                StatusError::invalid("", "", "", vec![error])
+            }
             PatchError::Unprocessable(_) => {
                 let message = "the server rejected our request due to an error in our request";
                 StatusError::new(422, Reason::Invalid, message, Some(Details::default()))
