@@ -219,7 +219,9 @@ impl Queue {
             }
             let Some(sample) = uids.iter().next().and_then(|u| self.pods.get(u)) else { continue };
             if rejectors.iter().any(|plugin| interested.has(plugin) && wakes(plugin, sample)) {
-                chosen.extend(uids.iter().copied());
+                // Those whose victims are still going would only be held again, and there is an event for every victim.
+                let held = |uid: &Uid| gating.is_some() && self.preempting.contains(uid);
+                chosen.extend(uids.iter().filter(|uid| !held(uid)));
             }
         }
         for uid in chosen {
