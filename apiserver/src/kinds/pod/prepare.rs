@@ -95,7 +95,7 @@ pub fn update_ephemeral_containers(_: &RequestContext, new: &mut Object, old: &O
     }
 }
 
-/// `/resize` changes resources and resize policies of the containers and nothing else.
+/// `/resize` changes resources of the pod and its containers; changed resize policies are left for validation to refuse.
 pub fn update_resize(_: &RequestContext, new: &mut Object, old: &Object) {
     const LISTS: [&str; 2] = ["containers", "initContainers"];
     let names = |pod: &Object, list: &str| -> Vec<String> {

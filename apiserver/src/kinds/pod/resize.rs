@@ -1,14 +1,14 @@
 //! Updates through `/ephemeralcontainers` and `/resize`.
 
 use machinery::status::FieldError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::resources::{is_sidecar, qos_class};
 use super::validate;
 use crate::contract::{Object, RequestContext};
 use crate::kinds::at::At;
 use crate::kinds::checks::Errors;
-use crate::kinds::json::{at, has, is_set, items, keep, make, remove, same, set, text};
+use crate::kinds::json::{at, entries, has, is_set, items, remove, same, text};
 
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
@@ -41,7 +41,7 @@ pub fn check_ephemeral(_: &RequestContext, new: &Object, old: Option<&Object>, e
     }
 }
 
-/// Only CPU and memory of containers that stay the same may change, and not the pod's class.
+/// Only CPU and memory of the pod and of containers that stay the same may change, and not the pod's class.
 pub fn check_resize(_: &RequestContext, new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let Some(old) = old else { return };
     let root = At::root(new);
@@ -71,8 +71,35 @@ pub fn check_resize(_: &RequestContext, new: &Object, old: Option<&Object>, erro
     if !has(old, &["status", "containerStatuses"]) && !supports_resize(old) {
         errors.push(FieldError::forbidden(&spec, "Pod running on node without support for resize"));
     }
+    pod_level(new, old, errors);
     if same_order(new, old, errors) {
         containers(new, old, errors);
+    }
+}
+
+/// What the pod as a whole asks for or is limited to.
+fn pod_level(new: &Object, old: &Object, errors: &mut Errors) {
+    let of = |pod: &Object| json!({"resources": at(pod, &["spec", "resources"])});
+    let (now, then) = (of(new), of(old));
+    let amounts =
+        |pod: &Value| ["requests", "limits"].into_iter().any(|which| has(pod, &["resources", which]));
+    if !amounts(&now) && !amounts(&then) {
+        return;
+    }
+    if is_set(&then, &["resources"]) && !is_set(&now, &["resources"]) {
+        errors.push(FieldError::forbidden(&"spec.resources", "pod-level resources cannot be removed"));
+        return;
+    }
+    for which in ["requests", "limits"] {
+        let path = ["resources", which];
+        if entries(&then, &path).any(|(name, _)| !is_set(&now, &["resources", which, name])) {
+            let detail = format!("pod-level resource {which} cannot be removed");
+            errors.push(FieldError::forbidden(&format!("spec.resources.{which}"), detail));
+        }
+    }
+    if !same_but_resizable(&now, &then) {
+        let detail = "only cpu and memory resources are mutable at pod-level";
+        errors.push(FieldError::forbidden(&"spec", detail));
     }
 }
 
@@ -99,57 +126,152 @@ fn same_order(new: &Object, old: &Object, errors: &mut Errors) -> bool {
 }
 
 fn containers(new: &Object, old: &Object, errors: &mut Errors) {
-    for list in ["initContainers", "containers"] {
-        let pairs = items(new, &["spec", list]).iter().zip(items(old, &["spec", list]));
-        for (index, (now, then)) in pairs.enumerate() {
-            let place = format!("spec.{list}[{index}]");
-            let is_init = list == "initContainers";
-            if is_init && !is_sidecar(now) {
-                if !same(now, then) {
-                    let detail = "resources for non-sidecar init containers are immutable";
-                    errors.push(FieldError::forbidden(&"spec", detail));
-                }
-                continue;
-            }
-            removed(now, then, &place, errors);
-            let mut munged = now.clone();
-            forget_resizable(&mut munged, then);
-            keep(&mut munged, then, &["resizePolicy"]);
-            if !same(&munged, then) {
-                errors.push(match is_init {
-                    true => FieldError::forbidden(
-                        &place,
-                        "only cpu and memory resources for sidecar containers are mutable",
-                    ),
-                    false => FieldError::forbidden(&"spec", "only cpu and memory resources are mutable"),
-                });
-            }
+    let pairs = |list: &'static str| {
+        let both = items(new, &["spec", list]).iter().zip(items(old, &["spec", list]));
+        both.enumerate().map(move |(index, pair)| (format!("spec.{list}[{index}]"), pair))
+    };
+    for (place, (now, then)) in pairs("initContainers").chain(pairs("containers")) {
+        removed(now, then, &place, errors);
+    }
+    for (_, (now, then)) in pairs("containers") {
+        if !same_but_resizable(now, then) {
+            errors.push(FieldError::forbidden(&"spec", "only cpu and memory resources are mutable"));
+        }
+    }
+    for (place, (now, then)) in pairs("initContainers") {
+        if !same_but_resizable(now, then) {
+            let detail = "only cpu and memory resources for init or sidecar containers are mutable";
+            errors.push(FieldError::forbidden(&place, detail));
+        }
+        // What older servers accepted for a container that runs once.
+        let restarts =
+            items(now, &["resizePolicy"]).iter().any(|p| text(p, &["restartPolicy"]) == "RestartContainer");
+        if restarts && !is_sidecar(now) && !same(now, then) {
+            let detail =
+                "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+            errors.push(FieldError::forbidden(&place, detail));
         }
     }
 }
 
 /// What a container asks for or is limited to may change, not vanish.
 fn removed(now: &Value, then: &Value, place: &str, errors: &mut Errors) {
-    for which in ["limits", "requests"] {
-        let gone = RESIZABLE.iter().any(|name| {
-            is_set(then, &["resources", which, name]) && !is_set(now, &["resources", which, name])
-        });
-        if gone {
+    for which in ["requests", "limits"] {
+        let of = ["resources", which];
+        if entries(then, &of).any(|(name, _)| !is_set(now, &["resources", which, name])) {
             let detail = format!("resource {which} cannot be removed");
             errors.push(FieldError::forbidden(&format!("{place}.resources.{which}"), detail));
         }
     }
 }
 
-fn forget_resizable(munged: &mut Value, then: &Value) {
+/// Whether nothing but CPU and memory differs.
+fn same_but_resizable(now: &Value, then: &Value) -> bool {
+    same(&without_resizable(now), &without_resizable(then))
+}
+
+/// A holder of `resources` without what may change of them, and without what is empty then.
+fn without_resizable(holder: &Value) -> Value {
+    let mut rest = holder.clone();
     for which in ["limits", "requests"] {
         for name in RESIZABLE {
-            let before = at(then, &["resources", which, name]);
-            if before.is_null() {
-                remove(munged, &["resources", which, name]);
-            } else {
-                set(make(munged, &["resources"]), &[which, name], before.clone());
-            }
+            remove(&mut rest, &["resources", which, name]);
         }
+        if !has(&rest, &["resources", which]) {
+            remove(&mut rest, &["resources", which]);
+        }
+    }
+    if !has(&rest, &["resources"]) {
+        remove(&mut rest, &["resources"]);
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_change_of_containers() {
+        let check = |list: &str, old: Value, new: Value, expected: &[&str]| {
+            let pod = |container: &Value| json!({"spec": {list: [container]}});
+            let mut errors = Errors::new();
+            containers(&pod(&new), &pod(&old), &mut errors);
+            let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(got, expected, "{old} {new}");
+        };
+        let cpu = |amount: &str| json!({"name": "c", "resources": {"requests": {"cpu": amount}}});
+        for list in ["containers", "initContainers"] {
+            check(list, cpu("1"), cpu("2"), &[]);
+            check(list, json!({"name": "c"}), cpu("2"), &[]);
+        }
+        check(
+            "containers",
+            cpu("1"),
+            json!({"name": "c"}),
+            &["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+        );
+        let image = |text: &str| json!({"name": "c", "image": text});
+        let policy = |text: &str| json!({"name": "c", "resizePolicy": [{"resourceName": "cpu", "restartPolicy": text}]});
+        for (old, new) in [(image("a"), image("b")), (policy("NotRequired"), policy("RestartContainer"))] {
+            check("containers", old, new, &["spec: Forbidden: only cpu and memory resources are mutable"]);
+        }
+        check(
+            "initContainers",
+            image("a"),
+            image("b"),
+            &[
+                "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable",
+            ],
+        );
+        let restarting = |amount: &str, policy: Value| {
+            let mut container = cpu(amount);
+            container["restartPolicy"] = policy;
+            container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+            container
+        };
+        check("initContainers", restarting("1", json!("Always")), restarting("2", json!("Always")), &[]);
+        check(
+            "initContainers",
+            restarting("1", json!(null)),
+            restarting("2", json!(null)),
+            &[
+                "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_may_change_of_the_pod_as_a_whole() {
+        let check = |old: Value, new: Value, expected: &[&str]| {
+            let pod = |resources: &Value| json!({"spec": {"resources": resources}});
+            let mut errors = Errors::new();
+            pod_level(&pod(&new), &pod(&old), &mut errors);
+            let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(got, expected, "{old} {new}");
+        };
+        let requests = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        check(json!(null), json!(null), &[]);
+        check(json!(null), requests("1"), &[]);
+        check(requests("1"), requests("2"), &[]);
+        check(requests("1"), json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2"}}), &[]);
+        check(
+            requests("1"),
+            json!(null),
+            &["spec.resources: Forbidden: pod-level resources cannot be removed"],
+        );
+        check(
+            json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}),
+            json!({"requests": {"memory": "1Gi"}}),
+            &[
+                "spec.resources.requests: Forbidden: pod-level resource requests cannot be removed",
+                "spec.resources.limits: Forbidden: pod-level resource limits cannot be removed",
+            ],
+        );
+        check(
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}),
+            json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}}),
+            &["spec: Forbidden: only cpu and memory resources are mutable at pod-level"],
+        );
     }
 }
