@@ -47,6 +47,22 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// How the log looks and what is in it. The store has etcd's own flags for that, and they come first.
+    pub fn logging(&self) -> (LogFormat, String) {
+        let said = match &self.command {
+            Command::Store(args) => args.log(),
+            _ => raft_store::cli::LogSettings::default(),
+        };
+        let format = match said.is_json {
+            Some(true) => LogFormat::Json,
+            Some(false) => LogFormat::Text,
+            None => self.log_format,
+        };
+        (format, said.level.unwrap_or_else(|| self.log_level.clone()))
+    }
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Up(UpOptions),

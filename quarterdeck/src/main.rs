@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         Err(failure) => return failure.report(),
     };
     let cli = cli::parse(args);
-    logging::start(cli.log_format, &cli.log_level);
+    let (format, level) = cli.logging();
+    logging::start(format, &level);
     if cli.command.is_role() {
         footprint::keep_small();
         footprint::give_back_after_start();
