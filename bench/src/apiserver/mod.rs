@@ -3,6 +3,7 @@
 //! Owns the order of the measurements and the table. Memory is read where it means something: before any load, and
 //! after the lists of 10,000 pods; the loads that fill the store come after that.
 
+mod growth;
 mod load;
 mod objects;
 mod watch;
@@ -24,6 +25,10 @@ const CLIENTS: usize = 50;
 const LIST_CLIENTS: usize = 2;
 const PODS: u64 = 10_000;
 const WATCHERS: usize = 1000;
+/// Objects beside the watched ones, for what an event costs then.
+const FILLERS: u64 = 50_000;
+const FEW: &str = "processor time an event, kind of 64 objects";
+const MANY: &str = "processor time an event, kind of over 50,000";
 
 /// Measures upstream first, then ours.
 #[derive(Args, Clone, Debug)]
@@ -90,8 +95,11 @@ async fn measure(options: &Options, side: Side) -> Result<Vec<Measured>> {
     run.namespaces().await?;
     run.lists().await?;
     run.memory("resident after the lists, all processes", "resident after the lists, API server alone")?;
+    run.event_cost(FEW).await?;
     run.objects().await?;
     run.watch_events().await?;
+    run.fill().await?;
+    run.event_cost(MANY).await?;
     Ok(run.all)
 }
 
@@ -116,6 +124,9 @@ impl Run<'_> {
         let mut connection = Connection::open(self.plane.address).await?;
         for name in [objects::PODS, objects::CONFIG_MAPS, objects::WATCHED] {
             connection.call(objects::namespace(name)).await?;
+        }
+        for number in 0..objects::WATCHED_OBJECTS {
+            connection.call(objects::create_watched(number)).await?;
         }
         Ok(())
     }
@@ -161,6 +172,22 @@ impl Run<'_> {
         let until = Until::Elapsed(Duration::from_secs(self.options.seconds));
         let sample = closed_loop(self.plane.address, clients, until, call).await?;
         self.take(name, "/s", sample);
+        Ok(())
+    }
+
+    /// Objects of the kind that is watched, in another namespace.
+    async fn fill(&self) -> Result<()> {
+        if self.wanted(MANY) {
+            closed_loop(self.plane.address, CLIENTS, Until::Count(FILLERS), objects::create_filler).await?;
+        }
+        Ok(())
+    }
+
+    async fn event_cost(&mut self, name: &'static str) -> Result<()> {
+        if self.wanted(name) {
+            let micros = growth::micros_an_event(&self.plane).await?;
+            self.take(name, "µs", plain(micros));
+        }
         Ok(())
     }
 

@@ -61,6 +61,11 @@ pub fn create_config_map(number: u64) -> Call {
     config_map(CONFIG_MAPS, &format!("made-{number:08}"), DATA_LEN)
 }
 
+/// One of the many that nobody watches.
+pub fn create_filler(number: u64) -> Call {
+    config_map(CONFIG_MAPS, &format!("filler-{number:08}"), 16)
+}
+
 fn target(number: u64) -> String {
     format!("target-{:04}", number % TARGETS)
 }

@@ -45,9 +45,6 @@ struct Seen {
 /// When a watch cannot be opened or a write fails.
 pub async fn run(address: SocketAddr, watchers: usize, duration: Duration) -> Result<Counted> {
     let mut connection = Connection::open(address).await?;
-    for number in 0..objects::WATCHED_OBJECTS {
-        connection.call(objects::create_watched(number)).await?;
-    }
     let list = connection.read(&objects::watched_path("")).await?;
     let revision = list["metadata"]["resourceVersion"].as_str().ok_or("a list without a resourceVersion")?;
     let path = objects::watched_path(&format!("?watch=true&resourceVersion={revision}"));

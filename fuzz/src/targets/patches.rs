@@ -10,15 +10,18 @@ pub fn json_examples() -> Vec<Vec<u8>> {
         r#"[{"op":"add","path":"/spec/containers/-","value":{}},{"op":"move","from":"/metadata/name","path":"/spec/x~1y"},{"op":"test","path":"","value":1}]"#,
         r#"[{"op":"remove","path":"/a/0"},{"op":"copy","from":"/a","path":"/a/1"},{"op":"replace","path":"/d~1e/~0","value":null}]"#,
         r#"{"metadata":{"labels":{"a":null,"b":{"c":[1]}}}}"#,
+        r#"[{"op":"copy","from":"","path":"/a/1/b"},{"op":"copy","from":"","path":"/a/1/b/a/1/b"}]"#,
     ])
 }
 
-/// JSON patches and merge patches apply or are refused.
+/// JSON patches and merge patches apply or are refused; what comes of them nests no deeper than what can be read.
 pub fn json(bytes: &[u8]) {
     let Ok(parsed) = json::parse(bytes) else { return };
     for document in [json!({"a": [1, {"b": "c"}, []], "d/e": {"~": null}}), pod()] {
-        let _ = patch::json_patch(&document, &parsed.value);
-        patch::merge_patch(&document, &parsed.value);
+        let merged = patch::merge_patch(&document, &parsed.value);
+        for made in [patch::json_patch(&document, &parsed.value).ok(), Some(merged)].into_iter().flatten() {
+            assert_eq!(json::too_deep(&made, json::DEPTH_MAX), None);
+        }
     }
 }
 

@@ -39,14 +39,18 @@ pub fn yaml_examples() -> Vec<Vec<u8>> {
         "- - - - x\n---\n- y\n",
         "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nd: [*c,*c]\n",
         "? {a: b}\n: c\n",
+        "a: &a [[[[[[[[x]]]]]]]]\nb: &b [[[[[[[[*a]]]]]]]]\nc: [[[[[[[[*b]]]]]]]]\n",
+        "&a [&b [&c [&d [x,x,x,x]]]]\n",
     ]);
     all.push(POD.as_bytes().to_vec());
     all
 }
 
-/// YAML is read or refused.
+/// YAML is read or refused, and what is read nests no deeper than JSON may.
 pub fn yaml(bytes: &[u8]) {
-    let _ = yaml::parse(bytes);
+    if let Ok(parsed) = yaml::parse(bytes) {
+        assert_eq!(json::too_deep(&parsed.value, json::DEPTH_MAX), None);
+    }
     let _ = yaml::duplicate_keys(bytes);
 }
 
