@@ -1,5 +1,6 @@
-//! The one binary from outside: whole clusters under load and faults, what administrators do to them, what is refused, and
-//! `make run`. Everything here starts real processes of the built binary, on addresses and folders of its own.
+//! The one binary from outside: whole clusters under load and faults, what administrators do to them, what is refused,
+//! `make run`, and what the node promises. Everything here starts real processes of the built binary, on addresses and
+//! folders of its own.
 
 mod agents;
 mod api_clients;
@@ -15,6 +16,7 @@ mod kube_rs;
 mod kubectl;
 mod load;
 mod membership;
+mod node_tour;
 mod orderly;
 mod refusals;
 mod up;

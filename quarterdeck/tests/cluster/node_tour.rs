@@ -1,0 +1,102 @@
+//! The node's promises as CI sees them: a cluster of one server and a node with real containers, and promises asked for
+//! with kubectl, one by one: parts of the tour in `node/tests/tour`, those that users meet first.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::common::{cannot_run_containers, skip};
+use super::{alone, kubectl};
+
+/// Not the default, which another cluster of this machine may have.
+const PORT: u16 = 27444;
+/// What the tour's scripts need beside what containers need.
+const PROGRAMS: [&str; 5] = ["ctr", "busybox", "python3", "curl", "script"];
+/// The parts that run here, beside each other: logs to debug; services, names and policies.
+const PARTS: [&str; 2] = ["streams", "network"];
+/// Every wait of the tour may take so many times as long as on an idle machine.
+const PATIENCE: &str = "6";
+/// Something hangs if the tour takes longer than this, seconds.
+const LIMIT_SECS: &str = "600";
+
+/// Why the tour cannot run here; on CI that is a failure.
+fn cannot_run() -> Option<String> {
+    if let Some(why) = cannot_run_containers() {
+        return Some(why.to_owned());
+    }
+    let there = |program: &&str| {
+        ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin", "/sbin"]
+            .iter()
+            .any(|dir| Path::new(dir).join(program).exists())
+    };
+    if let Some(absent) = PROGRAMS.iter().find(|program| !there(program)) {
+        assert!(std::env::var_os("CI").is_none(), "CI must have {absent}");
+        return Some(format!("{absent} is not installed"));
+    }
+    kubectl::too_old()
+}
+
+/// A cluster that ends in order, with its pods, when this is dropped.
+struct Cluster(Child);
+
+impl Cluster {
+    fn start(data_dir: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_quarterdeck"))
+            .args(["up", "--servers=1", "--data-dir"])
+            .arg(data_dir)
+            .arg(format!("--port={PORT}"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let cluster = Cluster(process);
+        let mut said = String::new();
+        while !said.contains("Look around") {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended before everything was up: {said}"));
+            said += &format!("{}\n", line.expect("text"));
+        }
+        assert!(said.contains("node-1 is Ready"), "no node with real containers: {said}");
+        std::thread::spawn(move || lines.for_each(drop));
+        cluster
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0.id()).expect("a process id");
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_nodes_promises_one_by_one() {
+    if let Some(why) = cannot_run() {
+        skip(&why);
+        return;
+    }
+    let _alone = alone();
+    let root = tempfile::tempdir().expect("a folder");
+    let data_dir = root.path().join("run");
+    let cluster = Cluster::start(&data_dir);
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../node/tests/tour/run.sh");
+    let tour = Command::new("timeout")
+        .args(["--kill-after=60", LIMIT_SECS, "bash"])
+        .arg(script)
+        .args(PARTS)
+        .env("KUBECONFIG", data_dir.join("kubeconfig"))
+        .env("PATIENCE", PATIENCE)
+        .output()
+        .expect("the tour starts");
+    drop(cluster);
+    let said = String::from_utf8_lossy(&tour.stdout);
+    println!("{said}\n{}", String::from_utf8_lossy(&tour.stderr));
+    assert!(tour.status.success(), "{}: a promise is broken, see FAILED above", tour.status);
+    // A part that was left out must not look like one that passed.
+    assert_eq!(said.matches(" passed, 0 failed").count(), PARTS.len(), "every part has run");
+    assert!(!Path::new("/sys/class/net/quarterdeck0").exists(), "the interface stays");
+}
