@@ -66,7 +66,10 @@ pub async fn torn_write(cluster: &Cluster, member: usize, lasts: Duration) -> Re
     // One that has just joined may have no files yet.
     cluster.await_answer(member).await?;
     cluster.kill(member).await?;
-    let newest = newest(&cluster.data_dir(member), Part::Log)
+    // One that has everything from a snapshot has written nothing yet.
+    let dir = cluster.data_dir(member);
+    let newest = newest(&dir, Part::Log, 1)
+        .or_else(|| newest(&dir, Part::Log, 0))
         .ok_or_else(|| not_inflicted("no write-ahead log was found"))?;
     let torn = |error: std::io::Error| Error::Io { path: newest.clone(), error };
     let mut file = std::fs::OpenOptions::new().append(true).open(&newest).map_err(torn)?;
@@ -118,7 +121,7 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
         Part::State => cluster.terminate(member).await?,
     }
     let name = cluster.name(member);
-    let target = newest(&cluster.data_dir(member), damage.part)
+    let target = newest(&cluster.data_dir(member), damage.part, 1)
         .ok_or_else(|| not_inflicted(&format!("{name} has no file to damage")))?;
     let failed = |error: std::io::Error| Error::Io { path: target.clone(), error };
     let mut content = std::fs::read(&target).map_err(failed)?;
@@ -141,9 +144,9 @@ pub async fn damage(cluster: &Cluster, member: usize, damage: Damage) -> Result<
     Ok(format!("{what}, which {did} ({words}) and was replaced"))
 }
 
-/// The file of this part that was written last: RocksDB's `*.log` and etcd's `*.wal`; an `*.sst` of the state, and etcd's
+/// The file of this part that was written last and has so many bytes: RocksDB's `*.log` and etcd's `*.wal`; an `*.sst` of the state, and etcd's
 /// `db`.
-fn newest(dir: &Path, part: Part) -> Option<PathBuf> {
+fn newest(dir: &Path, part: Part, bytes_min: u64) -> Option<PathBuf> {
     let wanted = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match part {
@@ -163,7 +166,7 @@ fn newest(dir: &Path, part: Part) -> Option<PathBuf> {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
                 folders.push(path);
-            } else if metadata.len() > 0 && wanted(&path) {
+            } else if metadata.len() >= bytes_min && wanted(&path) {
                 found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), path));
             }
         }
@@ -199,12 +202,12 @@ mod tests {
         for (name, content) in [("a.wal", "1"), ("b.txt", "2"), ("empty.log", "")] {
             std::fs::write(folder.join(name), content).expect("written");
         }
-        assert_eq!(newest(dir.path(), Part::Log), Some(folder.join("a.wal")));
+        assert_eq!(newest(dir.path(), Part::Log, 1), Some(folder.join("a.wal")));
         std::fs::create_dir_all(dir.path().join("member/state-1")).expect("made");
         std::fs::write(folder.join("7.sst"), "of the log").expect("written");
-        assert_eq!(newest(dir.path(), Part::State), None);
+        assert_eq!(newest(dir.path(), Part::State, 1), None);
         let state = dir.path().join("member/state-1/9.sst");
         std::fs::write(&state, "of the state").expect("written");
-        assert_eq!(newest(dir.path(), Part::State), Some(state));
+        assert_eq!(newest(dir.path(), Part::State, 1), Some(state));
     }
 }

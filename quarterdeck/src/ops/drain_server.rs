@@ -1,15 +1,23 @@
 //! `quarterdeck drain-server`: takes one server out of the cluster without downtime, or says why it must stay.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::{Member, MemberRemoveRequest, MoveLeaderRequest};
+use tonic::Code;
+use tonic::transport::Channel;
 
 use super::{Here, store};
 use crate::failure::{Failure, Result};
 use crate::ops;
 use crate::server::directory;
 use crate::server::layout::{Layout, State};
+
+/// A leader that has just begun has not heard from all members yet, and refuses as if those were down.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+const LEADER_PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes one server out of the cluster, running or dead, without downtime.
 ///
@@ -76,10 +84,23 @@ pub async fn run(options: DrainServerOptions) -> Result<()> {
         .find(|member| member.id != leaving.id && answering.contains(&member.id))
         .ok_or_else(|| Failure::new("no other member answers"))?;
     let channel = store::connect(&layout, stays.client_ur_ls.first().map_or("", String::as_str)).await?;
-    ClusterClient::new(channel).member_remove(MemberRemoveRequest { id: leaving.id }).await?;
+    remove(channel, leaving.id).await?;
     forget(&layout, &state, &leaving.name).await;
     println!("{} is no longer a member; its process ends by itself within seconds", leaving.name);
     Ok(())
+}
+
+async fn remove(channel: Channel, id: u64) -> Result<()> {
+    let deadline = Instant::now() + LEADER_PATIENCE;
+    let mut client = ClusterClient::new(channel);
+    loop {
+        match client.member_remove(MemberRemoveRequest { id }).await {
+            Err(status) if status.code() == Code::FailedPrecondition && Instant::now() < deadline => {
+                tokio::time::sleep(LEADER_PAUSE).await;
+            }
+            answer => return Ok(answer.map(drop)?),
+        }
+    }
 }
 
 /// Takes the server off the list that agents and tokens use. A server that stays removes what is left at its next start.
