@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Discovery, ResourceExt};
 use serde::Deserialize;
 
@@ -30,6 +30,7 @@ pub async fn apply(client: &Client, folder: &Path, progress: &mut Progress) -> R
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
+    forget_finished_job(client).await?;
     let discovery = Discovery::new(client.clone()).run().await?;
     let mut count = 0;
     for file in &files {
@@ -45,6 +46,21 @@ pub async fn apply(client: &Client, folder: &Path, progress: &mut Progress) -> R
     }
     progress.step(&format!("{count} objects of {} are applied", folder.display()));
     Ok(())
+}
+
+/// A Job that an earlier run has finished is done again: the log of the old one went with its container, and what it heard
+/// would say nothing about this run.
+async fn forget_finished_job(client: &Client) -> Result<()> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+    let is_finished = |job: Job| job.status.is_some_and(|status| status.succeeded.is_some_and(|n| n > 0));
+    if !jobs.get_opt("ask").await?.is_some_and(is_finished) {
+        return Ok(());
+    }
+    jobs.delete("ask", &DeleteParams::background()).await?;
+    until("the Job `ask` of an earlier run is gone", EXAMPLES_TIMEOUT, async || {
+        Ok(jobs.get_opt("ask").await?.is_none())
+    })
+    .await
 }
 
 async fn apply_one(client: &Client, discovery: &Discovery, object: &DynamicObject) -> Result<()> {
@@ -91,7 +107,7 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
         match get(&target).await {
             Ok(text) => {
                 answer = text;
-                Ok(true)
+                Ok(!first_line(&answer).is_empty())
             }
             Err(_) => Ok(false),
         }
@@ -103,7 +119,7 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
         Ok(jobs.get("ask").await?.status.and_then(|status| status.succeeded) == Some(1))
     })
     .await?;
-    let said = job_log(client).await?;
+    let said = job_log(client, &jobs.get("ask").await?).await?;
     progress.step(&format!(
         "the Job `ask` heard at http://web.{NAMESPACE}.svc.cluster.local: {}",
         first_line(&said)
@@ -147,14 +163,19 @@ pub async fn nodes_ready(client: &Client, expected: usize, limit: Duration) -> R
     until(&what, limit, async || Ok(crate::ops::count_nodes(client).await?.0 >= expected)).await
 }
 
-async fn job_log(client: &Client) -> Result<String> {
+async fn job_log(client: &Client, job: &Job) -> Result<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let list = pods.list(&ListParams::default().labels("job-name=ask")).await?;
-    let done = list
+    let is_of_job =
+        |pod: &&Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.uid().as_ref());
+    let has_succeeded =
+        |pod: &&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded");
+    let pod = list
         .items
         .iter()
-        .find(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded"));
-    let pod = done.ok_or_else(|| Failure::new("the Job `ask` succeeded but its pod is gone"))?;
+        .filter(is_of_job)
+        .find(has_succeeded)
+        .ok_or_else(|| Failure::new("the Job `ask` succeeded but its pod is gone"))?;
     Ok(pods.logs(&pod.name_any(), &Default::default()).await?)
 }
 
