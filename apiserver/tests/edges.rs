@@ -328,6 +328,21 @@ fn claims(uid: &Value) -> Value {
     })
 }
 
+const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+
+/// Makes the account `robot` and asks for a token; its uid and the token.
+async fn account_with_token(server: &Server) -> (Value, String) {
+    let json = |answer: String| {
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str::<Value>(body).expect("an object")
+    };
+    let made = server.send("POST", ACCOUNTS, TOKEN, r#"{"metadata":{"name":"robot"}}"#).await;
+    let ask = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#;
+    let given = json(server.send("POST", &format!("{ACCOUNTS}/robot/token"), TOKEN, ask).await);
+    let token = given["status"]["token"].as_str().expect("a token").to_owned();
+    (json(made)["metadata"]["uid"].take(), token)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_forged_expired_or_for_others_are_refused() {
     let (ours, theirs) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
@@ -337,15 +352,7 @@ async fn tokens_forged_expired_or_for_others_are_refused() {
         vec![format!("--service-account-signing-key-file={}", file.display())]
     })
     .await;
-    let accounts = "/api/v1/namespaces/default/serviceaccounts";
-    let made = server.send("POST", accounts, TOKEN, r#"{"metadata":{"name":"robot"}}"#).await;
-    let body = made.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let uid = serde_json::from_str::<Value>(body).expect("an account")["metadata"]["uid"].take();
-    let ask = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}"#;
-    let given = server.send("POST", &format!("{accounts}/robot/token"), TOKEN, ask).await;
-    let body = given.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let given = serde_json::from_str::<Value>(body).expect("a token")["status"]["token"].take();
-    let given = given.as_str().expect("a token").to_owned();
+    let (uid, given) = account_with_token(&server).await;
     let signed = |claims: &Value, key: &KeyPair| {
         let key = EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).expect("a key");
         encode(&Header::new(Algorithm::ES256), claims, &key).expect("a token")
@@ -398,7 +405,7 @@ async fn tokens_forged_expired_or_for_others_are_refused() {
         assert_eq!(name_in(&answer), expected, "{what}: {answer}");
     }
     // A token dies with its account.
-    server.send("DELETE", &format!("{accounts}/robot"), TOKEN, "").await;
+    server.send("DELETE", &format!("{ACCOUNTS}/robot"), TOKEN, "").await;
     let fresh = with("jti", json!("unused before"));
     let answer = rest(&mut server.begin(&review(&fresh)).await).await;
     assert_eq!(name_in(&answer), no, "{answer}");

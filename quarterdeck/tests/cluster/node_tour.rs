@@ -1,14 +1,11 @@
 //! The node's promises as CI sees them: a cluster of one server and a node with real containers, and promises asked for
 //! with kubectl, one by one: parts of the tour in `node/tests/tour`, those that users meet first.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use std::process::Command;
 
 use super::common::{cannot_run_containers, skip};
+use super::up::Up;
 use super::{alone, kubectl};
 
 /// Not the default, which another cluster of this machine may have.
@@ -39,40 +36,6 @@ fn cannot_run() -> Option<String> {
     kubectl::too_old()
 }
 
-/// A cluster that ends in order, with its pods, when this is dropped.
-struct Cluster(Child);
-
-impl Cluster {
-    fn start(data_dir: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_quarterdeck"))
-            .args(["up", "--servers=1", "--data-dir"])
-            .arg(data_dir)
-            .arg(format!("--port={PORT}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
-        let cluster = Cluster(process);
-        let mut said = String::new();
-        while !said.contains("Look around") {
-            let line = lines.next().unwrap_or_else(|| panic!("it ended before everything was up: {said}"));
-            said += &format!("{}\n", line.expect("text"));
-        }
-        assert!(said.contains("node-1 is Ready"), "no node with real containers: {said}");
-        std::thread::spawn(move || lines.for_each(drop));
-        cluster
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).expect("a process id");
-        // It may have ended by itself.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_nodes_promises_one_by_one() {
     if let Some(why) = cannot_run() {
@@ -82,7 +45,9 @@ fn the_nodes_promises_one_by_one() {
     let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let data_dir = root.path().join("run");
-    let cluster = Cluster::start(&data_dir);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quarterdeck"));
+    command.args(["up", "--servers=1", "--data-dir"]).arg(&data_dir).arg(format!("--port={PORT}"));
+    let up = Up::launch(command, data_dir.clone(), &["node-1 is Ready"]);
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../node/tests/tour/run.sh");
     let tour = Command::new("timeout")
         .args(["--kill-after=60", LIMIT_SECS, "bash"])
@@ -92,7 +57,7 @@ fn the_nodes_promises_one_by_one() {
         .env("PATIENCE", PATIENCE)
         .output()
         .expect("the tour starts");
-    drop(cluster);
+    up.end();
     let said = String::from_utf8_lossy(&tour.stdout);
     println!("{said}\n{}", String::from_utf8_lossy(&tour.stderr));
     assert!(tour.status.success(), "{}: a promise is broken, see FAILED above", tour.status);

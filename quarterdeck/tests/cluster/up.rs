@@ -56,26 +56,34 @@ fn without_containers_the_control_plane_runs_with_hollow_nodes() {
 }
 
 /// A cluster that stays up until this is dropped.
-struct Up {
+pub struct Up {
     process: Child,
     data_dir: PathBuf,
 }
 
 impl Up {
     fn start(data_dir: PathBuf) -> Self {
-        let mut process = command(&data_dir, &[]).stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let command = command(&data_dir, &[]);
+        Self::launch(
+            command,
+            data_dir,
+            &["server-3 is ready", "node-1 is Ready", "the Service `web` answers", "the Job `ask` heard"],
+        )
+    }
+
+    /// Runs this `up` until it says that everything is there, each of the steps included.
+    pub fn launch(mut command: Command, data_dir: PathBuf, steps: &[&str]) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         let up = Up { process, data_dir };
         let mut said = String::new();
         while !said.contains("Look around") {
-            let line = lines.next().expect("it ended before everything was up").expect("text");
-            said += &format!("{line}\n");
+            let line = lines.next().unwrap_or_else(|| panic!("it ended before everything was up: {said}"));
+            said += &format!("{}\n", line.expect("text"));
         }
         println!("{said}");
-        for step in
-            ["server-3 is ready", "node-1 is Ready", "the Service `web` answers", "the Job `ask` heard"]
-        {
-            assert!(said.contains(step), "{step:?} is missing");
+        for step in steps {
+            assert!(said.contains(step), "{step:?} is missing in {said}");
         }
         std::thread::spawn(move || lines.for_each(|line| println!("{}", line.unwrap_or_default())));
         up
@@ -97,7 +105,7 @@ impl Up {
         })
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
         kill(pid, Signal::SIGINT).expect("signalled");
         assert!(self.process.wait().expect("ended").success());

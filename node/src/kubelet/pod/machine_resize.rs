@@ -76,7 +76,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubelet::pod::observed::{Container, Observed, ProbeView, Sandbox, State};
+    use crate::kubelet::pod::observed::{Container, Observed, ProbeView, Sandbox};
     use crate::kubelet::pod::resize::Verdict;
 
     fn pod(cpu: &str) -> Pod {
@@ -87,22 +87,8 @@ mod tests {
     }
 
     fn running(pod: &Pod) -> Observed {
-        let container = |spec: &k8s_openapi::api::core::v1::Container| Container {
-            id: format!("{}-id", spec.name),
-            name: spec.name.clone(),
-            sandbox_id: "s".into(),
-            restart_count: 0,
-            state: State::Running,
-            created_at: Timestamp::UNIX_EPOCH,
-            started_at: Some(Timestamp::UNIX_EPOCH),
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            hash: spec::container_hash(spec),
-            user: None,
+        let container = |spec: &k8s_openapi::api::core::v1::Container| {
+            Container::running(&format!("{}-id", spec.name), spec)
         };
         let sandbox = Sandbox {
             id: "s".into(),

@@ -93,6 +93,30 @@ pub struct Container {
     pub user: Option<User>,
 }
 
+#[cfg(test)]
+impl Container {
+    /// The first container made from this spec, running since the beginning of time.
+    pub fn running(id: &str, spec: &k8s_openapi::api::core::v1::Container) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: spec.name.clone(),
+            sandbox_id: "s".to_owned(),
+            restart_count: 0,
+            state: State::Running,
+            created_at: Timestamp::UNIX_EPOCH,
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            finished_at: None,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            hash: super::spec::container_hash(spec),
+            user: None,
+        }
+    }
+}
+
 /// Everything the runtime holds for one pod, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {

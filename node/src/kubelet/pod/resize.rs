@@ -184,7 +184,6 @@ fn needs_restart(spec: &ContainerSpec, old: &Share, new: &Share) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
     use serde_json::{Value, json};
 
     /// A pod whose memory changes by a restart only.
@@ -196,23 +195,7 @@ mod tests {
     }
 
     fn running(pod: &Pod) -> Observed {
-        let container = Container {
-            id: "id".into(),
-            name: "c".into(),
-            sandbox_id: String::new(),
-            restart_count: 0,
-            state: State::Running,
-            created_at: Timestamp::UNIX_EPOCH,
-            started_at: None,
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            hash: spec::container_hash(&spec::containers(pod)[0]),
-            user: None,
-        };
+        let container = Container::running("id", &spec::containers(pod)[0]);
         Observed { sandboxes: vec![], containers: vec![container] }
     }
 

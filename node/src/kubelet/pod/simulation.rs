@@ -195,21 +195,11 @@ impl World {
     fn start(&mut self, name: String, restart_count: u32) {
         let Some((_, container)) = spec::find_container(&self.pod, &name) else { return };
         let made = Container {
-            id: self.id("c"),
-            hash: spec::container_hash(&container),
             sandbox_id: self.observed.sandboxes[0].id.clone(),
             restart_count,
-            state: State::Running,
             created_at: self.now,
             started_at: Some(self.now),
-            finished_at: None,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            user: None,
-            name: name.clone(),
+            ..Container::running(&self.id("c"), &container)
         };
         self.observed.containers.push(made);
         self.started.push(name);
