@@ -3,6 +3,11 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
+
+use chaos::cluster::{Cluster, Ground, Program, Started};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 
 /// Clusters at a time: they wait more than they work.
 const AT_A_TIME: usize = 3;
@@ -66,4 +71,24 @@ fn each_unsimulated_fault_with_each_checker() {
             assert!(text.contains("11 fault windows (all whole)"), "{text}");
         }
     }
+}
+
+/// A fault may end a member after its window, and a run that fails may find its members ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_end_by_themselves_are_started_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let command = [env!("CARGO_BIN_EXE_chaos"), "store"].map(str::to_owned).to_vec();
+    let program = Program { command, flags: Vec::new(), env: Vec::new(), is_etcd: false };
+    let ground = Ground::loopback((std::process::id() % 20_000) as u16);
+    let cluster = Cluster::start_all(ground, program, folder.path(), 1, false).await.expect("a cluster");
+    let end = || async {
+        let pid = cluster.pid(0).expect("it runs");
+        signal::kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("killed");
+        assert_eq!(cluster.outcome(0, Duration::from_secs(60)).await, Started::Ended);
+    };
+    end().await;
+    cluster.await_answer(0).await.expect("started again by one that needs it");
+    end().await;
+    cluster.heal().await.expect("started again at the end");
+    cluster.await_answer(0).await.expect("it answers");
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::process::Process;
 use super::{Cluster, DiskMood, Error, POLL, REQUEST_TIMEOUT, Result};
 
@@ -101,11 +103,21 @@ impl Cluster {
         tokio::time::timeout(limit, known).await.unwrap_or(Started::Silent)
     }
 
-    /// Waits until the member answers, for what can only be done to one that is up.
+    /// Waits until the member answers, for what can only be done to one that is up. What was done to it before may end it
+    /// only now: it is started again, as a supervisor would. One that another fault has taken down is waited for.
     pub async fn await_answer(&self, member: usize) -> Result<()> {
-        match self.outcome(member, READY_TIMEOUT).await {
-            Started::Answers => Ok(()),
-            Started::Ended | Started::Silent => Err(self.silent(member)),
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            match self.outcome(member, deadline.saturating_duration_since(Instant::now())).await {
+                Started::Answers => return Ok(()),
+                Started::Ended if Instant::now() < deadline => {
+                    if self.pid(member).is_some() {
+                        self.revive(member).await?;
+                    }
+                }
+                Started::Ended | Started::Silent => return Err(self.silent(member)),
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 

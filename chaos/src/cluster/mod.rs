@@ -226,11 +226,11 @@ impl Cluster {
     }
 
     pub async fn pause(&self, member: usize) -> Result<()> {
-        self.members[member].lock().process.as_ref().map_or(Ok(()), Process::pause)
+        self.members[member].lock().process.as_mut().map_or(Ok(()), Process::pause)
     }
 
     pub async fn resume(&self, member: usize) -> Result<()> {
-        self.members[member].lock().process.as_ref().map_or(Ok(()), Process::resume)
+        self.members[member].lock().process.as_mut().map_or(Ok(()), Process::resume)
     }
 
     pub async fn cut(&self, cuts: &std::collections::BTreeSet<(usize, usize)>) -> Result<()> {

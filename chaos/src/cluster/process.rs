@@ -40,18 +40,23 @@ impl Process {
         self.child.id()
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// A process that has ended is past being signalled, which is no error: faults meet members that ended of others. Its
+    /// number is not used, since another process may have it by now.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.ended().is_some() {
+            return Ok(());
+        }
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
         let failed = |stderr: String| Error::Command { command: self.command.clone(), stderr };
         kill(pid.map_err(|error| failed(error.to_string()))?, signal)
             .map_err(|error| failed(error.to_string()))
     }
 
-    pub fn pause(&self) -> Result<()> {
+    pub fn pause(&mut self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    pub fn resume(&self) -> Result<()> {
+    pub fn resume(&mut self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
 
@@ -84,5 +89,23 @@ impl Drop for Process {
     fn drop(&mut self) {
         // Ended already, or it ends now; there is nobody left to tell.
         let _ = self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_takes_any_order() {
+        let log = tempfile::NamedTempFile::new().expect("a log");
+        let command = ["false".to_owned()];
+        let mut process = Process::start(&command, &[], log.path()).expect("started");
+        while process.ended().is_none() {
+            tokio::time::sleep(POLL).await;
+        }
+        process.pause().expect("paused");
+        process.resume().expect("resumed");
+        process.terminate().await.expect("terminated");
     }
 }
