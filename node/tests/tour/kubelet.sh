@@ -4,7 +4,7 @@ pod steady <<EOF
   containers:
   - name: c
     image: $IMAGE
-    command: [sleep, "3600"]
+    command: [sh, -c, "trap 'exit 1' TERM; while :; do sleep 1; done"]
     resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
     readinessProbe: {exec: {command: ["true"]}, periodSeconds: 2}
 EOF
@@ -30,6 +30,11 @@ resize 600m >/dev/null
 check "a resize without room is deferred" within 20 is Deferred \
     field pod steady '{.status.conditions[?(@.type=="PodResizePending")].reason}'
 check "and changes nothing" is 30000 quota
+check "a container that ends meanwhile" inside steady 'kill 1'
+check "starts again" within 60 is 1 field pod steady '{.status.containerStatuses[0].restartCount}'
+check "with what it had" within 30 is 30000 quota
+check "and says so" is "300m 300m" field pod steady \
+    '{.status.containerStatuses[0].allocatedResources.cpu} {.status.containerStatuses[0].resources.limits.cpu}'
 $K delete pod filler --wait=true >/dev/null
 check "until there is room" within 30 is 60000 quota
 resize 200m >/dev/null

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::container_status::Waiting;
 use super::observed::{Observed, ProbeView};
-use super::resize::Verdict;
+use super::resize::Standing;
 use super::spec::Kind;
 use super::status::Failure;
 
@@ -49,7 +49,7 @@ pub enum Action {
         /// How often it was restarted before.
         restart_count: u32,
     },
-    /// Give a running container the resources of the spec.
+    /// Give a running container the resources promised.
     ResizeContainer {
         /// The runtime's id.
         id: String,
@@ -127,7 +127,7 @@ pub struct Stop {
 /// What a step looks at.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
-    /// The desired pod with the API's status.
+    /// The desired pod with the API's status and the resources it is promised.
     pub pod: &'a Pod,
     /// What the runtime holds.
     pub observed: &'a Observed,
@@ -141,8 +141,8 @@ pub struct Inputs<'a> {
     pub host_ips: &'a [String],
     /// The runtime's name, the scheme of container ids.
     pub runtime: &'a str,
-    /// Says whether there is room for the pod's changed resources.
-    pub judge: &'a dyn Fn(&Pod) -> Verdict,
+    /// Why it is not promised the resources it wants, if so.
+    pub pending: Option<&'a Standing>,
     /// Now.
     pub now: Timestamp,
 }

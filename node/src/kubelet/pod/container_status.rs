@@ -66,8 +66,8 @@ pub struct StatusInputs<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// What running containers were given.
     pub given: &'a Given,
-    /// Where a change of resources stands.
-    pub resize: Option<&'a Standing>,
+    /// Where changes of resources stand.
+    pub resizes: Vec<&'a Standing>,
     /// The statuses reported before.
     pub old: &'a PodStatus,
     /// The runtime's name, the scheme of container ids.
@@ -137,10 +137,7 @@ fn one(
     }
     let given = newest.and_then(|c| inputs.given.get(&c.id)).map(|share| &share.own);
     let given = given.or(container.resources.as_ref()).cloned().unwrap_or_default();
-    let pending = matches!(inputs.resize, Some(Standing::Pending(..)));
-    let wanted = container.resources.as_ref().and_then(|r| r.requests.clone());
-    // What there is no room for is not promised either.
-    status.allocated_resources = if pending { given.requests.clone() } else { wanted };
+    status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
     // Also where it is empty: by this servers tell that the node can change it.
     status.resources = newest.map(|_| given);
     apply_probes(&mut status, container, kind, newest, inputs.probes);

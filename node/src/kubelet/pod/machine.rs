@@ -16,7 +16,7 @@ use super::container_status::{StatusInputs, Waiting};
 use super::observed::{Container, State};
 use super::phase::Phase;
 use super::plan::{Plan, Start, plan};
-use super::resize::{self, Given, Standing};
+use super::resize::{self, Given, Share, Standing};
 use super::restart::reported_restart_of_all;
 use super::spec;
 use super::status::{Failure, finalize, pod_status, rejected_status};
@@ -54,6 +54,7 @@ pub struct Machine {
     pub(super) waiting: BTreeMap<String, Waiting>,
     noticed: BTreeMap<String, Timestamp>,
     pub(super) given: Given,
+    pub(super) started_with: BTreeMap<String, Share>,
     pub(super) resizing: Given,
     pub(super) resize: Option<Standing>,
     step_backoff: StepBackoff,
@@ -128,7 +129,7 @@ impl Machine {
             return self.step_rejected(inputs, failure);
         }
         self.note_deadline(inputs, &mut output);
-        resize::note(&mut self.given, inputs.pod, inputs.observed);
+        resize::note(&mut self.given, &self.started_with, inputs.pod, inputs.observed);
         if let Some(failure) = inputs.stop.and_then(|s| s.failure.clone()) {
             self.failure.get_or_insert(failure);
         }
@@ -166,7 +167,7 @@ impl Machine {
             probes: inputs.probes,
             waiting: &self.waiting,
             given: &self.given,
-            resize: self.resize.as_ref(),
+            resizes: inputs.pending.into_iter().chain(&self.resize).collect(),
             old: &old,
             runtime: inputs.runtime,
             ending,
@@ -303,6 +304,7 @@ impl Machine {
             .flatten()
             .find(|s| s.name == start.name)
             .map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
+        self.note_start(inputs.pod, &start.name);
         output.actions.push(Action::StartContainer {
             name: start.name.clone(),
             kind: start.kind,

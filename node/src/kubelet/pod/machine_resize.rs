@@ -1,6 +1,7 @@
 //! The part of a pod's life in which its resources change while it runs.
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
 
 use super::action::{Action, Inputs, Outcome, Output, Ticket};
 use super::machine::{Machine, later};
@@ -12,24 +13,17 @@ use super::spec;
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 impl Machine {
-    /// Begins what changed resources need, if there is room for them.
+    /// Begins what changed resources need, as far as they are promised.
     pub(super) fn step_resize(&mut self, inputs: &Inputs<'_>, plan: &Plan, output: &mut Output) {
+        if inputs.pending.is_some() {
+            output.wake(later(inputs.now, RETRY));
+        }
         let changes = resize::plan(&self.given, inputs.pod, inputs.observed);
         if changes.is_empty() {
             self.resize = None;
             return;
         }
-        let under_way = self.in_flight.iter().any(|t| matches!(t, Ticket::Resize(_)));
-        if !under_way && let Some(pending) = (inputs.judge)(inputs.pod).pending() {
-            self.resize = Some(pending);
-            output.wake(later(inputs.now, RETRY));
-            return;
-        }
-        let error = match self.resize.take() {
-            Some(Standing::InProgress(error)) => error,
-            _ => None,
-        };
-        self.resize = Some(Standing::InProgress(error));
+        self.resize.get_or_insert(Standing::InProgress(None));
         for change in changes {
             self.begin_resize(inputs, plan, change, output);
         }
@@ -56,6 +50,13 @@ impl Machine {
         }
     }
 
+    /// Notes what a container is started with: the promise may change before it is seen.
+    pub(super) fn note_start(&mut self, pod: &Pod, name: &str) {
+        if let Some((_, container)) = spec::find_container(pod, name) {
+            self.started_with.insert(name.to_owned(), Share::wanted(pod, &container));
+        }
+    }
+
     /// Takes the end of one container's resize.
     pub(super) fn resized(&mut self, id: &str, outcome: Outcome) {
         match outcome {
@@ -71,19 +72,20 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use jiff::Timestamp;
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubelet::pod::observed::{Container, Observed, ProbeView, Sandbox};
-    use crate::kubelet::pod::resize::Verdict;
+    use crate::kubelet::pod::allocation::{Verdict, promise};
+    use crate::kubelet::pod::observed::{Container, Observed, ProbeView, Sandbox, State};
 
-    fn pod(cpu: &str) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
+    fn pod(cpu: &str) -> Arc<Pod> {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}},
-            "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}}))
-        .expect("a pod")
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}});
+        Arc::new(serde_json::from_value(pod).expect("a pod"))
     }
 
     fn running(pod: &Pod) -> Observed {
@@ -95,7 +97,7 @@ mod tests {
             attempt: 0,
             ready: true,
             created_at: Timestamp::UNIX_EPOCH,
-            ips: vec![],
+            ips: vec!["10.0.0.1".into()],
             host_network: false,
         };
         Observed {
@@ -104,45 +106,103 @@ mod tests {
         }
     }
 
-    fn step(machine: &mut Machine, pod: &Pod, verdict: &Verdict) -> Output {
-        machine.step(&Inputs {
-            pod,
-            observed: &running(pod),
-            probes: &ProbeView::new(),
-            stop: None,
-            rejected: None,
-            host_ips: &[],
-            runtime: "test",
-            judge: &|_| verdict.clone(),
-            now: Timestamp::UNIX_EPOCH,
-        })
+    /// A pod, what it is promised and what runs of it.
+    struct Life {
+        machine: Machine,
+        promised: Arc<Pod>,
+        observed: Observed,
     }
 
-    /// Containers being resized, and what the status says of the pod as a whole: given and promised CPU.
-    fn shown(output: &Output) -> (Vec<String>, Value, Value) {
-        let resized = output.actions.iter().filter_map(|action| match action {
-            Action::ResizeContainer { name, .. } => Some(name.clone()),
-            _ => None,
-        });
-        let status = serde_json::to_value(&output.status).expect("JSON");
-        let (given, promised) = (&status["resources"]["limits"]["cpu"], &status["allocatedResources"]["cpu"]);
-        (resized.collect(), given.clone(), promised.clone())
+    impl Life {
+        fn new(pod: &Arc<Pod>) -> Self {
+            let mut machine = Machine::default();
+            machine.outcome(&Ticket::Volumes, Outcome::Done, Timestamp::UNIX_EPOCH);
+            Self { machine, promised: Arc::clone(pod), observed: running(pod) }
+        }
+
+        /// What is begun, and what the status says of the pod as a whole: given CPU, promised CPU, and why not more.
+        fn step(&mut self, wanted: &Arc<Pod>, verdict: &Verdict) -> (Vec<String>, [Value; 3]) {
+            let (promised, pending) = promise(&self.promised, wanted, |_| verdict.clone());
+            self.promised = promised;
+            let output = self.machine.step(&Inputs {
+                pod: &self.promised,
+                observed: &self.observed,
+                probes: &ProbeView::new(),
+                stop: None,
+                rejected: None,
+                host_ips: &[],
+                runtime: "test",
+                pending: pending.as_ref(),
+                now: Timestamp::UNIX_EPOCH,
+            });
+            let begun = output.actions.iter().filter_map(|action| match action {
+                Action::ResizeContainer { name, .. } => Some(format!("resize {name}")),
+                Action::StartContainer { name, .. } => Some(format!("start {name}")),
+                _ => None,
+            });
+            let status = serde_json::to_value(&output.status).expect("JSON");
+            let conditions = output.status.conditions.iter().flatten();
+            let pending = conditions.filter(|c| c.type_ == "PodResizePending").map(|c| c.reason.clone());
+            let (given, promised) =
+                (&status["resources"]["limits"]["cpu"], &status["allocatedResources"]["cpu"]);
+            (begun.collect(), [given.clone(), promised.clone(), json!(pending.flatten().next())])
+        }
+
+        fn done(&mut self, ticket: &Ticket) {
+            self.machine.outcome(ticket, Outcome::Done, Timestamp::UNIX_EPOCH);
+        }
+    }
+
+    fn deferred() -> Verdict {
+        Verdict::Deferred("full".into())
+    }
+
+    fn both(what: &str) -> Vec<String> {
+        ["a", "b"].map(|name| format!("{what} {name}")).into()
     }
 
     #[test]
     fn a_pods_own_resources_reach_every_container_once_there_is_room() {
-        let mut machine = Machine::default();
-        let room = Verdict::Feasible;
-        assert_eq!(shown(&step(&mut machine, &pod("1"), &room)), (vec![], json!("1"), json!("1")));
-        let full = Verdict::Deferred("full".into());
-        assert_eq!(shown(&step(&mut machine, &pod("2"), &full)), (vec![], json!("1"), json!("1")));
-        let both = vec!["a".to_owned(), "b".to_owned()];
-        assert_eq!(shown(&step(&mut machine, &pod("2"), &room)), (both, json!("1"), json!("2")));
-        let now = Timestamp::UNIX_EPOCH;
+        let (one, two, room) = (pod("1"), pod("2"), Verdict::Feasible);
+        let mut life = Life::new(&one);
+        assert_eq!(life.step(&one, &room), (vec![], [json!("1"), json!("1"), json!(null)]));
+        assert_eq!(life.step(&two, &deferred()), (vec![], [json!("1"), json!("1"), json!("Deferred")]));
+        assert_eq!(life.step(&two, &room), (both("resize"), [json!("1"), json!("2"), json!(null)]));
         for (id, given) in [("a-id", "1"), ("b-id", "2")] {
-            machine.outcome(&Ticket::Resize(id.into()), Outcome::Done, now);
-            let output = step(&mut machine, &pod("2"), &room);
-            assert_eq!(shown(&output), (vec![], json!(given), json!("2")), "after {id}");
+            life.done(&Ticket::Resize(id.into()));
+            let after = life.step(&two, &room);
+            assert_eq!(after, (vec![], [json!(given), json!("2"), json!(null)]), "after {id}");
         }
+    }
+
+    #[test]
+    fn a_container_that_ends_while_it_waits_for_room_starts_with_what_is_promised() {
+        let (one, two, room) = (pod("1"), pod("2"), Verdict::Feasible);
+        let mut life = Life::new(&one);
+        life.step(&one, &room);
+        life.step(&two, &deferred());
+        let ended = &mut life.observed.containers[0];
+        (ended.state, ended.finished_at) = (State::Exited, Some(Timestamp::UNIX_EPOCH));
+        let waiting = [json!("1"), json!("1"), json!("Deferred")];
+        assert_eq!(life.step(&two, &deferred()), (vec!["start a".to_owned()], waiting.clone()));
+        // What is started is the pod as promised: see the worker's jobs.
+        let level = life.promised.spec.as_ref().and_then(|s| s.resources.clone());
+        assert_eq!(level, one.spec.as_ref().and_then(|s| s.resources.clone()));
+        life.done(&Ticket::Start("a".into()));
+        life.observed.containers[0] = Container::running("a-again", &spec::containers(&one)[0]);
+        assert_eq!(life.step(&two, &deferred()), (vec![], waiting));
+        assert_eq!(life.step(&two, &room), (both("resize"), [json!("1"), json!("2"), json!(null)]));
+    }
+
+    #[test]
+    fn what_is_promised_while_a_container_starts_reaches_it_afterwards() {
+        let (one, two, room) = (pod("1"), pod("2"), Verdict::Feasible);
+        let mut life = Life::new(&one);
+        let b = life.observed.containers.pop();
+        assert_eq!(life.step(&one, &room).0, ["start b"]);
+        assert_eq!(life.step(&two, &room).0, ["resize a"]);
+        life.observed.containers.extend(b);
+        life.done(&Ticket::Start("b".into()));
+        assert_eq!(life.step(&two, &room).0, ["resize b"]);
     }
 }

@@ -29,6 +29,8 @@ pub mod qos;
 
 pub mod terminate;
 
+pub mod allocation;
+
 pub mod resize;
 
 pub mod action;

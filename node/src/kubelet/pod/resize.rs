@@ -1,5 +1,5 @@
-//! In-place resize: a running container whose resources in the spec differ from those it was given gets the new
-//! ones, or is restarted where its policy says so.
+//! In-place resize: a running container whose promised resources ([`super::allocation`]) differ from those it was given
+//! gets the new ones, or is restarted where its policy says so.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::spec::{self, Kind};
 use crate::kubelet::quantity;
 
 /// What changes while a container runs.
-const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+pub(super) const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
 /// What a running container was given: resources of its own, and those of its pod as a whole, whose limits hold where it
 /// has none.
@@ -37,12 +37,7 @@ impl Share {
 
     /// True if it comes to the same, however it is written.
     fn equals(&self, other: &Self) -> bool {
-        let same = |a: &ResourceRequirements, b: &ResourceRequirements| {
-            RESIZABLE
-                .into_iter()
-                .all(|name| request(a, name) == request(b, name) && limit(a, name) == limit(b, name))
-        };
-        same(&self.own, &other.own) && same(&self.pod, &other.pod)
+        same_resources(&self.own, &other.own) && same_resources(&self.pod, &other.pod)
     }
 
     /// Request and limit of one resource as the container feels them.
@@ -50,6 +45,11 @@ impl Share {
         let own = limit(&self.own, name).filter(|amount| *amount > 0);
         (request(&self.own, name), own.or_else(|| limit(&self.pod, name)))
     }
+}
+
+/// True if what can be resized comes to the same.
+pub(super) fn same_resources(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
+    RESIZABLE.into_iter().all(|name| request(a, name) == request(b, name) && limit(a, name) == limit(b, name))
 }
 
 fn request(resources: &ResourceRequirements, name: &str) -> Option<i128> {
@@ -64,18 +64,6 @@ fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Option<i128>
     list?.get(name).map(quantity::nano)
 }
 
-/// What this machine says to changed resources.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Verdict {
-    /// There is room for them now.
-    #[default]
-    Feasible,
-    /// There will be room once others leave. The text is upstream's.
-    Deferred(String),
-    /// There never will be.
-    Infeasible(String),
-}
-
 /// Where a resize stands, as a condition of the pod shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -83,17 +71,6 @@ pub enum Standing {
     Pending(&'static str, String),
     /// `PodResizeInProgress`, with the last error if there was one.
     InProgress(Option<String>),
-}
-
-impl Verdict {
-    /// What keeps the resize from beginning.
-    pub fn pending(self) -> Option<Standing> {
-        match self {
-            Verdict::Feasible => None,
-            Verdict::Deferred(message) => Some(Standing::Pending("Deferred", message)),
-            Verdict::Infeasible(message) => Some(Standing::Pending("Infeasible", message)),
-        }
-    }
 }
 
 /// What a changed container needs.
@@ -120,8 +97,9 @@ fn is_resizable(kind: Kind) -> bool {
     kind != Kind::Ephemeral
 }
 
-/// Notes containers seen for the first time and forgets those that are gone.
-pub fn note(given: &mut Given, pod: &Pod, observed: &Observed) {
+/// Notes containers seen for the first time and forgets those that are gone. `started_with` is what the last start of
+/// each name gave.
+pub fn note(given: &mut Given, started_with: &BTreeMap<String, Share>, pod: &Pod, observed: &Observed) {
     given.retain(|id, _| observed.alive().any(|c| c.id == *id));
     for container in observed.containers.iter().filter(|c| c.state == State::Running) {
         let Some((kind, spec)) = spec::find_container(pod, &container.name) else { continue };
@@ -133,7 +111,9 @@ pub fn note(given: &mut Given, pod: &Pod, observed: &Observed) {
             Some(share) if share.equals(&wanted) => *share = wanted,
             Some(_) => {}
             None => {
-                given.insert(container.id.clone(), reported(pod, container).unwrap_or(wanted));
+                let started = || started_with.get(&container.name).cloned();
+                let known = reported(pod, container).or_else(started);
+                given.insert(container.id.clone(), known.unwrap_or(wanted));
             }
         }
     }
@@ -205,7 +185,7 @@ mod tests {
             let before = pod(&own, &level);
             let observed = running(&before);
             let mut given = Given::new();
-            note(&mut given, &before, &observed);
+            note(&mut given, &BTreeMap::new(), &before, &observed);
             assert_eq!(plan(&given, &before, &observed), []);
             let got = match plan(&given, &pod(&new_own, &new_level), &observed).as_slice() {
                 [] => "nothing",
@@ -235,7 +215,7 @@ mod tests {
             pod.status =
                 Some(serde_json::from_value(json!({"containerStatuses": [reported]})).expect("a status"));
             let mut given = Given::new();
-            note(&mut given, &pod, &running(&pod));
+            note(&mut given, &BTreeMap::new(), &pod, &running(&pod));
             assert_eq!(serde_json::to_value(&given["id"].own).expect("JSON"), *expected, "{pod:?}");
         };
         let status = |id: &str, resources: &Value| {

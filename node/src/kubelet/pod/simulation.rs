@@ -14,7 +14,6 @@ use super::container_status::Waiting;
 use super::machine::Machine;
 use super::observed::{Container, Observed, ProbeView, Sandbox, State};
 use super::phase::Phase;
-use super::resize::Verdict;
 use super::spec;
 
 /// How a container behaves once it runs: it ends by itself after so many seconds with a code, or never.
@@ -74,7 +73,7 @@ impl World {
             rejected: None,
             host_ips: &["10.0.0.1".into()],
             runtime: "sim",
-            judge: &|_| Verdict::Feasible,
+            pending: None,
             now: self.now,
         });
         self.check(&output);

@@ -14,6 +14,8 @@ pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
 /// Grace when the spec gives none (the API's default), seconds.
 const DEFAULT_GRACE_SECS: i64 = 30;
+/// The longest grace that is given, seconds: ten years. The API takes any number; runtimes and clocks cannot count that far.
+pub const GRACE_MAX_SECS: i64 = 10 * 365 * 24 * 3600;
 
 /// Which list of the spec a container stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +127,14 @@ pub fn is_mirror(pod: &Pod) -> bool {
 
 /// Seconds the pod's processes get between TERM and KILL when the spec decides.
 pub fn termination_grace_secs(pod: &Pod) -> i64 {
-    pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE_SECS)
+    let own = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+    own.unwrap_or(DEFAULT_GRACE_SECS).min(GRACE_MAX_SECS)
+}
+
+/// The same for a pod that is deleted: who deleted it may have chosen another.
+pub fn deletion_grace_secs(pod: &Pod) -> i64 {
+    let chosen = pod.metadata.deletion_grace_period_seconds;
+    chosen.map_or_else(|| termination_grace_secs(pod), |secs| secs.min(GRACE_MAX_SECS))
 }
 
 /// Identifies what of a container makes it another container when changed in place: name and image.
@@ -158,6 +167,19 @@ mod tests {
             vec![Some(Kind::Init), Some(Kind::Sidecar), Some(Kind::Regular), Some(Kind::Ephemeral), None];
         assert_eq!(kinds, expected);
         assert_eq!(find_container(&pod, "e").and_then(|f| f.1.image), Some("x".to_owned()));
+    }
+
+    #[test]
+    fn every_grace_can_be_counted() {
+        let check = |deletion: Option<i64>, own: Option<i64>, expected: (i64, i64)| {
+            let pod = pod(serde_json::json!({"metadata": {"deletionGracePeriodSeconds": deletion},
+                "spec": {"terminationGracePeriodSeconds": own, "containers": []}}));
+            assert_eq!((deletion_grace_secs(&pod), termination_grace_secs(&pod)), expected);
+        };
+        check(None, None, (30, 30));
+        check(Some(0), Some(7), (0, 7));
+        check(None, Some(i64::MAX), (GRACE_MAX_SECS, GRACE_MAX_SECS));
+        check(Some(i64::MAX), Some(1), (GRACE_MAX_SECS, 1));
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub fn pod_status(
     let mut all: Vec<_> = foreign.cloned().collect();
     all.append(&mut conditions);
     note_disruption(&mut all, failure, inputs.old, now);
-    all.extend(inputs.resize.map(|standing| resize_condition(inputs.pod, standing, inputs.old, now)));
+    let resizes =
+        inputs.resizes.iter().map(|standing| resize_condition(inputs.pod, standing, inputs.old, now));
+    all.extend(resizes);
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         conditions: Some(all),
@@ -72,12 +74,10 @@ pub fn pod_status(
 /// What the pod as a whole has been given and what it was promised, where its spec says something about that. As long as
 /// a running container has the old, the old counts.
 fn set_pod_level(status: &mut PodStatus, inputs: &StatusInputs<'_>) {
-    let Some(wanted) = inputs.pod.spec.as_ref().and_then(|s| s.resources.as_ref()) else { return };
-    let old = inputs.given.values().map(|share| &share.pod).find(|level| *level != wanted);
-    let given = old.unwrap_or(wanted);
-    let pending = matches!(inputs.resize, Some(Standing::Pending(..)));
-    status.allocated_resources.clone_from(if pending { &given.requests } else { &wanted.requests });
-    status.resources = Some(given.clone());
+    let Some(promised) = inputs.pod.spec.as_ref().and_then(|s| s.resources.as_ref()) else { return };
+    let old = inputs.given.values().map(|share| &share.pod).find(|level| *level != promised);
+    status.allocated_resources.clone_from(&promised.requests);
+    status.resources = Some(old.unwrap_or(promised).clone());
 }
 
 /// An evicted pod says so in a condition too, which Jobs look at.

@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::kubelet::fields::Allocatable;
+use crate::kubelet::pod::allocation::Verdict;
 use crate::kubelet::pod::qos::SYSTEM_CRITICAL_PRIORITY;
-use crate::kubelet::pod::resize::Verdict;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 use crate::kubelet::quantity;

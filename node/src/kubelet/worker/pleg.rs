@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::pool::Pool;
 use crate::kubelet::cri::{CriError, names};
 use crate::kubelet::metrics;
+use crate::kubelet::pod::spec;
 
 /// How often the runtime is listed.
 const RELIST_PERIOD: Duration = Duration::from_secs(1);
@@ -190,6 +191,7 @@ async fn clear(pool: &Pool, uid: &str, remains: Remains) -> Result<(), String> {
     let running = cri::ContainerState::ContainerRunning as i32;
     let stops = remains.containers.iter().filter(|c| c.state == running).map(|container| {
         let grace = container.annotations.get(names::POD_GRACE).and_then(|g| g.parse().ok()).unwrap_or(2);
+        let grace = i64::min(grace, spec::GRACE_MAX_SECS);
         context.runtime.stop_container(&container.id, grace)
     });
     for done in futures::future::join_all(stops).await {

@@ -20,7 +20,7 @@ use crate::kubelet::pod::action::{Inputs, Notice, Outcome, Output, Stop, Ticket}
 use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::machine::Machine;
 use crate::kubelet::pod::observed::Observed;
-use crate::kubelet::pod::resize::Verdict;
+use crate::kubelet::pod::resize::Standing;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 use crate::kubelet::probes::ProbeSet;
@@ -62,9 +62,12 @@ pub struct Channels {
     pub refresh: Arc<Notify>,
     /// What others may know.
     pub snapshot: watch::Sender<Snapshot>,
-    /// Says whether there is room for changed resources.
-    pub judge: Box<dyn Fn(&Pod) -> Verdict + Send + Sync>,
+    /// The pod with the resources it is promised.
+    pub promise: Box<Promise>,
 }
+
+/// From a pod as it is wanted to the pod as it is promised, and why that is not all, if so.
+pub type Promise = dyn Fn(&Arc<Pod>) -> (Arc<Pod>, Option<Standing>) + Send + Sync;
 
 struct Worker {
     context: Arc<Context>,
@@ -133,7 +136,7 @@ impl Worker {
 
     /// One look and one step.
     async fn turn(&mut self) -> Turn {
-        let desired = self.channels.desired.borrow_and_update().clone();
+        let mut desired = self.channels.desired.borrow_and_update().clone();
         let uid = spec::uid(&desired.pod).to_owned();
         match observe_pod(&self.context.runtime, &uid, &FromFiles).await {
             Ok(observed) => self.observed = Arc::new(observed),
@@ -146,6 +149,8 @@ impl Worker {
             self.adopted = true;
             self.probes.adopt(&self.observed, &self.status);
         }
+        let (promised, pending) = (self.channels.promise)(&desired.pod);
+        desired.pod = promised;
         let host_ips = self.context.host_ips();
         let output = self.machine.step(&Inputs {
             pod: &desired.pod,
@@ -155,7 +160,7 @@ impl Worker {
             rejected: desired.rejected.as_ref(),
             host_ips: &host_ips,
             runtime: self.context.runtime_name(),
-            judge: &*self.channels.judge,
+            pending: pending.as_ref(),
             now: Timestamp::now(),
         });
         self.apply(&desired, output)
@@ -242,11 +247,13 @@ impl Worker {
         if desired.stop.is_some() || !self.machine.volumes_ready() {
             return;
         }
-        self.keep_sources(&desired.pod);
+        // Files show what is promised, as variables do.
+        let (pod, _) = (self.channels.promise)(&desired.pod);
+        self.keep_sources(&pod);
         let allocatable = self.context.allocatable.read().clone();
-        let done = self.context.volumes.refresh(&desired.pod, &self.status, &allocatable).await;
+        let done = self.context.volumes.refresh(&pod, &self.status, &allocatable).await;
         if let Err(error) = done {
-            self.context.recorder.pod(&desired.pod, None, true, "FailedMount", error.to_string());
+            self.context.recorder.pod(&pod, None, true, "FailedMount", error.to_string());
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
@@ -14,8 +15,9 @@ use super::context::Context;
 use super::pod_worker::{self, Channels, Desired, Snapshot};
 use crate::kubelet::cluster::objects::ObjectRef;
 use crate::kubelet::pod::action::Stop;
+use crate::kubelet::pod::allocation::{self, Verdict};
 use crate::kubelet::pod::phase::Phase;
-use crate::kubelet::pod::resize::Verdict;
+use crate::kubelet::pod::resize::Standing;
 use crate::kubelet::pod::spec;
 use crate::kubelet::pod::status::Failure;
 use crate::kubelet::volumes::source::uses;
@@ -67,11 +69,18 @@ pub struct NodeView {
     pub disk_pressure: bool,
 }
 
+/// Pods with the resources they are promised, by uid.
+type Promised = HashMap<String, Arc<Pod>>;
+
 /// The pool. Shared by the feed of pods, the server and the node's status.
 pub struct Pool {
     context: Arc<Context>,
     entries: RwLock<BTreeMap<String, Entry>>,
     mirrors: RwLock<HashMap<String, Arc<Pod>>>,
+    /// Held while a pod is admitted or promised more, since what one gets the next must see. Taken before `entries`.
+    promised: Mutex<Promised>,
+    /// The API's whole set of pods has been seen: until then nobody knows what room there is.
+    complete: AtomicBool,
     /// Deleted pods of which nothing is left here, until the API says that they are gone: late news about them
     /// must not start them anew.
     ended: RwLock<BTreeSet<String>>,
@@ -89,6 +98,8 @@ impl Pool {
             context,
             entries: RwLock::default(),
             mirrors: RwLock::default(),
+            promised: Mutex::default(),
+            complete: AtomicBool::new(false),
             ended: RwLock::default(),
             node: RwLock::default(),
             changed: Notify::new(),
@@ -168,6 +179,7 @@ impl Pool {
             PoolEvent::Apply(pod) => self.apply(pod),
             PoolEvent::Delete(uid) => self.gone(&uid),
             PoolEvent::Complete(uids) => {
+                self.complete.store(true, Ordering::Release);
                 self.ended.write().retain(|uid| uids.contains(uid));
                 let known: Vec<String> = {
                     let entries = self.entries.read();
@@ -229,7 +241,9 @@ impl Pool {
     }
 
     fn start(self: &Arc<Self>, uid: String, pod: Arc<Pod>) {
-        let rejected = self.admit(&pod);
+        let mut promised = self.promised.lock();
+        let rejected = self.admit(&pod, &promised);
+        promised.insert(uid.clone(), allocation::reported(&pod));
         if let Some(failure) = &rejected {
             self.context.recorder.pod(&pod, None, true, &failure.reason, failure.message.clone());
         }
@@ -240,21 +254,25 @@ impl Pool {
         let (snapshot, snapshot_receiver) = watch::channel(Snapshot::default());
         let (nudge, refresh) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let pool = Arc::downgrade(self);
-        let judge =
-            Box::new(move |pod: &Pod| pool.upgrade().map_or(Verdict::Feasible, |pool| pool.judge(pod)));
+        let promise = Box::new(move |pod: &Arc<Pod>| match pool.upgrade() {
+            Some(pool) => pool.promise(pod),
+            None => (Arc::clone(pod), None),
+        });
         let channels = Channels {
             desired: desired_receiver,
             nudge: Arc::clone(&nudge),
             refresh: Arc::clone(&refresh),
             snapshot,
-            judge,
+            promise,
         };
         let entry = Entry { desired, nudge, refresh, snapshot: snapshot_receiver };
         self.entries.write().insert(uid.clone(), entry);
+        drop(promised);
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
         self.workers.spawn(async move {
             pod_worker::run(context, channels).await;
             let removed = pool.entries.write().remove(&uid);
+            pool.promised.lock().remove(&uid);
             let shown = |e: Entry| {
                 let desired = e.desired.borrow();
                 desired.object.is_some() && !spec::is_static(&desired.pod)
@@ -266,23 +284,42 @@ impl Pool {
         });
     }
 
-    fn admit(&self, pod: &Pod) -> Option<Failure> {
+    fn admit(&self, pod: &Pod, promised: &Promised) -> Option<Failure> {
         // What has run here before is not asked again: the agent was away, not the pod.
         let status = spec::status(pod);
         let started = status.start_time.is_some();
         if started || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        self.with_admission(pod, |admission, others| admission.refusal(pod, others.iter().map(|p| &**p)))
+        self.with_admission(pod, promised, |admission, others| {
+            admission.refusal(pod, others.iter().map(|p| &**p))
+        })
     }
 
-    /// Whether there is room for the pod's changed resources.
-    fn judge(&self, pod: &Pod) -> Verdict {
-        self.with_admission(pod, |admission, others| admission.verdict(pod, others.iter().map(|p| &**p)))
+    /// The pod with the resources it is promised, and why that is not all it wants, if so.
+    fn promise(&self, pod: &Arc<Pod>) -> (Arc<Pod>, Option<Standing>) {
+        let mut promised = self.promised.lock();
+        let uid = spec::uid(pod);
+        let before = promised.get(uid).cloned().unwrap_or_else(|| allocation::reported(pod));
+        let (now, pending) = allocation::promise(&before, pod, |wanted| {
+            if !self.complete.load(Ordering::Acquire) {
+                return Verdict::Deferred("the pods of this node are not all known yet".to_owned());
+            }
+            self.with_admission(wanted, &promised, |admission, others| {
+                admission.verdict(wanted, others.iter().map(|p| &**p))
+            })
+        });
+        promised.insert(uid.to_owned(), Arc::clone(&now));
+        (now, pending)
     }
 
-    /// Asks admission with the active pods beside this one.
-    fn with_admission<T>(&self, pod: &Pod, ask: impl FnOnce(&Admission<'_>, &[Arc<Pod>]) -> T) -> T {
+    /// Asks admission with the active pods beside this one, as they are promised.
+    fn with_admission<T>(
+        &self,
+        pod: &Pod,
+        promised: &Promised,
+        ask: impl FnOnce(&Admission<'_>, &[Arc<Pod>]) -> T,
+    ) -> T {
         let views = self.views();
         let active = views.into_iter().filter(|v| {
             let status = spec::status(&v.pod);
@@ -290,7 +327,8 @@ impl Pool {
             spec::uid(&v.pod) != spec::uid(pod)
                 && !reported.and_then(Phase::parse).is_some_and(Phase::is_terminal)
         });
-        let others: Vec<Arc<Pod>> = active.map(|v| v.pod).collect();
+        let others: Vec<Arc<Pod>> =
+            active.map(|v| promised.get(spec::uid(&v.pod)).cloned().unwrap_or(v.pod)).collect();
         let node = self.node.read();
         let allocatable = self.context.allocatable.read();
         let admission = Admission {
@@ -317,8 +355,7 @@ impl Pool {
         let entries = self.entries.read();
         let Some(entry) = entries.get(uid) else { return };
         entry.desired.send_modify(|desired| {
-            let grace = desired.pod.metadata.deletion_grace_period_seconds;
-            let grace_secs = grace.unwrap_or_else(|| spec::termination_grace_secs(&desired.pod));
+            let grace_secs = spec::deletion_grace_secs(&desired.pod);
             let failure = desired.stop.as_ref().and_then(|s| s.failure.clone());
             desired.stop = Some(Stop { grace_secs, failure, delete: true });
             if !spec::is_static(&desired.pod) {
@@ -339,8 +376,7 @@ fn update(desired: &mut Desired, pod: &Arc<Pod>) {
         desired.object = Some(Arc::clone(pod));
     }
     if pod.metadata.deletion_timestamp.is_some() {
-        let grace = pod.metadata.deletion_grace_period_seconds;
-        let grace_secs = grace.unwrap_or_else(|| spec::termination_grace_secs(pod));
+        let grace_secs = spec::deletion_grace_secs(pod);
         let failure = desired.stop.as_ref().and_then(|s| s.failure.clone());
         desired.stop = Some(Stop { grace_secs, failure, delete: true });
     }
