@@ -15,3 +15,5 @@ pub mod kubelet;
 pub mod network;
 pub mod proxy;
 pub mod runtime;
+
+mod whole_file;

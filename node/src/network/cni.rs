@@ -8,6 +8,8 @@ use std::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use crate::whole_file;
+
 /// Our file. Runtimes take the first file by name; a user's plugin makes ours go away, whatever its name.
 pub const FILE_NAME: &str = "10-quarterdeck.conflist";
 const NETWORK_NAME: &str = "quarterdeck";
@@ -71,11 +73,8 @@ pub fn write(dir: &Path, content: &str) -> io::Result<bool> {
     if std::fs::read_to_string(&path).is_ok_and(|known| known == content) {
         return Ok(false);
     }
-    std::fs::create_dir_all(dir)?;
-    // Runtimes watch the folder: the name must appear with its whole content. The leading dot hides the half file.
-    let half = dir.join(format!(".{FILE_NAME}.tmp"));
-    std::fs::write(&half, content)?;
-    std::fs::rename(&half, &path)?;
+    // Runtimes watch the folder: the name must appear with its whole content.
+    whole_file::replace(&path, content.as_bytes())?;
     Ok(true)
 }
 

@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Semaphore,
@@ -55,6 +55,8 @@ pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
 /// Connections served at once; health checkers open a handful.
 const CONNECTIONS_MAX: usize = 256;
 const BACKLOG: u32 = 128;
+/// Who says nothing for this long must not keep others out.
+const HEAD_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Listens with address reuse, so that a restarted agent gets its port back at once.
 pub fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
@@ -85,7 +87,9 @@ pub async fn serve(listener: TcpListener, handler: Handler, shutdown: Cancellati
                 let response = respond(&handler, request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+            let connection = builder.serve_connection(TokioIo::new(stream), answer);
             tokio::select! {
                 // A broken connection concerns its client only.
                 _ = connection => {}

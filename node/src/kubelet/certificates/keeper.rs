@@ -16,6 +16,7 @@ use super::transport::Transport;
 use crate::cli::KubeletArgs;
 use crate::kubelet::config::Config;
 use crate::kubelet::server::tls::{Serving, TlsError, read_key_pair};
+use crate::whole_file;
 
 /// The name of the client certificate's files.
 const CLIENT: &str = "kubelet-client";
@@ -186,15 +187,7 @@ fn write_kubeconfig(bootstrap: &Path, path: &Path, pair: &Path) -> Result<(), Ce
     }];
     file.current_context = Some("default-context".into());
     let text = serde_yaml_ng::to_string(&file).map_err(|e| file_error(path, e))?;
-    let temporary = path.with_extension("tmp");
-    let write = || -> std::io::Result<()> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&temporary, text)?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|e| file_error(path, e))
+    whole_file::replace(path, text.as_bytes()).map_err(|e| file_error(path, e))
 }
 
 /// Renews certificates before they end, until the token fires.

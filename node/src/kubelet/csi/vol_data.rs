@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::whole_file;
+
 const FILE: &str = "vol_data.json";
 
 /// What must be known to release a volume.
@@ -29,10 +31,7 @@ pub struct VolData {
 
 /// Writes the note into the volume's folder.
 pub fn save(dir: &Path, data: &VolData) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    let temporary = dir.join(format!("{FILE}.tmp"));
-    fs::write(&temporary, serde_json::to_vec(data).map_err(io::Error::other)?)?;
-    fs::rename(temporary, dir.join(FILE))
+    whole_file::replace(&dir.join(FILE), &serde_json::to_vec(data).map_err(io::Error::other)?)
 }
 
 /// Reads the note of a volume's folder.

@@ -17,6 +17,7 @@ use super::ledger::{Device, Devices, Ledger, Owner};
 use crate::kubelet::cri::client::{timed, unix_channel};
 use crate::kubelet::pod::spec;
 use crate::kubelet::quantity;
+use crate::whole_file;
 
 /// The protocol's version.
 pub const VERSION: &str = "v1beta1";
@@ -251,9 +252,8 @@ impl Manager {
     /// Losing the file costs plugins' other choices after a restart of the agent, no more: it is logged.
     fn save(&self) {
         let text = serde_json::to_vec(&*self.ledger.lock()).unwrap_or_default();
-        let (path, half) = (self.dir.join(CHECKPOINT), self.dir.join(format!(".{CHECKPOINT}")));
-        let saved = std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, &path));
-        if let Err(error) = saved {
+        let path = self.dir.join(CHECKPOINT);
+        if let Err(error) = whole_file::replace(&path, &text) {
             tracing::warn!(%error, path = %path.display(), "devices given out are not remembered");
         }
     }

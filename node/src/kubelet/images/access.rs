@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::names::registry_and_path;
+use crate::whole_file;
 
 /// To whom an image is open under one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +97,8 @@ impl Access {
     }
 
     fn save(&self, grants: &Grants) {
-        let fresh = self.path.with_extension("new");
         let text = serde_json::to_vec(grants).map_err(io::Error::other);
-        let done =
-            text.and_then(|text| fs::write(&fresh, text)).and_then(|()| fs::rename(&fresh, &self.path));
+        let done = text.and_then(|text| whole_file::replace(&self.path, &text));
         if let Err(error) = done {
             tracing::warn!(%error, path = %self.path.display(), "who may use which image is not kept");
         }

@@ -149,7 +149,9 @@ impl Providers {
         let output = self.run(provider, image).await.map_err(failed)?;
         let answer = read_answer(&output, image, &registry).map_err(failed)?;
         let default = parse_duration(&provider.default_cache_duration).unwrap_or_default();
-        let until = Instant::now() + answer.keep.unwrap_or(default);
+        let now = Instant::now();
+        // A time beyond what the clock can count is as good as none.
+        let until = now.checked_add(answer.keep.unwrap_or(default)).unwrap_or(now);
         let mut kept = self.kept.lock();
         kept.retain(|_, k| k.until > Instant::now());
         kept.insert((provider.name.clone(), answer.scope), Kept { auths: answer.auths.clone(), until });

@@ -66,6 +66,8 @@ pub struct Reader {
     /// Rotated files still to be read before the current one, oldest first.
     older: Vec<PathBuf>,
     inode: u64,
+    /// The file that took this one's place: what was still written to this one comes first.
+    next: Option<File>,
     partial: Vec<u8>,
     left: Option<u64>,
 }
@@ -79,6 +81,7 @@ impl Reader {
             older: vec![],
             file: None,
             inode: 0,
+            next: None,
             partial: vec![],
             options,
         };
@@ -125,9 +128,13 @@ impl Reader {
                 self.file = current;
                 continue;
             }
-            match self.read_line()? {
-                Some(chunk) if chunk.is_empty() => {}
-                other => return Ok(other),
+            match (self.read_line()?, self.next.is_some()) {
+                (Some(chunk), _) if chunk.is_empty() => {}
+                (None, true) => {
+                    self.partial.clear();
+                    self.file = self.next.take().map(BufReader::new);
+                }
+                (chunk, _) => return Ok(chunk),
             }
         }
     }
@@ -201,8 +208,7 @@ impl Reader {
             return Ok(false);
         }
         self.inode = fresh_inode;
-        self.partial.clear();
-        self.file = Some(BufReader::new(fresh));
+        self.next = Some(fresh);
         Ok(true)
     }
 }
@@ -255,10 +261,17 @@ mod tests {
         let mut reader = Reader::open(&log, Options { follow: true, ..Default::default() }).expect("opened");
         while reader.next_chunk().expect("read").is_some() {}
         assert!(!reader.reopen_if_rotated().expect("looked"));
-        std::fs::rename(&log, dir.path().join("0.log.1")).expect("moved");
+        let moved = dir.path().join("0.log.1");
+        std::fs::rename(&log, &moved).expect("moved");
         assert!(!reader.reopen_if_rotated().expect("looked"));
+        // The runtime goes on with the old file until it is told.
+        std::fs::write(&moved, format!("{LOG}2026-01-01T00:00:03Z stdout F last\n")).expect("written");
         std::fs::write(&log, "2026-01-01T00:00:03Z stdout F new\n").expect("written");
         assert!(reader.reopen_if_rotated().expect("looked"));
-        assert_eq!(reader.next_chunk().expect("read").as_deref(), Some(&b"new\n"[..]));
+        for expected in [Some("last\n"), Some("new\n"), None] {
+            let chunk = reader.next_chunk().expect("read");
+            assert_eq!(chunk.as_deref(), expected.map(str::as_bytes));
+        }
+        assert!(!reader.reopen_if_rotated().expect("looked"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -20,6 +20,18 @@ use super::routes::Server;
 
 /// A client must complete its TLS handshake within this time.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client must send a request's head within this time, also the next one on a connection that is kept, as upstream
+/// has it for idle ones.
+const HEAD_LIMIT: Duration = Duration::from_secs(90);
+/// Pause after a connection that could not be accepted: descriptors may be short.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    builder
+}
 
 /// The server with its door.
 pub struct Door {
@@ -56,7 +68,7 @@ pub async fn serve(
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -78,8 +90,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
         let (door, certificate) = (Arc::clone(&door), certificate.clone());
         async move { Ok::<_, Infallible>(handle(&door, request, certificate.as_deref()).await) }
     });
-    let builder = Builder::new(TokioExecutor::new());
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+    if let Err(error) = builder().serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(%error, %peer, "a connection ended early");
     }
 }
@@ -102,7 +113,10 @@ pub async fn serve_healthz(listener: TcpListener, door: Arc<Door>, shutdown: Can
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            continue;
+        };
         let door = Arc::clone(&door);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
@@ -117,7 +131,7 @@ pub async fn serve_healthz(listener: TcpListener, door: Arc<Door>, shutdown: Can
                     Ok::<_, Infallible>(answer)
                 }
             });
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

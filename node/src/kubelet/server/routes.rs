@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -21,6 +21,9 @@ use crate::kubelet::worker::pleg::Health;
 
 /// The content type of Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A command in the body of `/run` is no longer than this.
+const RUN_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What the routes answer from.
 pub struct Server {
@@ -146,7 +149,8 @@ impl Server {
             _ => return text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
         let query = query_map(request.uri().query().unwrap_or_default());
-        let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let body = Limited::new(request.into_body(), RUN_BODY_BYTES_MAX).collect().await;
+        let body = body.map(|b| b.to_bytes()).unwrap_or_default();
         let form = query_map(&String::from_utf8_lossy(&body));
         let command = query.get("cmd").or_else(|| form.get("cmd")).cloned().unwrap_or_default();
         let command: Vec<String> = command.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
