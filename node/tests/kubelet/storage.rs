@@ -51,8 +51,13 @@ impl Node for Fake {
         &self,
         call: Call<csi::NodeUnstageVolumeRequest>,
     ) -> Result<Answer<csi::NodeUnstageVolumeResponse>, Status> {
-        self.note(format!("unstage {}", call.into_inner().volume_id));
-        Ok(Answer::new(csi::NodeUnstageVolumeResponse {}))
+        let call = format!("unstage {}", call.into_inner().volume_id);
+        let first = !self.0.lock().contains(&call);
+        self.note(call.clone());
+        match first && call.ends_with("stuck") {
+            true => Err(Status::internal("not at the first go")),
+            false => Ok(Answer::new(csi::NodeUnstageVolumeResponse {})),
+        }
     }
 
     async fn node_publish_volume(
@@ -74,7 +79,11 @@ impl Node for Fake {
         &self,
         call: Call<csi::NodeUnpublishVolumeRequest>,
     ) -> Result<Answer<csi::NodeUnpublishVolumeResponse>, Status> {
-        self.note(format!("unpublish {}", call.into_inner().volume_id));
+        let volume = call.into_inner().volume_id;
+        self.note(format!("unpublish {volume}"));
+        if volume == "gone" {
+            return Err(Status::not_found("volume gone does not exist"));
+        }
         Ok(Answer::new(csi::NodeUnpublishVolumeResponse {}))
     }
 
@@ -173,7 +182,11 @@ fn objects() -> BTreeMap<&'static str, Value> {
 }
 
 fn volume() -> Resolved {
-    let source = json!({"driver": "fake.example.com", "volumeHandle": "vol-1",
+    volume_of("vol-1")
+}
+
+fn volume_of(handle: &str) -> Resolved {
+    let source = json!({"driver": "fake.example.com", "volumeHandle": handle,
         "nodeStageSecretRef": {"name": "stage", "namespace": "ns"}});
     Resolved {
         name: "data".into(),
@@ -227,6 +240,97 @@ async fn volumes_are_staged_published_grown_and_taken_back() {
         let left = std::fs::read_dir(layout.volumes(uid).join("kubernetes.io~csi")).expect("a folder");
         assert_eq!(left.count(), 0);
     }
+}
+
+#[tokio::test]
+async fn what_the_driver_refuses_is_tried_again_and_what_it_does_not_know_is_gone() {
+    let check = |handle: &'static str, first: Result<(), &'static str>, expected: &'static [&'static str]| async move {
+        let dir = tempfile::tempdir().expect("a folder");
+        let calls = Calls::default();
+        let client = api(objects(), Arc::default());
+        let plugins = Plugins::new(client.clone(), "lab");
+        plugins.insert(driver(dir.path(), &calls).await);
+        let (secrets, _changes) = Objects::new(client);
+        let layout = Layout::new(dir.path());
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
+                .expect("a pod");
+        plugins.publish(&layout, &secrets, &pod, &volume_of(handle)).await.expect("published");
+        calls.lock().clear();
+        let done = plugins.unpublish_all(&layout, "one").await.map_err(|(_, text)| text);
+        assert_eq!(done, first.map_err(str::to_owned), "{handle}");
+        plugins.unpublish_all(&layout, "one").await.expect("taken back");
+        assert_eq!(*calls.lock(), expected, "{handle}");
+        for left in [
+            layout.volumes("one").join("kubernetes.io~csi"),
+            layout.plugins().join("kubernetes.io/csi/fake.example.com"),
+        ] {
+            assert_eq!(std::fs::read_dir(&left).expect("a folder").count(), 0, "{left:?} after {handle}");
+        }
+    };
+    check("vol-1", Ok(()), &["unpublish vol-1", "unstage vol-1"]).await;
+    check("gone", Ok(()), &["unpublish gone", "unstage gone"]).await;
+    let text = "rpc error: code = Internal desc = not at the first go";
+    let again = &["unpublish stuck", "unstage stuck", "unpublish stuck", "unstage stuck"];
+    check("stuck", Err(text), again).await;
+}
+
+#[tokio::test]
+async fn a_pod_with_two_volumes_of_one_handle_gives_back_both() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let calls = Calls::default();
+    let client = api(objects(), Arc::default());
+    let plugins = Plugins::new(client.clone(), "lab");
+    plugins.insert(driver(dir.path(), &calls).await);
+    let (secrets, _changes) = Objects::new(client);
+    let layout = Layout::new(dir.path());
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
+            .expect("a pod");
+    for name in ["pv-1", "pv-2"] {
+        let volume = Resolved { dir_name: name.into(), ..volume() };
+        plugins.publish(&layout, &secrets, &pod, &volume).await.expect("published");
+    }
+    calls.lock().clear();
+    plugins.unpublish_all(&layout, "one").await.expect("taken back");
+    assert_eq!(*calls.lock(), ["unpublish vol-1", "unpublish vol-1", "unstage vol-1"]);
+}
+
+#[tokio::test]
+async fn a_driver_gets_volumes_of_the_kinds_it_takes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let calls = Calls::default();
+    let layout = Layout::new(dir.path());
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
+            .expect("a pod");
+    let connected = driver(dir.path(), &calls).await;
+    let check = |modes: Value, expected: Result<(), &'static str>| {
+        let (connected, layout, pod) = (connected.clone(), &layout, &pod);
+        async move {
+            let path = "/apis/storage.k8s.io/v1/csidrivers/fake.example.com";
+            let mut known = objects();
+            match modes.is_null() {
+                true => drop(known.remove(path)),
+                false => known.get_mut(path).expect("a driver")["spec"]["volumeLifecycleModes"] = modes,
+            }
+            let client = api(known, Arc::default());
+            let plugins = Plugins::new(client.clone(), "lab");
+            plugins.insert(connected);
+            let (secrets, _changes) = Objects::new(client);
+            let inline = serde_json::from_value(json!({"driver": "fake.example.com"})).expect("a source");
+            let volume = Resolved { source: Source::CsiInline(inline), claim: None, ..volume() };
+            let done = plugins.publish(layout, &secrets, pod, &volume).await.map(drop);
+            assert_eq!(done, expected.map_err(str::to_owned));
+        }
+    };
+    check(json!(["Persistent", "Ephemeral"]), Ok(())).await;
+    let only =
+        "volume mode \"Ephemeral\" not supported by driver fake.example.com (only supports [\"Persistent\"])";
+    check(json!([]), Err(only)).await;
+    check(json!(["Persistent"]), Err(only)).await;
+    let none = "volume mode \"Ephemeral\" not supported by driver fake.example.com (no CSIDriver object)";
+    check(json!(null), Err(none)).await;
 }
 
 #[tokio::test]

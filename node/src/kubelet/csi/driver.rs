@@ -7,7 +7,7 @@ use proto::csi;
 use proto::csi::node_client::NodeClient;
 use proto::csi::node_service_capability::rpc::Type as Capability;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::kubelet::cri::client::unix_channel;
 
@@ -43,6 +43,13 @@ fn timed<T>(message: T) -> Request<T> {
 /// The text of a failed call, in upstream's form.
 pub fn text(status: Status) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
+
+fn gone_is_done(answer: Result<(), Status>) -> Result<(), String> {
+    match answer {
+        Err(status) if status.code() == Code::NotFound => Ok(()),
+        other => other.map_err(text),
+    }
 }
 
 impl Driver {
@@ -82,13 +89,13 @@ impl Driver {
         self.node().node_stage_volume(timed(request)).await.map(drop).map_err(text)
     }
 
-    /// Undoes [`Self::stage`].
+    /// Undoes [`Self::stage`]. A volume that the driver does not know is not staged.
     pub async fn unstage(&self, volume_id: &str, path: &str) -> Result<(), String> {
         let request = csi::NodeUnstageVolumeRequest {
             volume_id: volume_id.to_owned(),
             staging_target_path: path.to_owned(),
         };
-        self.node().node_unstage_volume(timed(request)).await.map(drop).map_err(text)
+        gone_is_done(self.node().node_unstage_volume(timed(request)).await.map(drop))
     }
 
     /// Makes a volume ready for one pod.
@@ -96,11 +103,12 @@ impl Driver {
         self.node().node_publish_volume(timed(request)).await.map(drop).map_err(text)
     }
 
-    /// Undoes [`Self::publish`].
+    /// Undoes [`Self::publish`]. A volume that the driver does not know is not published: it went with its pod when it
+    /// was asked for the last time, or never came to be.
     pub async fn unpublish(&self, volume_id: &str, path: &str) -> Result<(), String> {
         let request =
             csi::NodeUnpublishVolumeRequest { volume_id: volume_id.to_owned(), target_path: path.to_owned() };
-        self.node().node_unpublish_volume(timed(request)).await.map(drop).map_err(text)
+        gone_is_done(self.node().node_unpublish_volume(timed(request)).await.map(drop))
     }
 
     /// Grows the file system of a published volume.

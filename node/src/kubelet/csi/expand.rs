@@ -8,8 +8,9 @@ use proto::csi;
 use proto::csi::node_service_capability::rpc::Type as Capability;
 use serde_json::{Value, json};
 
-use super::publish::{capability, staging_path};
+use super::capability::capability;
 use super::registry::Plugins;
+use super::staging::staging_path;
 use crate::kubelet::pod::spec;
 use crate::kubelet::quantity;
 use crate::kubelet::volumes::container_mounts::Prepared;
@@ -57,6 +58,7 @@ impl Plugins {
         let Some(bytes) = wanted(&claim, &pv) else { return Ok(false) };
         let driver = self.driver(&source.driver)?;
         if driver.can(Capability::ExpandVolume) {
+            let _alone = self.alone_with(&driver.name, &source.volume_handle).await;
             let fs_type = source.fs_type.clone().unwrap_or_default();
             let volume = &prepared.volume;
             let staged = driver.can(Capability::StageUnstageVolume);
@@ -70,6 +72,7 @@ impl Plugins {
                         .map(|p| p.to_string_lossy().into_owned())
                         .unwrap_or_default(),
                     volume_capability: Some(capability(
+                        &driver,
                         volume.block,
                         &fs_type,
                         &volume.mount_options,

@@ -9,7 +9,11 @@ mod tokens;
 
 pub mod registration;
 
+mod capability;
+
 pub mod publish;
+
+mod staging;
 
 pub mod expand;
 

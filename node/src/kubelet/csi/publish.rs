@@ -1,4 +1,4 @@
-//! Publishing a driver's volume for a pod and taking it back.
+//! Publishing a driver's volume for a pod.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -11,8 +11,10 @@ use proto::csi;
 use proto::csi::node_service_capability::rpc::Type as Capability;
 use sha2::{Digest, Sha256};
 
+use super::capability::capability;
 use super::driver::Driver;
 use super::registry::Plugins;
+use super::staging::staging_path;
 use super::vol_data::{self, VolData};
 use crate::kubelet::cluster::objects::Objects;
 use crate::kubelet::pod::spec;
@@ -21,24 +23,24 @@ use crate::kubelet::volumes::layout::Layout;
 use crate::kubelet::volumes::mounts;
 use crate::kubelet::volumes::source::{Resolved, Source};
 
-fn sha256_hex(text: &str) -> String {
+pub(super) fn sha256_hex(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// One volume on its way to a pod.
-struct Job<'a> {
-    driver: Driver,
+pub(super) struct Job<'a> {
+    pub(super) driver: Driver,
     spec: Option<CSIDriver>,
     pod: &'a Pod,
-    volume: &'a Resolved,
-    volume_id: String,
-    context: HashMap<String, String>,
+    pub(super) volume: &'a Resolved,
+    pub(super) volume_id: String,
+    pub(super) context: HashMap<String, String>,
     secrets: HashMap<String, String>,
-    stage_secrets: HashMap<String, String>,
-    capability: csi::VolumeCapability,
+    pub(super) stage_secrets: HashMap<String, String>,
+    pub(super) capability: csi::VolumeCapability,
     fs_type: String,
     read_only: bool,
-    publish_context: HashMap<String, String>,
+    pub(super) publish_context: HashMap<String, String>,
 }
 
 impl Plugins {
@@ -51,6 +53,7 @@ impl Plugins {
         volume: &Resolved,
     ) -> Result<PathBuf, String> {
         let job = self.job(objects, pod, volume).await?;
+        let _alone = self.alone_with(&job.driver.name, &job.volume_id).await;
         let target = publish_path(layout, pod, volume);
         let dir = layout.volume(spec::uid(pod), "kubernetes.io/csi", &volume.dir_name);
         if mounts::is_mount_point(&target).map_err(|e| e.to_string())? {
@@ -60,10 +63,7 @@ impl Plugins {
             driver_name: job.driver.name.clone(),
             volume_handle: job.volume_id.clone(),
             spec_vol_id: volume.dir_name.clone(),
-            volume_lifecycle_mode: match volume.source {
-                Source::CsiInline(_) => "Ephemeral".into(),
-                _ => "Persistent".into(),
-            },
+            volume_lifecycle_mode: mode(&volume.source).into(),
             node_name: self.node_name.clone(),
         };
         // The note goes first: whatever happens after it, the volume will be released.
@@ -91,11 +91,13 @@ impl Plugins {
             Source::CsiPersistent(source) => &source.driver,
             _ => return Ok(()),
         };
-        let spec = self.driver_spec(name).await;
+        // The API may be away: the next look tells.
+        let spec = self.driver_spec(name).await.ok().flatten();
         if spec.is_none_or(|driver| driver.spec.requires_republish != Some(true)) {
             return Ok(());
         }
         let job = self.job(objects, pod, volume).await?;
+        let _alone = self.alone_with(&job.driver.name, &job.volume_id).await;
         let staged =
             !matches!(volume.source, Source::CsiInline(_)) && job.driver.can(Capability::StageUnstageVolume);
         let staging = staged.then(|| staging_path(layout, &job.driver.name, &job.volume_id));
@@ -119,16 +121,18 @@ impl Plugins {
                     namespace: Some(spec::namespace(pod).to_owned()),
                 });
                 let fs_type = inline.fs_type.clone().unwrap_or_default();
+                let (driver, spec) = (self.driver(&inline.driver)?, self.driver_spec(&inline.driver).await?);
+                check_mode(&volume.source, &inline.driver, spec.as_ref())?;
                 Ok(Job {
-                    driver: self.driver(&inline.driver)?,
-                    spec: self.driver_spec(&inline.driver).await,
+                    capability: capability(&driver, false, &fs_type, &empty, &["ReadWriteOnce".into()]),
+                    driver,
+                    spec,
                     pod,
                     volume,
                     volume_id: format!("csi-{}", sha256_hex(&seed)),
                     context: inline.volume_attributes.clone().unwrap_or_default().into_iter().collect(),
                     secrets: secret_data(objects, reference.as_ref()).await?,
                     stage_secrets: HashMap::new(),
-                    capability: capability(false, &fs_type, &empty, &["ReadWriteOnce".into()]),
                     fs_type,
                     read_only: inline.read_only == Some(true),
                     publish_context: HashMap::new(),
@@ -147,10 +151,13 @@ impl Plugins {
         source: &CSIPersistentVolumeSource,
     ) -> Result<Job<'a>, String> {
         let fs_type = source.fs_type.clone().unwrap_or_default();
-        let spec = self.driver_spec(&source.driver).await;
+        let (driver, spec) = (self.driver(&source.driver)?, self.driver_spec(&source.driver).await?);
+        check_mode(&volume.source, &source.driver, spec.as_ref())?;
         let attach = spec.as_ref().is_none_or(|d| d.spec.attach_required != Some(false));
+        let (options, modes) = (&volume.mount_options, &volume.access_modes);
         Ok(Job {
-            driver: self.driver(&source.driver)?,
+            capability: capability(&driver, volume.block, &fs_type, options, modes),
+            driver,
             publish_context: if attach { self.attachment(source).await? } else { HashMap::new() },
             spec,
             pod,
@@ -159,14 +166,15 @@ impl Plugins {
             context: source.volume_attributes.clone().unwrap_or_default().into_iter().collect(),
             secrets: secret_data(objects, source.node_publish_secret_ref.as_ref()).await?,
             stage_secrets: secret_data(objects, source.node_stage_secret_ref.as_ref()).await?,
-            capability: capability(volume.block, &fs_type, &volume.mount_options, &volume.access_modes),
             fs_type,
             read_only: source.read_only == Some(true) || volume.read_only,
         })
     }
 
-    async fn driver_spec(&self, name: &str) -> Option<CSIDriver> {
-        Api::<CSIDriver>::all(self.client.clone()).get_opt(name).await.ok().flatten()
+    /// What the cluster knows of a driver. Without an answer nobody can tell what the driver wants.
+    async fn driver_spec(&self, name: &str) -> Result<Option<CSIDriver>, String> {
+        let found = Api::<CSIDriver>::all(self.client.clone()).get_opt(name).await;
+        found.map_err(|error| format!("CSIDriver {name}: {error}"))
     }
 
     /// What the attacher left for this machine; an error until the volume is attached.
@@ -182,26 +190,6 @@ impl Plugins {
             return Err(format!("volume {} is not attached yet", source.volume_handle));
         }
         Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect())
-    }
-
-    async fn stage(&self, layout: &Layout, job: &Job<'_>) -> Result<String, String> {
-        let inline = matches!(job.volume.source, Source::CsiInline(_));
-        if inline || !job.driver.can(Capability::StageUnstageVolume) {
-            return Ok(String::new());
-        }
-        let path = staging_path(layout, &job.driver.name, &job.volume_id);
-        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let text = path.to_string_lossy().into_owned();
-        let request = csi::NodeStageVolumeRequest {
-            volume_id: job.volume_id.clone(),
-            publish_context: job.publish_context.clone(),
-            staging_target_path: text.clone(),
-            volume_capability: Some(job.capability.clone()),
-            secrets: job.stage_secrets.clone(),
-            volume_context: job.context.clone(),
-        };
-        job.driver.stage(request).await?;
-        Ok(text)
     }
 
     async fn publish_job(&self, job: &Job<'_>, staging: &str, target: &Path) -> Result<(), String> {
@@ -233,49 +221,34 @@ impl Plugins {
         };
         job.driver.publish(request).await
     }
+}
 
-    /// Takes back every volume of a pod, from the notes on disk. The error is a volume and why.
-    pub async fn unpublish_all(&self, layout: &Layout, uid: &str) -> Result<(), (String, String)> {
-        self.tokens.forget(uid);
-        for (dir, note) in vol_data::of_pod(&layout.volumes(uid)) {
-            let failed = |text: String| (note.spec_vol_id.clone(), text);
-            let driver = self.driver(&note.driver_name).map_err(failed)?;
-            let block = layout
-                .plugins()
-                .join("kubernetes.io/csi/volumeDevices/publish")
-                .join(&note.spec_vol_id)
-                .join(uid);
-            let target = if block.exists() { block } else { dir.join("mount") };
-            driver.unpublish(&note.volume_handle, &target.to_string_lossy()).await.map_err(failed)?;
-            mounts::unmount(&target).map_err(|e| failed(e.to_string()))?;
-            let io = |e: std::io::Error| failed(format!("{}: {e}", dir.display()));
-            if target.is_dir() {
-                fs::remove_dir(&target).map_err(io)?;
-            } else if target.exists() {
-                fs::remove_file(&target).map_err(io)?;
-            }
-            fs::remove_dir_all(&dir).map_err(io)?;
-            self.unstage(layout, &driver, &note).await.map_err(failed)?;
-        }
-        Ok(())
+/// How long the volume lives: with its pod or beyond.
+fn mode(source: &Source) -> &'static str {
+    match source {
+        Source::CsiInline(_) => "Ephemeral",
+        _ => "Persistent",
     }
+}
 
-    /// Takes a volume back from the machine once no pod uses it any more.
-    async fn unstage(&self, layout: &Layout, driver: &Driver, note: &VolData) -> Result<(), String> {
-        let path = staging_path(layout, &driver.name, &note.volume_handle);
-        let used = fs::read_dir(layout.pods()).into_iter().flatten().flatten().any(|pod| {
-            let notes = vol_data::of_pod(&pod.path().join("volumes"));
-            notes
-                .iter()
-                .any(|(_, n)| n.driver_name == note.driver_name && n.volume_handle == note.volume_handle)
-        });
-        if used || !driver.can(Capability::StageUnstageVolume) || !path.exists() {
-            return Ok(());
-        }
-        driver.unstage(&note.volume_handle, &path.to_string_lossy()).await?;
-        mounts::unmount(&path).map_err(|e| e.to_string())?;
-        fs::remove_dir(&path).map_err(|e| format!("{}: {e}", path.display()))
+/// A driver only gets volumes of the kinds it says it takes. Texts are upstream's.
+fn check_mode(source: &Source, name: &str, driver: Option<&CSIDriver>) -> Result<(), String> {
+    let mode = mode(source);
+    let Some(driver) = driver else {
+        let missing = format!("volume mode \"{mode}\" not supported by driver {name} (no CSIDriver object)");
+        return if mode == "Persistent" { Ok(()) } else { Err(missing) };
+    };
+    let persistent = || vec!["Persistent".to_owned()];
+    let modes =
+        driver.spec.volume_lifecycle_modes.clone().filter(|m| !m.is_empty()).unwrap_or_else(persistent);
+    if modes.iter().any(|m| m == mode) {
+        return Ok(());
     }
+    let modes: Vec<String> = modes.iter().map(|m| format!("\"{m}\"")).collect();
+    Err(format!(
+        "volume mode \"{mode}\" not supported by driver {name} (only supports [{}])",
+        modes.join(" ")
+    ))
 }
 
 /// Where a pod sees the volume.
@@ -285,38 +258,6 @@ fn publish_path(layout: &Layout, pod: &Pod, volume: &Resolved) -> PathBuf {
         return layout.plugins().join("kubernetes.io/csi/volumeDevices/publish").join(name).join(uid);
     }
     layout.volume(uid, "kubernetes.io/csi", name).join("mount")
-}
-
-pub(super) fn staging_path(layout: &Layout, driver: &str, volume_id: &str) -> PathBuf {
-    layout.plugins().join("kubernetes.io/csi").join(driver).join(sha256_hex(volume_id)).join("globalmount")
-}
-
-pub(super) fn capability(
-    block: bool,
-    fs_type: &str,
-    flags: &[String],
-    modes: &[String],
-) -> csi::VolumeCapability {
-    use csi::volume_capability::access_mode::Mode;
-    use csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
-    let has = |mode: &str| modes.iter().any(|m| m == mode);
-    let mode = if has("ReadWriteMany") {
-        Mode::MultiNodeMultiWriter
-    } else if has("ReadOnlyMany") {
-        Mode::MultiNodeReaderOnly
-    } else {
-        Mode::SingleNodeWriter
-    };
-    let access = if block {
-        AccessType::Block(BlockVolume {})
-    } else {
-        AccessType::Mount(MountVolume {
-            fs_type: fs_type.to_owned(),
-            mount_flags: flags.to_vec(),
-            volume_mount_group: String::new(),
-        })
-    };
-    csi::VolumeCapability { access_mode: Some(AccessMode { mode: mode as i32 }), access_type: Some(access) }
 }
 
 fn pod_info(job: &Job<'_>) -> BTreeMap<String, String> {

@@ -21,12 +21,14 @@ use crate::kubelet::worker::Pool;
 
 /// How often the folder is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long one plugin's registration may take: the others wait for it.
+const REGISTER_LIMIT: Duration = Duration::from_secs(30);
 /// The kind of plugin this module registers.
 const CSI_PLUGIN: &str = "CSIPlugin";
 
 /// Follows the folder until the token fires.
 pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
-    let mut registered: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut registered: BTreeMap<PathBuf, (Stamp, String)> = BTreeMap::new();
     let mut node_known = false;
     loop {
         tokio::select! {
@@ -40,21 +42,24 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
             }
         }
         let sockets = sockets(&pool.context().volumes.layout().plugins_registry());
-        for socket in &sockets {
-            if !registered.contains_key(socket) {
-                match register(&pool, socket).await {
-                    Ok(name) => {
-                        registered.insert(socket.clone(), name);
-                    }
-                    Err(error) => {
-                        tracing::debug!(error, socket = %socket.display(), "a plugin did not register")
-                    }
+        for (socket, stamp) in &sockets {
+            if registered.get(socket).is_some_and(|(known, _)| known == stamp) {
+                continue;
+            }
+            let done = tokio::time::timeout(REGISTER_LIMIT, register(&pool, socket)).await;
+            match done.unwrap_or_else(|_| Err("it did not answer in time".to_owned())) {
+                Ok(name) => {
+                    registered.insert(socket.clone(), (*stamp, name));
+                }
+                Err(error) => {
+                    tracing::debug!(error, socket = %socket.display(), "a plugin did not register")
                 }
             }
         }
-        let gone: Vec<PathBuf> = registered.keys().filter(|s| !sockets.contains(s)).cloned().collect();
+        let gone: Vec<PathBuf> =
+            registered.keys().filter(|socket| !sockets.contains_key(*socket)).cloned().collect();
         for socket in gone {
-            let Some(name) = registered.remove(&socket) else { continue };
+            let Some((_, name)) = registered.remove(&socket) else { continue };
             pool.context().csi.remove(&name);
             if let Err(error) = record(&pool, &name, None).await {
                 tracing::warn!(%error, name, "a driver's end was not recorded");
@@ -63,11 +68,17 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
     }
 }
 
-fn sockets(dir: &std::path::Path) -> Vec<PathBuf> {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(entries) = std::fs::read_dir(dir) else { return vec![] };
-    let is_socket = |e: &std::fs::DirEntry| e.file_type().is_ok_and(|t| t.is_socket());
-    entries.flatten().filter(is_socket).map(|e| e.path()).collect()
+/// Tells a socket from one that took its place: a plugin that was started anew may be another.
+type Stamp = (u64, i64, i64);
+
+fn sockets(dir: &std::path::Path) -> BTreeMap<PathBuf, Stamp> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let stamped = entries.filter_map(|entry| {
+        let data = entry.metadata().ok().filter(|data| data.file_type().is_socket())?;
+        Some((entry.path(), (data.ino(), data.ctime(), data.ctime_nsec())))
+    });
+    stamped.collect()
 }
 
 async fn register(pool: &Pool, socket: &std::path::Path) -> Result<String, String> {

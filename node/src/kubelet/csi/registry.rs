@@ -1,12 +1,17 @@
 //! The drivers that have registered, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use kube::Client;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::OwnedMutexGuard;
 
 use super::driver::Driver;
 use crate::kubelet::volumes::tokens::Tokens;
+
+/// A driver and its name of a volume.
+type VolumeKey = (String, String);
 
 /// Registered drivers. Shared by registration, volumes and the node's status.
 pub struct Plugins {
@@ -15,13 +20,21 @@ pub struct Plugins {
     /// Tokens of pods' accounts, for drivers that ask for them.
     pub(super) tokens: Tokens,
     drivers: RwLock<BTreeMap<String, Driver>>,
+    /// Volumes at which somebody works.
+    busy: Mutex<HashMap<VolumeKey, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Plugins {
     /// None yet.
     pub fn new(client: Client, node_name: &str) -> Self {
         let tokens = Tokens::new(client.clone());
-        Self { client, node_name: node_name.to_owned(), tokens, drivers: RwLock::default() }
+        Self {
+            client,
+            node_name: node_name.to_owned(),
+            tokens,
+            drivers: RwLock::default(),
+            busy: Mutex::default(),
+        }
     }
 
     /// One driver; the error is upstream's text.
@@ -33,6 +46,17 @@ impl Plugins {
     /// Takes a driver in; one of the same name is replaced.
     pub fn insert(&self, driver: Driver) {
         self.drivers.write().insert(driver.name.clone(), driver);
+    }
+
+    /// Waits until nobody else works at this volume: a driver may be asked one thing about a volume at a time, and what
+    /// one pod takes back another must not be getting.
+    pub(super) async fn alone_with(&self, driver: &str, volume_id: &str) -> OwnedMutexGuard<()> {
+        let volume = {
+            let mut busy = self.busy.lock();
+            busy.retain(|_, volume| Arc::strong_count(volume) > 1);
+            Arc::clone(busy.entry((driver.to_owned(), volume_id.to_owned())).or_default())
+        };
+        volume.lock_owned().await
     }
 
     pub(super) fn remove(&self, name: &str) {

@@ -131,7 +131,9 @@ impl Volumes {
         for (name, volume) in resolved {
             let path = self.prepare_one(&setup, &volume).await;
             let path = path.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
-            prepared.insert(name, Prepared { volume, path });
+            let one = Prepared { volume, path };
+            self.grow(pod, &name, &one).await?;
+            prepared.insert(name, one);
         }
         self.ready.lock().insert(uid.to_owned(), Arc::new(prepared));
         Ok(())
@@ -161,10 +163,16 @@ impl Volumes {
             }
             let again = self.csi.republish(&self.layout, &self.objects, pod, &prepared.volume).await;
             again.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
-            let grown = self.csi.expand(&self.layout, pod, prepared).await;
-            if grown.map_err(|text| VolumeError::Expand { volume: name.clone(), text })? {
-                tracing::info!(pod = spec::display(pod), volume = name, "a volume has grown");
-            }
+            self.grow(pod, name, prepared).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a volume follow its disk if that has grown.
+    async fn grow(&self, pod: &Pod, name: &str, prepared: &Prepared) -> Result<(), VolumeError> {
+        let grown = self.csi.expand(&self.layout, pod, prepared).await;
+        if grown.map_err(|text| VolumeError::Expand { volume: name.to_owned(), text })? {
+            tracing::info!(pod = spec::display(pod), volume = name, "a volume has grown");
         }
         Ok(())
     }

@@ -211,9 +211,21 @@ async fn resolve_claim(
     if claimed_by.is_some() && claimed_by != claim.metadata.uid {
         return Err(format!("PV \"{pv_name}\" is claimed by another claim than {namespace}/{claim_name}"));
     }
+    if volume.ephemeral.is_some() && !is_owned_by(&claim, pod) {
+        return Err(format!(
+            "PVC {namespace}/{claim_name} was not created for pod {namespace}/{} (pod is not owner)",
+            spec::name(pod)
+        ));
+    }
     let mut resolved = resolve_pv(volume, &pv_name, &pv, read_only);
     resolved.claim = Some(claim_name.to_owned());
     Ok(resolved)
+}
+
+/// A claim that only has the name of a pod's own is somebody else's.
+fn is_owned_by(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && owner.uid == spec::uid(pod))
 }
 
 fn resolve_pv(volume: &Volume, pv_name: &str, pv: &PersistentVolume, read_only: bool) -> Resolved {
