@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -64,11 +64,13 @@ pub async fn count_nodes(client: &Client) -> Result<(usize, usize)> {
     Ok((nodes.iter().filter(|node| node_is_ready(node)).count(), nodes.len()))
 }
 
-fn node_is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|list| {
-        list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
+pub fn node_is_ready(node: &Node) -> bool {
+    ready_condition(node).is_some_and(|condition| condition.status == "True")
+}
+
+/// What the node last said of its readiness.
+pub fn ready_condition(node: &Node) -> Option<&NodeCondition> {
+    node.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")
 }
 
 /// A client of the administrator for one API server.

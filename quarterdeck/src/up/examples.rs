@@ -1,14 +1,16 @@
 //! Applies manifests and waits for what they promise, through the Kubernetes API like any client.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Pod, Service};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, Discovery, ResourceExt};
 use serde::Deserialize;
@@ -78,8 +80,8 @@ async fn apply_one(client: &Client, discovery: &Discovery, object: &DynamicObjec
     Ok(())
 }
 
-/// Waits until the Deployment is available and, where real containers run, until the Service answers at its cluster
-/// address and the Job has asked it by name.
+/// Waits until the Deployment is available and, where real containers run, until each of its pods answers, the Service
+/// answers at its cluster address and the Job has asked it by name.
 pub async fn wait(client: &Client, real: bool, progress: &mut Progress) -> Result<()> {
     let outcome = wait_for_each(client, real, progress).await;
     if outcome.is_err() {
@@ -92,7 +94,9 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     until("the Deployment `web` becomes available", EXAMPLES_TIMEOUT, async || {
         let status = deployments.get("web").await?.status.unwrap_or_default();
-        Ok(status.replicas.is_some_and(|wanted| wanted > 0 && status.available_replicas == Some(wanted)))
+        let is_available =
+            status.replicas.is_some_and(|wanted| wanted > 0 && status.available_replicas == Some(wanted));
+        Ok(is_available && (!real || all_answer(client).await?))
     })
     .await?;
     progress.step("the Deployment `web` is available");
@@ -127,6 +131,25 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
     Ok(())
 }
 
+/// Whether every running pod of the Deployment answers. What the API says of pods may come from an earlier run, until the
+/// agent has reported.
+async fn all_answer(client: &Client) -> Result<bool> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let running = ListParams::default().labels("app=web").fields("status.phase=Running");
+    for pod in pods.list(&running).await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+        let Some(address) = address.and_then(|ip| ip.parse::<IpAddr>().ok()) else { return Ok(false) };
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let ports = containers.flat_map(|container| container.ports.iter().flatten());
+        for port in ports.filter_map(|port| u16::try_from(port.container_port).ok()) {
+            if get(&SocketAddr::new(address, port).to_string()).await.is_err() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// What the examples' pods wait for, and what was complained of last; a line each.
 async fn situation(client: &Client) -> Result<String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
@@ -157,10 +180,23 @@ async fn situation(client: &Client) -> Result<String> {
     Ok(lines.join("\n         "))
 }
 
-/// Waits for `expected` Ready nodes.
-pub async fn nodes_ready(client: &Client, expected: usize, limit: Duration) -> Result<()> {
+/// Waits for `expected` nodes that are Ready and have said so since `since`: the API remembers what they said before.
+pub async fn nodes_ready(client: &Client, expected: usize, since: Timestamp, limit: Duration) -> Result<()> {
     let what = format!("{expected} nodes become Ready");
-    until(&what, limit, async || Ok(crate::ops::count_nodes(client).await?.0 >= expected)).await
+    let nodes: Api<Node> = Api::all(client.clone());
+    // Heartbeats are kept in whole seconds.
+    let since = since.as_second();
+    until(&what, limit, async || {
+        let list = nodes.list(&ListParams::default()).await?;
+        let said = |node: &&Node| {
+            let heartbeat =
+                crate::ops::ready_condition(node).and_then(|ready| ready.last_heartbeat_time.as_ref());
+            heartbeat.is_some_and(|at| at.0.as_second() >= since)
+        };
+        let ready = list.iter().filter(|node| crate::ops::node_is_ready(node)).filter(said).count();
+        Ok(ready >= expected)
+    })
+    .await
 }
 
 async fn job_log(client: &Client, job: &Job) -> Result<String> {

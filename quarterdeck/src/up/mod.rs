@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -227,9 +227,10 @@ async fn nodes_up(
         args.push(format!("--node-ip={address}"));
     }
     progress.begin("the node starts");
+    let since = Timestamp::now();
     children.start(Child { name: "agent".into(), args, first_start_args: Vec::new() }).await?;
     let expected = ground.hollow.unwrap_or(1);
-    children.watched("agent", examples::nodes_ready(client, expected, READY_TIMEOUT)).await?;
+    children.watched("agent", examples::nodes_ready(client, expected, since, READY_TIMEOUT)).await?;
     progress.step(&match ground.hollow {
         Some(count) => format!("{count} hollow nodes are Ready"),
         None => "node-1 is Ready, with a container runtime of its own".to_owned(),
