@@ -2,7 +2,7 @@
 
 mod commands;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use commands::{controls, gaps, matrix, run, simulate};
@@ -32,10 +32,19 @@ enum Command {
     Store(raft_store::cli::Args),
 }
 
+/// The store's flags may have one dash, as etcd's.
+fn arguments(mut typed: Vec<OsString>) -> Vec<OsString> {
+    if typed.get(1).is_some_and(|command| command == "store") {
+        let flags = typed.split_off(2);
+        typed.extend(raft_store::cli::double_dashes(flags));
+    }
+    typed
+}
+
 fn main() -> ExitCode {
     // Before anything draws a random number.
     simulate::replace_entropy();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match cli.command {
@@ -57,6 +66,25 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("chaos: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stores_flags_may_have_one_dash() {
+        let cases = [
+            ("chaos store -name x -data-dir=/d", true),
+            ("chaos store --name x -client-cert-auth=false", true),
+            ("chaos store -no-such-flag", false),
+            ("chaos matrix -seed 1", false),
+        ];
+        for (line, is_taken) in cases {
+            let parsed = Cli::try_parse_from(arguments(line.split(' ').map(OsString::from).collect()));
+            assert_eq!(parsed.is_ok(), is_taken, "{line}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::status::StatusOptions;
 use crate::ops::token::TokenOptions;
 use crate::server::options::ServerOptions;
 use crate::up::UpOptions;
-use crate::{agent, ops, server, shutdown, up};
+use crate::{agent, config_file, ops, server, shutdown, up};
 
 const AFTER_HELP: &str = "\
 Try it on this machine:     quarterdeck up
@@ -113,7 +113,16 @@ impl Command {
 
 /// Parses, or prints help or a usage error and ends the process as clap does.
 pub fn parse(args: Vec<OsString>) -> Cli {
-    Cli::parse_from(args)
+    Cli::parse_from(with_double_dashes(args))
+}
+
+/// The store's flags may have one dash, as etcd's; those of the Kubernetes components never had.
+fn with_double_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
+    if let Some(at) = config_file::subcommand(&args).filter(|at| args[*at] == "store") {
+        let flags = args.split_off(at + 1);
+        args.extend(raft_store::cli::double_dashes(flags));
+    }
+    args
 }
 
 pub async fn dispatch(command: Command) -> Result<()> {
@@ -166,5 +175,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_stores_flags_alone_may_have_one_dash() {
+        let cases = [
+            ("quarterdeck store -name x -auto-tls=false", Some("x")),
+            ("quarterdeck --log-level warn --log-format=json store -name=x -data-dir /d", Some("x")),
+            ("quarterdeck --log-level store store -name=x", Some("x")),
+            ("quarterdeck store --name=x -log-level debug", Some("x")),
+            ("quarterdeck store -no-such-flag=x", None),
+            ("quarterdeck apiserver -etcd-servers=http://127.0.0.1:1", None),
+            ("quarterdeck status -name x", None),
+        ];
+        for (line, expected) in cases {
+            let args = with_double_dashes(line.split(' ').map(OsString::from).collect());
+            let name = Cli::try_parse_from(args).ok().map(|cli| match cli.command {
+                Command::Store(args) => args.config().unwrap().name,
+                other => panic!("{line}: {other:?}"),
+            });
+            assert_eq!(name.as_deref(), expected, "{line}");
+        }
     }
 }

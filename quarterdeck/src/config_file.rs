@@ -3,7 +3,7 @@
 //! A flag on the command line beats the environment, which beats the file. The file is turned into flags before
 //! parsing, so that its values pass the same checks and a wrong key is the same "unexpected argument" error.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use serde_yaml_ng::Value;
@@ -37,10 +37,10 @@ pub fn say(path: Option<&Path>) {
 }
 
 /// Where the subcommand's name stands.
-fn subcommand(args: &[String]) -> Option<usize> {
+pub fn subcommand(args: &[impl AsRef<OsStr>]) -> Option<usize> {
     let mut at = 1;
-    while args.get(at)?.starts_with('-') {
-        at += if GLOBALS.contains(&args[at].as_str()) { 2 } else { 1 };
+    while args.get(at)?.as_ref().as_encoded_bytes().starts_with(b"-") {
+        at += if GLOBALS.iter().any(|global| args[at].as_ref() == *global) { 2 } else { 1 };
     }
     Some(at)
 }

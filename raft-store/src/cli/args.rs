@@ -44,6 +44,8 @@ fn argument(flag: &Flag) -> Arg {
         .long(flag.name)
         .help(flag.help)
         .action(ArgAction::Set)
+        // Given twice, the last one counts, as in Go.
+        .overrides_with(flag.name)
         .hide(flag.role != Role::Used);
     match flag.kind {
         Kind::Value => argument.value_name("VALUE").allow_hyphen_values(true),

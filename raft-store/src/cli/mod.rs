@@ -1,6 +1,7 @@
 //! The command line: etcd's flags, environment and configuration file.
 
 mod args;
+mod dashes;
 pub mod duration;
 mod file;
 mod flags;
@@ -13,6 +14,7 @@ mod snapshot;
 use std::sync::Arc;
 
 pub use args::{Args, StoreCommand};
+pub use dashes::double_dashes;
 pub use resolve::parse_cluster;
 pub use snapshot::SnapshotCommand;
 use tokio_util::sync::CancellationToken;
