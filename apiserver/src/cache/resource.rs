@@ -442,11 +442,13 @@ impl ResourceCache {
         self.phase_changed.notify_waiters();
     }
 
-    /// A failed load: the next reader starts another one.
+    /// A failed load: whoever waits for it, or else the next reader, starts another one.
     pub(super) fn load_failed(&self) {
         let mut phase = self.phase.lock();
         if matches!(*phase, Phase::Loading(_)) {
             *phase = Phase::Idle;
+            drop(phase);
+            self.phase_changed.notify_waiters();
         }
     }
 

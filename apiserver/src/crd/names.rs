@@ -95,6 +95,11 @@ impl Names {
     }
 }
 
+/// Whether the definition's status says that its names are its own.
+pub fn are_accepted(definition: &Value) -> bool {
+    condition(definition, "NamesAccepted").is_some_and(|c| c["status"] == "True")
+}
+
 fn condition<'a>(definition: &'a Value, condition_type: &str) -> Option<&'a Value> {
     definition["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == condition_type)
 }

@@ -111,6 +111,11 @@ impl Catalog {
         self.custom.lock().get(definition)?.first()?.storage.clone()
     }
 
+    /// The definitions that something is served of.
+    pub fn custom_names(&self) -> Vec<String> {
+        self.custom.lock().keys().cloned().collect()
+    }
+
     fn rebuild(&self) {
         // Both locks are held to the end, so that two changes cannot overwrite each other.
         let builtin = self.builtin.lock();

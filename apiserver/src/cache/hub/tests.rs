@@ -29,6 +29,8 @@ struct Scripted {
     reads: AtomicUsize,
     reading: AtomicUsize,
     reading_max: AtomicUsize,
+    /// Ranges that fail from now on.
+    failing: AtomicUsize,
     watches: Mutex<Vec<Answers>>,
 }
 
@@ -70,6 +72,9 @@ impl Store for Scripted {
         self.reading_max.fetch_max(now, Ordering::SeqCst);
         tokio::time::sleep(READ_TIME).await;
         self.reading.fetch_sub(1, Ordering::SeqCst);
+        if self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(StoreError::Unavailable("no leader".to_owned()));
+        }
         let revision = self.revision.load(Ordering::SeqCst);
         let within = |kv: &&KeyValue| kv.key >= request.key && kv.key < request.range_end;
         let kvs = self.keys.lock().iter().filter(within).cloned().collect();
@@ -135,6 +140,19 @@ async fn a_start_does_not_stampede_the_store() {
     );
     let most = store.reading_max.load(Ordering::SeqCst);
     assert!((2..=LOADS_MAX).contains(&most), "{most} at the same time");
+}
+
+#[tokio::test]
+async fn a_load_that_fails_is_begun_again_for_those_who_wait() {
+    let store = Arc::new(Scripted::default());
+    store.put("things/a", 10);
+    store.failing.store(2, Ordering::SeqCst);
+    let hub = hub(&store).await;
+    let cache = hub.add(spec("things/"));
+    // Nobody comes later who would begin another load.
+    let readers = join_all((0..3).map(|_| cache.ready())).await;
+    assert!(readers.iter().all(Result::is_ok), "{readers:?}");
+    assert_eq!((cache.len(), store.reads.load(Ordering::SeqCst)), (1, 3));
 }
 
 #[tokio::test]
