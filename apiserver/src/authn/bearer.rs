@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue};
 
 use super::chain::{Outcome, Step};
 use super::token_cache::TokenCache;
@@ -89,6 +89,24 @@ fn from_authorization(headers: &HeaderMap) -> Option<String> {
     (!token.is_empty()).then(|| token.to_owned())
 }
 
+/// Takes a token out of the subprotocols that are offered. What is left is agreed upon with the client, and goes to nodes,
+/// pods and services, which must not learn it.
+pub fn strip_token(headers: &mut HeaderMap) {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered: Vec<String> = offered.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
+    let all = || offered.iter().flat_map(|list| list.split(',')).map(str::trim);
+    if !all().any(|one| one.starts_with(PROTOCOL_PREFIX)) {
+        return;
+    }
+    let left: Vec<&str> = all().filter(|one| !one.is_empty() && !one.starts_with(PROTOCOL_PREFIX)).collect();
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(left) = HeaderValue::from_str(&left.join(", "))
+        && !left.is_empty()
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, left);
+    }
+}
+
 fn from_protocol(headers: &HeaderMap) -> Option<String> {
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let encoded = protocols
@@ -120,5 +138,24 @@ mod tests {
             Some("abc"),
         );
         check(SEC_WEBSOCKET_PROTOCOL, "base64url.bearer.authorization.k8s.io.!!", None);
+    }
+
+    #[test]
+    fn a_token_goes_no_further_than_here() {
+        let check = |offered: &[&str], left: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in offered {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, value.parse().unwrap());
+            }
+            strip_token(&mut headers);
+            let found: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
+            assert_eq!(found, left, "{offered:?}");
+        };
+        let token = format!("{PROTOCOL_PREFIX}YWJj");
+        check(&[], &[]);
+        check(&["v5.channel.k8s.io,v4.channel.k8s.io", "x"], &["v5.channel.k8s.io,v4.channel.k8s.io", "x"]);
+        check(&[&token], &[]);
+        check(&[&format!("{token}, binary.k8s.io")], &["binary.k8s.io"]);
+        check(&["a,b", &format!("c,{token}"), &token], &["a, b, c"]);
     }
 }

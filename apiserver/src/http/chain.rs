@@ -18,6 +18,7 @@ use super::limits::{BODY_LEN_MAX, is_long_running};
 use super::negotiate::{Encoding, Offer, form};
 use super::request_info::{self, Parsed};
 use super::{Api, body, respond};
+use crate::authn::bearer;
 use crate::contract::{Credentials, Decision, RequestContext, RequestInfo, UserInfo};
 use crate::metrics::Answered;
 use crate::registry::options::Query;
@@ -96,7 +97,7 @@ impl Api {
         connection: Connection,
         parsed: Parsed,
         query: Query,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Body>, StatusError> {
         let credentials = Credentials {
             peer_certificates: &connection.peer_certificates,
@@ -107,6 +108,7 @@ impl Api {
         let found = self.authenticator.authenticate(credentials).await;
         self.metrics.access.authenticated(found.as_ref().ok(), started.elapsed());
         let user = found?;
+        bearer::strip_token(request.headers_mut());
         let user = self.impersonate(user, request.headers()).await?;
         self.authorize(&user, &parsed.info).await?;
         let info = parsed.info.clone();

@@ -6,6 +6,7 @@ use http::Response;
 use machinery::status::StatusError;
 use serde_json::{Value, json};
 
+use super::endpoints::{self, Endpoint};
 use super::kubelet::Destination;
 use super::{streams, tunnel};
 use crate::contract::{Admission, Operation};
@@ -232,53 +233,40 @@ impl Api {
     async fn pod_destination(&self, namespace: &str, name: &str) -> Result<Destination, StatusError> {
         let wanted = proxy_name(name)?;
         let pod = self.object("pods", namespace, wanted.name).await?;
-        let host = text(&pod, "status.podIP").to_owned();
-        if host.is_empty() {
-            return Err(StatusError::bad_request(format!(
-                "address not allowed: pod {} has no address",
-                wanted.name
-            )));
+        let host = endpoints::address_of(&pod).to_owned();
+        if !endpoints::is_global_unicast(&host) {
+            return Err(StatusError::bad_request("address not allowed"));
         }
         let first = list(&pod["spec"], "containers").iter().flat_map(|c| list(c, "ports")).next();
         let first = first.and_then(|p| u16::try_from(int(p, "containerPort")).ok()).unwrap_or(80);
         Ok(Destination { host, port: port_number(wanted.port, first)?, tls: wanted.tls, is_kubelet: false })
     }
 
-    /// A ready endpoint behind the service's port.
+    /// A ready endpoint behind the service's port, by chance.
     async fn service_destination(&self, namespace: &str, name: &str) -> Result<Destination, StatusError> {
         let wanted = proxy_name(name)?;
         let service = self.object("services", namespace, wanted.name).await?;
-        let ports = list(&service["spec"], "ports");
-        let matches = |p: &&Value| {
-            wanted.port.is_empty() || p["name"] == wanted.port || int(p, "port").to_string() == wanted.port
+        let port_name = match endpoints::port_name(&service, wanted.port) {
+            Some(name) => name,
+            None if wanted.port.parse::<i64>().is_ok() => {
+                return Err(StatusError::service_unavailable(format!(
+                    "no service port {} found for service {:?}",
+                    wanted.port, wanted.name
+                )));
+            }
+            None => wanted.port,
         };
-        let unavailable = || {
-            StatusError::service_unavailable(format!("no endpoints available for service {:?}", wanted.name))
-        };
-        let port = ports.iter().find(matches);
-        if port.is_none() && wanted.port.parse::<u16>().is_err() {
-            return Err(StatusError::service_unavailable(format!(
-                "no service port {:?} found for service {:?}",
-                wanted.port, wanted.name
-            )));
-        }
-        let port_name = port.map_or("", |p| text(p, "name"));
         let slices = self.cluster.list("discovery.k8s.io", "endpointslices", namespace).await;
-        let mut found = Vec::new();
-        for slice in
-            slices.iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == wanted.name)
-        {
-            let port = list(slice, "ports").iter().find(|p| text(p, "name") == port_name);
-            let Some(port) = port.and_then(|p| u16::try_from(int(p, "port")).ok()) else { continue };
-            let ready = list(slice, "endpoints").iter().filter(|e| e["conditions"]["ready"] != false);
-            let addresses = ready.flat_map(|e| list(e, "addresses")).filter_map(Value::as_str);
-            found.extend(addresses.map(|host| (host.to_owned(), port)));
+        let mut found = endpoints::behind(&slices, namespace, wanted.name, port_name);
+        while !found.is_empty() {
+            let chosen = found.swap_remove(usize::from(rand::random::<u16>()) % found.len());
+            let pod = self.cluster.get("", "pods", namespace, &chosen.pod).await;
+            if pod.is_some_and(|pod| endpoints::is_at(&pod, &chosen.host)) {
+                let Endpoint { host, port, .. } = chosen;
+                return Ok(Destination { host, port, tls: wanted.tls, is_kubelet: false });
+            }
         }
-        if found.is_empty() {
-            return Err(unavailable());
-        }
-        let (host, port) = found.swap_remove(usize::from(rand::random::<u16>()) % found.len());
-        Ok(Destination { host, port, tls: wanted.tls, is_kubelet: false })
+        Err(StatusError::service_unavailable(format!("no endpoints available for service {name:?}")))
     }
 }
 

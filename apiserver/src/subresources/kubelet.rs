@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use crate::http::body::Body;
 use crate::http::tls::provider;
 
-/// A kubelet or pod that does not accept a connection for this long is not there.
+/// A kubelet or pod that does not accept a connection, or does not shake hands, for this long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach kubelets and prove who we are.
@@ -90,7 +90,9 @@ impl Kubelet {
         let io: Box<dyn Io> = if to.tls {
             let config = self.client_config(to.is_kubelet).map_err(|e| unreachable(to, e))?;
             let name = ServerName::try_from(to.host.clone()).map_err(|e| unreachable(to, e))?;
-            let tls = TlsConnector::from(config).connect(name, stream).await;
+            let shaking = TlsConnector::from(config).connect(name, stream);
+            let tls = tokio::time::timeout(CONNECT_TIMEOUT, shaking).await;
+            let tls = tls.map_err(|_| unreachable(to, "TLS handshake timeout"))?;
             Box::new(tls.map_err(|e| unreachable(to, e))?)
         } else {
             Box::new(stream)

@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod connect;
+pub mod endpoints;
 pub mod eviction;
 pub mod kubelet;
 pub mod scale;
