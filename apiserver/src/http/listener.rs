@@ -32,6 +32,10 @@ const STREAM_WINDOW_LEN: u32 = 256 * 1024;
 const CONNECTION_WINDOW_LEN: u32 = 4 * 1024 * 1024;
 /// Answer bytes buffered for one HTTP/2 stream.
 const SEND_BUFFER_LEN: usize = 256 * 1024;
+/// How often a silent HTTP/2 client is asked whether it is there, and how long its answer may take: machines that lose
+/// their power close nothing, and what their connections hold would stay.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept (out of file descriptors).
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -109,6 +113,8 @@ async fn serve_connection(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(ALIVE_INTERVAL)
+        .keep_alive_timeout(ALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_LEN)
         .initial_connection_window_size(CONNECTION_WINDOW_LEN)
         .max_send_buf_size(SEND_BUFFER_LEN);

@@ -29,6 +29,10 @@ const BATCH_LEN_MAX: usize = 512;
 /// Small events are sent together up to this size: one TLS record instead of many.
 const COALESCE_LEN: usize = 16 * 1024;
 
+/// The longest a watch lasts, whatever is asked for: a year. Clients ask for any number of seconds, and its end must be a
+/// moment.
+const LASTS_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Where very many watch one resource, events that follow each other this closely go to a client together: what a send
 /// costs would otherwise leave no time for the writes that make the events. The first after a pause goes at once.
 const LINGER: Duration = Duration::from_millis(10);
@@ -143,10 +147,9 @@ impl Limits {
     /// A watch without a time of its own lasts between `min` (`--min-request-timeout`) and twice that, so that watches
     /// that were opened together do not end together.
     pub fn new(options: &WatchOptions, min: Duration, shutdown: CancellationToken) -> Self {
-        let lasts = options
-            .timeout_secs
-            .map_or_else(|| min.mul_f64(1.0 + rand::random::<f64>()), Duration::from_secs);
-        Self { deadline: Instant::now() + lasts, shutdown }
+        let chance = || min.min(LASTS_MAX).mul_f64(1.0 + rand::random::<f64>());
+        let lasts = options.timeout_secs.map_or_else(chance, Duration::from_secs);
+        Self { deadline: Instant::now() + lasts.min(LASTS_MAX), shutdown }
     }
 
     /// Whether it is time, as far as was known at `now`.
@@ -295,5 +298,27 @@ impl WatchBody {
         });
         self.counters.sent(sizes);
         out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_watch_has_an_end() {
+        let day = Duration::from_secs(24 * 3600);
+        let check = |asked: &str, min: Duration, least: Duration, most: Duration| {
+            let options = WatchOptions::from_query(&Query::parse(asked)).expect("options");
+            let now = Instant::now();
+            let deadline = Limits::new(&options, min, CancellationToken::new()).deadline;
+            assert!(deadline >= now + least && deadline <= Instant::now() + most, "{asked} {min:?}");
+        };
+        check("timeoutSeconds=86400", Duration::ZERO, day, day);
+        check("", day, day, 2 * day);
+        check("timeoutSeconds=0", day, day, 2 * day);
+        check("timeoutSeconds=-1", day, day, 2 * day);
+        check(&format!("timeoutSeconds={}", i64::MAX), day, LASTS_MAX, LASTS_MAX);
+        check("", Duration::MAX, LASTS_MAX, LASTS_MAX);
     }
 }

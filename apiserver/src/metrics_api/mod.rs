@@ -5,6 +5,7 @@
 //! is read every [`INTERVAL`] until nobody has asked for [`IDLE_AFTER`]. An APIService of the user's own for this group
 //! goes first; that is the router's business.
 
+mod asked;
 pub mod parse;
 mod render;
 mod windows;
@@ -21,8 +22,9 @@ use machinery::selector::Labels;
 use machinery::status::StatusError;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::sync::watch;
 
+use self::asked::Asked;
 use self::parse::Scrape;
 use self::windows::{WINDOW_MIN_MILLIS, Windows};
 use crate::contract::RequestInfo;
@@ -49,23 +51,20 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 #[derive(Default)]
 struct State {
     windows: Windows,
-    asked: Option<Instant>,
-    running: bool,
+    asked: Asked,
 }
 
 /// The readings and who keeps them fresh.
 #[derive(Default)]
 pub struct MetricsApi {
     state: Mutex<State>,
-    /// Held while the first two readings are taken, so that many questions at once cause one pair.
-    first: tokio::sync::Mutex<()>,
 }
 
 impl MetricsApi {
     /// Forgets everything when nobody has asked for a while; true when it did.
     fn end_when_idle(&self) -> bool {
         let mut state = self.state.lock();
-        let idle = state.asked.is_none_or(|at| at.elapsed() > IDLE_AFTER);
+        let idle = state.asked.is_idle(IDLE_AFTER);
         if idle {
             *state = State::default();
         }
@@ -127,31 +126,29 @@ impl Api {
 
     /// Sees to it that there are readings to answer from, and that they stay fresh for a while.
     async fn keep_reading(self: &Arc<Self>) {
-        let _first = self.metrics_api.first.lock().await;
-        let start = {
-            let mut state = self.metrics_api.state.lock();
-            state.asked = Some(Instant::now());
-            !std::mem::replace(&mut state.running, true)
-        };
-        if !start {
-            return;
+        let (mut taken, first) = self.metrics_api.state.lock().asked.ask();
+        if let Some(first) = first {
+            tokio::spawn(Arc::clone(self).read_while_asked(first));
         }
+        // It fails when nobody reads any more: there is nothing to wait for then.
+        let _ = taken.wait_for(|taken| *taken).await;
+    }
+
+    async fn read_while_asked(self: Arc<Self>, taken: watch::Sender<bool>) {
         self.read_all().await;
         tokio::time::sleep(FIRST_WINDOW).await;
         self.read_all().await;
-        let api = Arc::clone(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    () = api.shutdown.cancelled() => return,
-                }
-                if api.metrics_api.end_when_idle() {
-                    return;
-                }
-                api.read_all().await;
+        taken.send_replace(true);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.shutdown.cancelled() => return,
             }
-        });
+            if self.metrics_api.end_when_idle() {
+                return;
+            }
+            self.read_all().await;
+        }
     }
 
     async fn read_all(&self) {

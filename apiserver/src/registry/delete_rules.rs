@@ -12,6 +12,9 @@ use super::meta;
 use super::meta_checks::{FOREGROUND, ORPHAN};
 use super::options::{DeleteOptions, Propagation};
 
+/// The longest grace period there is, a century in seconds: clients ask for any number, and its end must be a date.
+const GRACE_SECS_MAX: i64 = 100 * 365 * 24 * 3600;
+
 /// What to do now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Deletion {
@@ -101,8 +104,8 @@ enum Grace {
 fn start_grace(object: &mut Value, options: &DeleteOptions, granted: Option<i64>, now: Timestamp) -> Grace {
     let asked = options.grace_period_secs.map(|s| if s < 0 { 1 } else { s });
     if !meta::is_deleting(object) {
-        let Some(secs) = granted else { return Grace::None };
-        set_deletion(object, now + SignedDuration::from_secs(secs), secs);
+        let Some(secs) = granted.map(|secs| secs.min(GRACE_SECS_MAX)) else { return Grace::None };
+        set_deletion(object, later(now, secs), secs);
         bump_generation(object);
         return Grace::Started(secs);
     }
@@ -113,13 +116,18 @@ fn start_grace(object: &mut Value, options: &DeleteOptions, granted: Option<i64>
     match asked {
         Some(shorter) if shorter < current => {
             let end = parse_rfc3339(meta::text(object, "deletionTimestamp")).unwrap_or(now);
-            let end = end - SignedDuration::from_secs(current) + SignedDuration::from_secs(shorter);
+            let end = later(later(end, current.saturating_neg()), shorter);
             let (end, secs) = if end < now { (now, shorter.min(1)) } else { (end, shorter) };
             set_deletion(object, end, secs);
             Grace::Started(secs)
         }
         _ => Grace::Pending,
     }
+}
+
+/// So many seconds later, or the last moment that can be written down.
+fn later(at: Timestamp, secs: i64) -> Timestamp {
+    at.saturating_add(SignedDuration::from_secs(secs)).unwrap_or(at)
 }
 
 fn set_deletion(object: &mut Value, at: Timestamp, grace_secs: i64) {
@@ -242,6 +250,26 @@ mod tests {
         assert_eq!(meta::grace_period_secs(&again), Some(5));
         let now = DeleteOptions { grace_period_secs: Some(0), ..DeleteOptions::default() };
         assert_eq!(run(&again, &now, DefaultPropagation::Background, Some(0)), Deletion::Now);
+    }
+
+    #[test]
+    fn grace_without_end_ends() {
+        let object = json!({"metadata":{"name":"a","generation":1}});
+        let options = DeleteOptions { grace_period_secs: Some(i64::MAX), ..DeleteOptions::default() };
+        let Deletion::Mark(marked) = run(&object, &options, DefaultPropagation::Background, Some(i64::MAX))
+        else {
+            panic!("a graceful deletion marks the object");
+        };
+        assert_eq!(meta::grace_period_secs(&marked), Some(GRACE_SECS_MAX));
+        assert_eq!(meta::text(&marked, "deletionTimestamp"), "2123-10-21T22:13:20Z");
+        // What another server has stored is taken as it is.
+        for (end, secs) in [("2023-11-14T22:13:20Z", i64::MAX), ("9999-12-30T22:00:00Z", i64::MAX - 1)] {
+            let stored =
+                json!({"metadata":{"name":"a","deletionTimestamp":end,"deletionGracePeriodSeconds":secs}});
+            let shorter = DeleteOptions { grace_period_secs: Some(5), ..DeleteOptions::default() };
+            let result = run(&stored, &shorter, DefaultPropagation::Background, Some(5));
+            assert!(matches!(result, Deletion::Mark(_)), "{result:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use pb::watch_client::WatchClient;
 use proto::etcdserverpb as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
@@ -179,7 +180,10 @@ impl Store for RemoteStore {
         let create = pb::watch_request::RequestUnion::CreateRequest(request);
         let _ = requests.send(pb::WatchRequest { request_union: Some(create) }).await;
         let mut client = WatchClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
-        let answer = tokio::time::timeout(CALL_TIMEOUT, client.watch(ReceiverStream::new(receiver))).await;
+        let mut opening = tonic::Request::new(ReceiverStream::new(receiver));
+        // A member that has lost its cluster ends the watch; otherwise it would be silent for as long as that lasts.
+        opening.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let answer = tokio::time::timeout(CALL_TIMEOUT, client.watch(opening)).await;
         let stream = match answer {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
