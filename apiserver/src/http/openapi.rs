@@ -1,4 +1,5 @@
-//! `/openapi/v2` and `/openapi/v3`: documents built when first asked for and kept until the catalog changes.
+//! `/openapi/v2` and `/openapi/v3`: documents built when first asked for and kept until the catalog changes or nobody
+//! asks for them any more. The hashes that clients cache them by stay.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,15 +46,24 @@ impl Document {
     }
 }
 
+/// A group-version's document: its hash stays, its bytes while they are asked for.
+#[derive(Clone)]
+struct Kept {
+    hash: String,
+    document: Option<Document>,
+    /// Whether somebody has asked for it since [`Built::age`] was last called.
+    is_used: bool,
+}
+
 /// The documents of one state of the catalog.
 struct Built {
     generation: u64,
     served: Vec<Served>,
     /// Group-versions by their path below `/openapi/v3/`, built when asked for.
-    v3: Mutex<BTreeMap<String, Document>>,
+    v3: Mutex<BTreeMap<String, Kept>>,
     v2: Mutex<Option<Document>>,
     v2_protobuf: Mutex<Option<Document>>,
-    /// Whether somebody has asked for version 2 since [`OpenApi::age`] was last called.
+    /// Whether somebody has asked for version 2 since [`Built::age`] was last called.
     v2_is_used: AtomicBool,
 }
 
@@ -95,9 +105,13 @@ fn path_of(group: &str, version: &str) -> String {
 
 impl Built {
     fn new(snapshot: &Snapshot) -> Self {
+        Self::of(snapshot.generation, snapshot.kinds().map(|k| served(k)).collect())
+    }
+
+    fn of(generation: u64, served: Vec<Served>) -> Self {
         Self {
-            generation: snapshot.generation,
-            served: snapshot.kinds().map(|k| served(k)).collect(),
+            generation,
+            served,
             v3: Mutex::default(),
             v2: Mutex::default(),
             v2_protobuf: Mutex::default(),
@@ -107,7 +121,10 @@ impl Built {
 
     /// The same for a newer state; what has not changed keeps its document: one new definition does not rebuild the others.
     fn next(&self, snapshot: &Snapshot) -> Self {
-        let next = Self::new(snapshot);
+        self.succeed(Self::new(snapshot))
+    }
+
+    fn succeed(&self, next: Self) -> Self {
         let (old_by_path, new_by_path) = (self.by_path(), next.by_path());
         let is_same = |path: &String| old_by_path.get(path) == new_by_path.get(path);
         let old = self.v3.lock();
@@ -134,13 +151,22 @@ impl Built {
     }
 
     fn v3(&self, path: &str) -> Option<Document> {
-        if let Some(document) = self.v3.lock().get(path) {
+        if let Some(kept) = self.v3.lock().get_mut(path)
+            && let Some(document) = &kept.document
+        {
+            kept.is_used = true;
             return Some(document.clone());
         }
         let (group, version) = *self.group_versions().get(path)?;
         let document = Document::new(&v3_document(&self.served, group, version));
-        self.v3.lock().insert(path.to_owned(), document.clone());
+        let kept = Kept { hash: document.hash.clone(), document: Some(document.clone()), is_used: true };
+        self.v3.lock().insert(path.to_owned(), kept);
         Some(document)
+    }
+
+    fn v3_hash(&self, path: &str) -> Option<String> {
+        let known = self.v3.lock().get(path).map(|kept| kept.hash.clone());
+        known.or_else(|| Some(self.v3(path)?.hash))
     }
 
     fn v2(&self) -> Document {
@@ -162,12 +188,25 @@ impl Built {
     fn index(&self) -> Document {
         let mut paths = serde_json::Map::new();
         for path in self.group_versions().into_keys() {
-            if let Some(document) = self.v3(&path) {
-                let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            if let Some(hash) = self.v3_hash(&path) {
+                let url = format!("/openapi/v3/{path}?hash={hash}");
                 paths.insert(path, json!({"serverRelativeURL": url}));
             }
         }
         Document::new(&json!({"paths": paths}))
+    }
+
+    /// Lets go of the documents that nobody has asked for since the last call. Version 2 is by far the largest; those of
+    /// all group-versions are made for their hashes, and clients then ask for few of them.
+    fn age(&self) {
+        if !self.v2_is_used.swap(false, Ordering::Relaxed) {
+            *self.v2.lock() = None;
+            *self.v2_protobuf.lock() = None;
+        }
+        for kept in self.v3.lock().values_mut() {
+            kept.document.take_if(|_| !kept.is_used);
+            kept.is_used = false;
+        }
     }
 }
 
@@ -187,16 +226,11 @@ impl OpenApi {
         next
     }
 
-    /// Lets go of documents of kinds that are no longer served, and of version 2, which is by far the largest, when nobody
-    /// has asked for it since the last call.
+    /// Lets go of documents of kinds that are no longer served, and of those that nobody has asked for since the last call.
     pub fn age(&self, served: &Snapshot) {
         let Some(built) = self.built.load_full() else { return };
-        if built.generation != served.generation {
-            self.replace(served);
-        } else if !built.v2_is_used.swap(false, Ordering::Relaxed) {
-            *built.v2.lock() = None;
-            *built.v2_protobuf.lock() = None;
-        }
+        let built = if built.generation == served.generation { built } else { self.replace(served) };
+        built.age();
     }
 
     /// Answers one path below `/openapi`.
@@ -283,5 +317,69 @@ fn hashed(name: &str, found: &Document, query: &Query, headers: &HeaderMap) -> R
             }
             response
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(resource: &str, kind: &str) -> Served {
+        Served {
+            group: "example.com".to_owned(),
+            version: format!("v{}", resource.len()),
+            resource: resource.to_owned(),
+            kind: kind.to_owned(),
+            list_kind: format!("{kind}List"),
+            namespaced: true,
+            verbs: vec!["get".to_owned()],
+            subresources: Vec::new(),
+            custom: Some(CustomSchema { schema: json!({"type": "object"}), preserve_unknown: false }),
+        }
+    }
+
+    /// Bytes of version 3 that are kept, and of version 2.
+    fn held(built: &Built) -> (usize, usize) {
+        let v3 = built.v3.lock();
+        let v3 = v3.values().filter_map(|kept| kept.document.as_ref()).map(|document| document.bytes.len());
+        let v2 =
+            [&built.v2, &built.v2_protobuf].map(|slot| slot.lock().as_ref().map_or(0, |d| d.bytes.len()));
+        (v3.sum(), v2.iter().sum())
+    }
+
+    #[test]
+    fn what_nobody_asks_for_goes_and_comes_again_under_its_hash() {
+        let built = Built::of(1, vec![served("cups", "Cup"), served("spoons", "Spoon")]);
+        let index = built.index();
+        let (cups, spoons) = ("apis/example.com/v4", "apis/example.com/v6");
+        let first = built.v3(cups).expect("a document");
+        assert!(!built.v2().bytes.is_empty() && !built.v2_protobuf().bytes.is_empty());
+        built.v2_is_used.store(true, Ordering::Relaxed);
+        built.age();
+        assert!(held(&built).0 > 0 && held(&built).1 > 0, "all of it was asked for");
+        built.v3(cups).expect("a document");
+        built.age();
+        assert_eq!(held(&built), (first.bytes.len(), 0), "cups alone were asked for since");
+        built.age();
+        assert_eq!(held(&built), (0, 0));
+        assert_eq!(built.index().hash, index.hash);
+        assert_eq!(held(&built), (0, 0), "the index needs the hashes alone");
+        assert_eq!(built.v3(cups).map(|d| (d.hash, d.bytes)), Some((first.hash, first.bytes)));
+        assert!(
+            index.bytes.windows(64).any(|w| built.v3_hash(spoons).is_some_and(|h| h.as_bytes()[..64] == *w))
+        );
+    }
+
+    #[test]
+    fn a_new_state_keeps_the_hashes_of_what_has_not_changed_and_drops_what_went() {
+        let mut built = Built::of(1, vec![served("cups", "Cup"), served("spoons", "Spoon")]);
+        built.index();
+        built.age();
+        built.age();
+        let next = built.succeed(Built::of(2, vec![served("cups", "Cup")]));
+        assert_eq!(next.v3.lock().keys().collect::<Vec<_>>(), ["apis/example.com/v4"]);
+        built = built.succeed(Built::of(3, vec![served("cups", "Mug")]));
+        assert!(built.v3.lock().is_empty());
+        assert_ne!(next.index().hash, built.index().hash);
     }
 }
