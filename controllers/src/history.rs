@@ -61,7 +61,6 @@ pub fn settle<O: Object>(
     template: &PodTemplateSpec,
     mut revisions: Vec<Arc<ControllerRevision>>,
     collisions: Option<i32>,
-    labels: StringMap,
     context: &Context,
 ) -> Result<History, Unsettled> {
     revisions.sort_by_key(|revision| (revision.revision, name(revision.as_ref()).to_string()));
@@ -76,6 +75,7 @@ pub fn settle<O: Object>(
         });
         return Ok(History { current, old: revisions, write, collisions });
     }
+    let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let current = fresh(owner, template, newest + 1, collisions, labels);
     if context.failure.is_some_and(|failure| failure.creating && failure.code == 409) {
         let ask = Ask::Get(

@@ -97,19 +97,17 @@ impl Controller for DaemonSets {
             Claim::Settled { owned, actions } => (owned, actions),
         };
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         let revisions = self.revisions.owned_by(uid(set.as_ref()));
-        let history =
-            match history::settle(set.as_ref(), &spec.template, revisions, collisions, labels, context) {
-                Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
-                Err(Unsettled::Collision(count)) => {
-                    let mut set = set.as_ref().clone();
-                    set.status.get_or_insert_default().collision_count = Some(count);
-                    plan.act(Action::update_status(&set));
-                    return Ok(plan);
-                }
-                Ok(history) => history,
-            };
+        let history = match history::settle(set.as_ref(), &spec.template, revisions, collisions, context) {
+            Err(Unsettled::Ask(ask)) => return Ok(plan.ask(ask)),
+            Err(Unsettled::Collision(count)) => {
+                let mut set = set.as_ref().clone();
+                set.status.get_or_insert_default().collision_count = Some(count);
+                plan.act(Action::update_status(&set));
+                return Ok(plan);
+            }
+            Ok(history) => history,
+        };
         actions.into_iter().for_each(|action| plan.act(action));
         history.write.clone().into_iter().for_each(|action| plan.act(action));
         let run = Run::new(&set, self.nodes.all(), owned, &history, context);
