@@ -326,7 +326,7 @@ impl Lab {
         }
     }
 
-    /// Ends agent and runtime and takes the bridge away.
+    /// Ends agent and runtime and takes the bridge and the lab's cgroups away.
     pub async fn end(mut self) {
         self.shutdown.cancel();
         if let Some(kubelet) = self.kubelet.take() {
@@ -336,6 +336,12 @@ impl Lab {
             supervisor.stop().await;
         }
         let _ = std::process::Command::new("ip").args(["link", "delete", &self.bridge]).output();
+        for tree in cgroup_trees() {
+            for group in ["kubepods/burstable", "kubepods/besteffort", "kubepods", ""] {
+                // Absent in some trees.
+                let _ = std::fs::remove_dir(tree.join(&self.bridge).join(group));
+            }
+        }
     }
 }
 
@@ -388,11 +394,15 @@ fn processes_with(text: &str, program: &str) -> usize {
         .count()
 }
 
-fn pod_cgroups(root: &str) -> usize {
+/// The hierarchies of cgroup v1, and the one of v2.
+fn cgroup_trees() -> impl Iterator<Item = PathBuf> {
     let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|t| t.path());
-    let bases = trees.chain([PathBuf::from("/sys/fs/cgroup")]);
-    let folders =
-        bases.flat_map(|t| ["", "burstable", "besteffort"].map(|q| t.join(root).join("kubepods").join(q)));
+    trees.chain([PathBuf::from("/sys/fs/cgroup")])
+}
+
+fn pod_cgroups(root: &str) -> usize {
+    let folders = cgroup_trees()
+        .flat_map(|t| ["", "burstable", "besteffort"].map(|q| t.join(root).join("kubepods").join(q)));
     folders
         .flat_map(|f| std::fs::read_dir(f).into_iter().flatten().flatten())
         .filter(|e| e.file_name().to_string_lossy().starts_with("pod"))
