@@ -30,9 +30,12 @@ finish() {
     [ -z "${KEEP_LOGS:-}" ] || cp "$work"/*.log "$KEEP_LOGS"
     timeout 70 kubectl -n $NAMESPACE delete pods,pvc --all --wait=true --timeout=60s >/dev/null 2>&1
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do stop "${pids[i]}"; done
-    awk -v a="$work/" 'index($5, a) == 1 {print $5}' /proc/self/mountinfo | tac | xargs -r -n1 umount -l
+    # Where the cluster was not given the time to end it.
+    pgrep -f -- "containerd --config $work/" | xargs -r kill
+    awk -v a="$work/" -v b="${state:-$work}/" 'index($5, a) == 1 || index($5, b) == 1 {print $5}' /proc/self/mountinfo |
+        tac | xargs -r -n1 umount -l
     losetup -a | grep -F "$work/" | cut -d: -f1 | xargs -r -n1 losetup -d
-    rm -rf "$work"
+    rm -rf "$work" ${state:+"$state"}
 }
 trap finish EXIT
 
@@ -44,9 +47,8 @@ socket=$root/plugins/csi-hostpath/csi.sock
 within 60 kubectl create namespace "$NAMESPACE" >/dev/null
 within 60 $K get serviceaccount default >/dev/null
 ./image.sh "$IMAGE" "$work/image.tar"
-containerd=$(pgrep -af -- "--config $work/up" | grep -o -- '--config [^ ]*' | cut -d' ' -f2 | head -1)
-containerd=$(sed -n '/^\[grpc\]/,/^\[/s/.*address = "\(.*\)"/\1/p' "$containerd" | head -1)
-ctr --address "$containerd" --namespace k8s.io images import "$work/image.tar" >/dev/null
+state=$(sed -n '/^\[grpc\]/,/^\[plugins/s/.*address = "\(.*\)\/containerd.sock"/\1/p' "$root/containerd/config.toml" | head -1)
+ctr --address "$state/containerd.sock" --namespace k8s.io images import "$work/image.tar" >/dev/null
 # Listing volumes' folders, staged volumes and mounts: what must be as before at the end.
 held() {
     ls "$work/state" 2>/dev/null | grep -v '^state.json$'
@@ -64,7 +66,14 @@ start_driver() {
     driver=$!
     start registrar "$upstream/csi-node-driver-registrar" --v=5 --csi-address="$socket" \
         --kubelet-registration-path="$socket" --plugin-registration-path="$root/plugins_registry"
-    registrar=$!
+    of_driver=($!)
+    # They end when the driver does: a node would start them again.
+    for sidecar in attacher resizer; do
+        has $sidecar || continue
+        start $sidecar "$upstream/csi-$sidecar" --v=5 --csi-address="$socket" --kubeconfig="$KUBECONFIG"
+        of_driver+=($!)
+    done
+    of_driver+=($driver)
 }
 # The object as upstream deploys it, but that nothing is attached without an attacher.
 kubectl apply -f - >/dev/null <<YAML
@@ -86,10 +95,6 @@ check "the driver registers through upstream's registrar" within 60 registered
 check "the node has its topology" within 20 is "$NODE" kubectl get node "$NODE" \
     -o 'jsonpath={.metadata.labels.topology\.hostpath\.csi/node}'
 registered || { report; exit 1; }
-for sidecar in attacher resizer; do
-    has $sidecar || continue
-    start $sidecar "$upstream/csi-$sidecar" --v=5 --csi-address="$socket" --kubeconfig="$KUBECONFIG"
-done
 before=$(held)
 
 volumes() { "../csi_volume.py" "$socket" "$@"; }
@@ -161,7 +166,7 @@ check "a later pod" ready again
 check "finds what was written" is one inside again 'cat /data/file'
 
 # The driver goes and comes while a pod uses it.
-stop "$registrar"; stop "$driver"
+for pid in "${of_driver[@]}"; do stop "$pid"; done
 check "a driver that stops is no longer listed" within 30 fails registered
 check "its pod goes on" inside again 'echo two > /data/file'
 start_driver

@@ -9,8 +9,11 @@ cd "$(dirname "$0")/tour"
 total=${1:-200} batch=${2:-50}
 K="kubectl -n leaks"
 IMAGE=registry.quarterdeck.local/web:v1
-socket=$(ls /run/quarterdeck/*/containerd.sock /run/containerd/containerd.sock 2>/dev/null | head -1)
-agent_root=$(dirname "$(dirname "$(ps -eo args | grep -o -- '--config [^ ]*containerd/config.toml' | head -1 | cut -d' ' -f2)")")
+# The containerd that runs, not what others left in its place.
+containerd=$(ps -eo args | grep -o -- '--config [^ ]*containerd/config.toml' | head -1 | cut -d' ' -f2)
+socket=$(sed -n '/^\[grpc\]/,/^\[plugins/s/.*address = "\(.*\)"/\1/p' "$containerd" 2>/dev/null | head -1)
+socket=${socket:-/run/containerd/containerd.sock}
+agent_root=$(dirname "$(dirname "$containerd")")
 config=$(kubectl get --raw "/api/v1/nodes/$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')/proxy/configz")
 # Other clusters of the machine have pods, too: those of this run are known by their uids.
 uids=$(mktemp)
