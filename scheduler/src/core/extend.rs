@@ -42,7 +42,7 @@ pub fn decide(
     let mut best_score = i64::MIN;
     for ((node, local, shared), name) in rows.iter().zip(&names) {
         let Some((_, extra)) = answer.nodes.iter().find(|(n, _)| n == name) else { continue };
-        let score = i64::from(*local) + shared.sum() + extra;
+        let score = (i64::from(*local) + shared.sum()).saturating_add(*extra);
         if score > best_score {
             best_score = score;
             best.clear();

@@ -154,9 +154,14 @@ impl Executor {
         let started = std::time::Instant::now();
         let done = {
             let _permit = self.calls.acquire().await;
-            match self.extenders.as_ref().and_then(|e| e.binder()) {
-                Some(binder) => binder.bind(&pod, node).await,
-                None => self.api.bind(&pod, node).await.map_err(|e| e.to_string()),
+            let elsewhere = match &self.extenders {
+                Some(extenders) => extenders.bind(&pod, node).await,
+                None => Ok(false),
+            };
+            match elsewhere {
+                Ok(false) => self.api.bind(&pod, node).await.map_err(|e| e.to_string()),
+                Ok(true) => Ok(()),
+                Err(error) => Err(error),
             }
         };
         match done {

@@ -100,7 +100,7 @@ impl HttpExtender {
         let body =
             json!({"PodName": pod.name, "PodNamespace": pod.namespace, "PodUID": pod.uid, "Node": node});
         let answer = self.send(&self.config.bind_verb, &body).await.map_err(|e| e.to_string())?;
-        match answer["Error"].as_str().filter(|e| !e.is_empty()) {
+        match answer["Error"].as_str().or(answer["error"].as_str()).filter(|e| !e.is_empty()) {
             Some(error) => Err(error.to_owned()),
             None => Ok(()),
         }
@@ -110,6 +110,18 @@ impl HttpExtender {
         let managed = &self.config.managed_resources;
         let wants = |name: &str| pod.spec.local.requests.scalars.iter().any(|(n, _)| **n == *name);
         managed.is_empty() || managed.iter().any(|r| wants(&r.name))
+    }
+
+    /// The same question about a pod as the API shows it.
+    fn concerns(&self, pod: &Value) -> bool {
+        let managed = &self.config.managed_resources;
+        let names = |container: &Value, list: &str| {
+            let amounts = container["resources"][list].as_object();
+            amounts.is_some_and(|amounts| managed.iter().any(|r| amounts.contains_key(&r.name)))
+        };
+        let containers = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+        managed.is_empty()
+            || containers.into_iter().flatten().flatten().any(|c| names(c, "requests") || names(c, "limits"))
     }
 
     fn arguments(&self, pod: &Value, names: &[Arc<str>], nodes: &Map<String, Value>) -> Value {
@@ -175,12 +187,14 @@ impl HttpExtender {
         };
         let field =
             |item: &Value, names: [&str; 2]| names.iter().map(|n| item[*n].clone()).find(|v| !v.is_null());
-        let scale = self.config.weight * (MAX_SCORE / MAX_EXTENDER_SCORE);
+        let scale = self.config.weight.saturating_mul(MAX_SCORE / MAX_EXTENDER_SCORE);
         let items = answer.as_array().map_or(&[][..], Vec::as_slice);
         items
             .iter()
             .filter_map(|i| Some((field(i, ["host", "Host"])?, field(i, ["score", "Score"])?)))
-            .filter_map(|(host, score)| Some((host.as_str()?.to_owned(), score.as_i64()? * scale)))
+            .filter_map(|(host, score)| {
+                Some((host.as_str()?.to_owned(), score.as_i64()?.saturating_mul(scale)))
+            })
             .collect()
     }
 
@@ -239,9 +253,24 @@ impl HttpExtenders {
         Ok(HttpExtenders { all, api, runtime: tokio::runtime::Handle::current() })
     }
 
-    /// The extender that binds, if one does.
-    pub fn binder(&self) -> Option<&HttpExtender> {
-        self.all.iter().find(|e| !e.config.bind_verb.is_empty())
+    /// Has the extender bind the pod that binds pods of its kind; false when the scheduler is to bind it itself.
+    ///
+    /// # Errors
+    /// The extender's words, unless it may be ignored.
+    pub async fn bind(&self, pod: &PodRef, node: &str) -> Result<bool, String> {
+        let Some(binder) = self.all.iter().find(|e| !e.config.bind_verb.is_empty()) else {
+            return Ok(false);
+        };
+        if !binder.config.managed_resources.is_empty() && !binder.concerns(&self.pod_object(pod).await?) {
+            return Ok(false);
+        }
+        match binder.bind(pod, node).await {
+            Err(error) if binder.config.ignorable => {
+                tracing::info!(%error, "passing over an extender that should bind");
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
     }
 
     async fn pod_object(&self, pod: &PodRef) -> Result<Value, String> {
@@ -269,7 +298,8 @@ impl HttpExtenders {
         let nodes = self.node_objects(names).await?;
         let mut left: Vec<Arc<str>> = names.to_vec();
         let mut refused = Vec::new();
-        for extender in self.all.iter().filter(|e| !e.config.filter_verb.is_empty()) {
+        let asked: Vec<&HttpExtender> = self.all.iter().filter(|e| e.concerns(&object)).collect();
+        for extender in asked.iter().filter(|e| !e.config.filter_verb.is_empty()) {
             if left.is_empty() {
                 break;
             }
@@ -280,10 +310,10 @@ impl HttpExtenders {
             }
         }
         let mut scored: Vec<(Arc<str>, i64)> = left.iter().map(|n| (n.clone(), 0)).collect();
-        for extender in self.all.iter().filter(|e| !e.config.prioritize_verb.is_empty() && !left.is_empty()) {
+        for extender in asked.iter().filter(|e| !e.config.prioritize_verb.is_empty() && !left.is_empty()) {
             for (host, score) in extender.prioritize(&object, &left, &nodes).await {
                 if let Some((_, sum)) = scored.iter_mut().find(|(n, _)| **n == *host) {
-                    *sum += score;
+                    *sum = sum.saturating_add(score);
                 }
             }
         }
@@ -313,7 +343,7 @@ impl Extenders for Arc<HttpExtenders> {
         let ask = async {
             let object = self.pod_object(pod).await?;
             let mut left = candidates;
-            for extender in asked {
+            for extender in asked.into_iter().filter(|e| e.concerns(&object)) {
                 match extender.preempt(&object, &left).await {
                     Ok(answer) => left = answer,
                     Err(error) if extender.config.ignorable => {

@@ -35,6 +35,7 @@ async fn answer(
         "/prioritize" => json!([{"host": "b", "score": 1}, {"host": "c", "score": 9}]),
         "/bind" => json!({}),
         "/broken" => json!({"error": "out of order"}),
+        "/scores" => json!([{"host": "b", "score": i64::MAX}, {"host": "c", "score": i64::MIN}]),
         _ => Value::Null,
     };
     calls.lock().expect("not poisoned").push((path, asked));
@@ -59,10 +60,15 @@ async fn serve() -> (String, Calls) {
     (format!("http://{address}"), calls)
 }
 
-/// An API that knows every pod.
+/// An API that knows every pod; those named `gpu` ask for one.
 fn client() -> kube::Client {
-    let service = tower::service_fn(|_request: Request<kube::client::Body>| async {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "ns"}});
+    let service = tower::service_fn(|request: Request<kube::client::Body>| async move {
+        let limits = match request.uri().path().ends_with("/gpu") {
+            true => json!({"example.com/gpu": "1"}),
+            false => json!({"cpu": "1"}),
+        };
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {"containers": [{"name": "c", "resources": {"limits": limits}}]}});
         Ok::<_, Infallible>(Response::new(kube::client::Body::from(pod.to_string().into_bytes())))
     });
     kube::Client::new(service, "default")
@@ -139,7 +145,7 @@ async fn a_binder_binds() {
     let (url, calls) = serve().await;
     let extenders = extenders(&url, "  bindVerb: bind\n");
     let pod = PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into(), generation: 0 };
-    extenders.binder().expect("a binder").bind(&pod, "b").await.expect("bound");
+    assert_eq!(extenders.bind(&pod, "b").await, Ok(true));
     let expected = json!({"PodName": "p", "PodNamespace": "ns", "PodUID": "u", "Node": "b"});
     assert_eq!(calls.lock().expect("not poisoned")[0], ("/bind".to_owned(), expected));
 }
@@ -156,4 +162,46 @@ async fn extenders_see_only_pods_with_their_resources() {
     };
     assert!(!Extenders::interested(&extenders, &input(json!({"cpu": "1"}))));
     assert!(Extenders::interested(&extenders, &input(json!({"example.com/gpu": "1"}))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_extender_is_asked_about_the_pods_of_its_resources_alone() {
+    let (url, calls) = serve().await;
+    // The first wants every pod; the second would refuse and bind, but only those with its resource.
+    let more = format!(
+        "  filterVerb: filter\n- urlPrefix: {url}\n  nodeCacheCapable: true\n  filterVerb: filter-none\n  \
+         prioritizeVerb: prioritize\n  weight: 1\n  bindVerb: bind\n  managedResources: [{{name: example.com/gpu}}]\n"
+    );
+    let extenders = extenders(&url, &more);
+    for (name, asked, bound) in
+        [("plain", &["/filter"][..], false), ("gpu", &["/filter", "/filter-none", "/bind"], true)]
+    {
+        let pod = PodRef { uid: "u".into(), namespace: "ns".into(), name: name.into(), generation: 0 };
+        calls.lock().expect("not poisoned").clear();
+        let names = ["a", "b", "c"].map(Into::into);
+        let left = Extenders::rate(&mut extenders.clone(), &pod, &names).expect("an answer").nodes.len();
+        assert_eq!(left, if bound { 0 } else { 2 }, "{name}");
+        assert_eq!(extenders.bind(&pod, "b").await, Ok(bound), "{name}");
+        let calls = calls.lock().expect("not poisoned");
+        let paths: Vec<&str> = calls.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, asked, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binder_that_may_be_ignored_leaves_the_binding_to_the_scheduler() {
+    let (url, _) = serve().await;
+    let pod = PodRef { uid: "u".into(), namespace: "ns".into(), name: "p".into(), generation: 0 };
+    let strict = extenders(&url, "  bindVerb: broken\n");
+    assert_eq!(strict.bind(&pod, "b").await, Err("out of order".to_owned()));
+    let lenient = extenders(&url, "  bindVerb: broken\n  ignorable: true\n");
+    assert_eq!(lenient.bind(&pod, "b").await, Ok(false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_beyond_all_bounds_still_rank() {
+    let (url, _) = serve().await;
+    let more = format!("  filterVerb: filter\n  prioritizeVerb: scores\n  weight: {}\n", i64::MAX);
+    let mut core = core(extenders(&url, &more));
+    assert_eq!(only(&core.schedule_one(0).expect("a pod waits")), "bound to b");
 }
