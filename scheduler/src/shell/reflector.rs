@@ -26,6 +26,8 @@ const PAGE: usize = 5000;
 const WATCH_TIMEOUT_SECS: u32 = 290;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A watch that ends earlier than this was of no use: the next try waits, and longer each time.
+const WATCH_USEFUL: Duration = Duration::from_secs(1);
 
 /// Why a list or watch ended.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +101,19 @@ impl<K: Kind> Reflector<K> {
 
     async fn list_and_watch(&mut self, wait: &mut Duration) -> Result<(), ReflectError> {
         let mut version = self.list().await?;
-        *wait = RETRY_MIN;
         loop {
-            version = self.watch(version).await?;
+            let began = std::time::Instant::now();
+            let ended = self.watch(version).await;
+            // Not after a mere list: where lists work and watches do not, every try is a whole list.
+            let useful = began.elapsed() >= WATCH_USEFUL;
+            if useful {
+                *wait = RETRY_MIN;
+            }
+            version = ended?;
+            if !useful {
+                tokio::time::sleep(*wait).await;
+                *wait = (*wait * 2).min(RETRY_MAX);
+            }
         }
     }
 
@@ -233,4 +245,62 @@ fn key(meta: &Meta) -> Box<str> {
 fn meta_of(key: &str, uid: &str) -> Meta {
     let (namespace, name) = key.split_once('/').unwrap_or(("", key));
     Meta { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned(), ..Meta::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
+
+    use super::super::wire;
+    use super::*;
+
+    /// Lists are answered at once; watches with `status`. Returns how long the first `tries` requests that match took.
+    async fn check(status: u16, counted: fn(&str) -> bool, tries: usize) -> Duration {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = seen.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let watch = query.contains("watch=true");
+            count.fetch_add(usize::from(counted(&query)), Ordering::SeqCst);
+            let answer = match (watch, status) {
+                (false, _) => r#"{"metadata":{"resourceVersion":"5"},"items":[]}"#,
+                (true, 200) => "",
+                (true, _) => {
+                    r#"{"kind":"Status","status":"Failure","reason":"Forbidden","message":"no","code":403}"#
+                }
+            };
+            let code = if watch { status } else { 200 };
+            async move {
+                let answer =
+                    http::Response::builder().status(code).body(Body::from(answer.as_bytes().to_vec()));
+                Ok::<_, std::convert::Infallible>(answer.expect("a response"))
+            }
+        });
+        let (out, mut inbox) = tokio::sync::mpsc::channel(64);
+        let client = kube::Client::new(service, "default");
+        let stop = CancellationToken::new();
+        let began = std::time::Instant::now();
+        let running = tokio::spawn(Reflector::<wire::Namespace>::new(client, out).run(stop.clone()));
+        while seen.load(Ordering::SeqCst) < tries && began.elapsed() < Duration::from_secs(60) {
+            while inbox.try_recv().is_ok() {}
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let took = began.elapsed();
+        stop.cancel();
+        running.await.expect("it ends");
+        assert!(seen.load(Ordering::SeqCst) >= tries, "it goes on trying");
+        took
+    }
+
+    #[tokio::test]
+    async fn watches_that_are_refused_or_end_at_once_are_tried_ever_more_rarely() {
+        let pauses = RETRY_MIN + RETRY_MIN * 2 + RETRY_MIN * 4;
+        let lists = check(403, |query| !query.contains("watch=true"), 4).await;
+        assert!(lists >= pauses, "four lists after {lists:?}");
+        let watches = check(200, |query| query.contains("watch=true"), 4).await;
+        assert!(watches >= pauses, "four watches after {watches:?}");
+    }
 }
