@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
-        link::LinkAttribute,
+        link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
     },
@@ -121,6 +121,25 @@ impl Kernel {
         Ok(actual)
     }
 
+    /// True when a device carries packets as the wanted overlay would: with another address, interface or port
+    /// underneath it would lose all of them, and none of this changes in place.
+    pub async fn is_overlay(&self, index: u32, wanted: &Overlay, port: u16) -> Result<bool, KernelError> {
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let link = links.try_next().await.map_err(refused(format!("look at {OVERLAY}")))?;
+        let agrees = |attribute: &LinkAttribute| match attribute {
+            LinkAttribute::Mtu(mtu) => *mtu == wanted.mtu,
+            LinkAttribute::Address(mac) => *mac == wanted.mac,
+            LinkAttribute::LinkInfo(infos) => infos.iter().all(|info| match info {
+                LinkInfo::Data(InfoData::Vxlan(facts)) => {
+                    facts.iter().all(|fact| carries(fact, wanted, port))
+                }
+                _ => true,
+            }),
+            _ => true,
+        };
+        Ok(link.is_some_and(|link| link.attributes.iter().all(agrees)))
+    }
+
     /// Makes sure that the overlay device is as it should be; returns its number.
     pub async fn ensure_overlay(
         &self,
@@ -197,6 +216,16 @@ impl Kernel {
             }
         };
         done.map_err(refused(doing()))
+    }
+}
+
+fn carries(fact: &InfoVxlan, wanted: &Overlay, port: u16) -> bool {
+    match fact {
+        InfoVxlan::Link(link) => *link == wanted.link,
+        InfoVxlan::Local(ip) => wanted.underlay == *ip,
+        InfoVxlan::Local6(ip) => wanted.underlay == *ip,
+        InfoVxlan::Port(on) => *on == port,
+        _ => true,
     }
 }
 

@@ -147,7 +147,8 @@ impl Network {
         let kernel = Kernel::open()?;
         let interfaces = kernel.interfaces().await?;
         let wanted = plan::plan(&me, self.nodes.values().map(|node| &**node), &interfaces);
-        self.sync_routes(&kernel, &wanted, &interfaces).await?;
+        // A route that the kernel refuses, for one odd node, must not keep this machine's own pods from starting.
+        let routes = self.sync_routes(&kernel, &wanted, &interfaces).await;
         self.sync_masquerade(&me).await?;
         let config = CniConfig {
             bridge: self.options.bridge.clone(),
@@ -159,7 +160,7 @@ impl Network {
         if cni::write(&dir, &config.render()).map_err(failed)? {
             tracing::info!(dir = %dir.display(), pod_ranges = ?config.pod_cidrs, "CNI configuration written");
         }
-        Ok(())
+        routes
     }
 
     async fn sync_routes(
@@ -170,7 +171,7 @@ impl Network {
     ) -> Result<(), SyncError> {
         let mut known = interfaces.iter().find(|link| link.name == OVERLAY);
         if let (Some(link), Some(overlay)) = (known, &wanted.overlay)
-            && link.mtu != overlay.mtu
+            && !kernel.is_overlay(link.index, overlay, self.options.vxlan_port).await?
         {
             // The node's address or interface changed; routes over the device go and come back with it.
             kernel.delete_link(link.index).await?;

@@ -148,6 +148,7 @@ fn pods_reach_each_other_directly_and_over_vxlan() {
         |text| !text.is_empty(),
     );
     assert!(conflist.contains("10.78.1.0/24") && conflist.contains("1450"), "{conflist}");
+    a_node_moves(&lab, &networks);
     a_node_leaves(&lab, &networks[0]);
     a_plugin_comes(&lab.nodes[1], &networks[1], dirs[1].path());
 }
@@ -157,6 +158,8 @@ fn networks(lab: &Lab, dirs: &[TempDir; 3]) -> Vec<Network> {
         node("a", "192.168.78.1", &["10.78.1.0/24"]),
         node("b", "192.168.78.2", &["10.78.2.0/24"]),
         node("c", "192.168.79.1", &["10.78.3.0/24"]),
+        // The kernel takes no network address for a next hop: one odd node must not stop the others.
+        node("odd", "192.168.78.0", &["10.78.4.0/24"]),
     ];
     let start = |(number, name): (usize, &&str)| {
         Network::start(&lab.nodes[number], name, dirs[number].path().into(), &all)
@@ -186,6 +189,28 @@ fn everybody_is_reached(lab: &Lab) {
         "world|192.168.78.1",
         "outside sees the node's address"
     );
+}
+
+/// Node c gets another address: what the overlay sends must come from that one from now on.
+fn a_node_moves(lab: &Lab, networks: &[Network]) {
+    lab.nodes[2].ip("addr del 192.168.79.1/24 dev eth0");
+    lab.nodes[2].ip("addr add 192.168.79.7/24 dev eth0");
+    lab.nodes[2].ip("route add default via 192.168.79.254");
+    for network in networks {
+        network.send([node("c", "192.168.79.7", &["10.78.3.0/24"])]);
+    }
+    eventually(
+        "the overlay of the moved node has its new address",
+        || lab.nodes[2].output("ip", &["-d", "link", "show", "qd-overlay"]),
+        |text| text.contains("local 192.168.79.7"),
+    );
+    for (from, to) in [(0, 3), (2, 1)] {
+        eventually(
+            &format!("pod {from} reaches range {to} after the move"),
+            || lab.pods[from].fetch(&format!("10.78.{to}.2:80")),
+            |answer| answer.ends_with(&format!("|10.78.{}.2", from + 1)),
+        );
+    }
 }
 
 /// Node c leaves: its route goes, and with it the overlay.
