@@ -22,6 +22,8 @@ pub type Question = (Name, RecordType, bool);
 #[derive(Debug)]
 struct Entry {
     answer: Message,
+    /// Bytes on the wire.
+    len: usize,
     /// Since the cache's epoch.
     stored: Duration,
     expires: Duration,
@@ -32,13 +34,18 @@ struct Entry {
 pub struct Cache {
     young: FxHashMap<Question, Entry>,
     old: FxHashMap<Question, Entry>,
+    /// Bytes of the young generation.
+    young_len: usize,
     entries_max: usize,
+    len_max: usize,
 }
 
 impl Cache {
-    /// A cache for at most `entries_max` answers.
-    pub fn new(entries_max: usize) -> Self {
-        Self { young: FxHashMap::default(), old: FxHashMap::default(), entries_max }
+    /// A cache for at most `entries_max` answers of `len_max` bytes together: whoever owns a domain decides how long
+    /// its answers are, and any pod may ask for ten thousand of them.
+    pub fn new(entries_max: usize, len_max: usize) -> Self {
+        let (young, old) = (FxHashMap::default(), FxHashMap::default());
+        Self { young, old, young_len: 0, entries_max, len_max }
     }
 
     /// An answer with the remaining times to live.
@@ -48,6 +55,7 @@ impl Cache {
         }
         let entry = self.young.get(question)?;
         if entry.expires <= now {
+            self.young_len -= entry.len;
             self.young.remove(question);
             return None;
         }
@@ -63,14 +71,20 @@ impl Cache {
     /// Keeps an answer, if it may be kept.
     pub fn put(&mut self, question: Question, answer: &Message, now: Duration) {
         let Some(ttl) = lifetime(answer).filter(|ttl| !ttl.is_zero()) else { return };
-        self.insert(question, Entry { answer: answer.clone(), stored: now, expires: now + ttl });
+        let Ok(len) = answer.to_vec().map(|bytes| bytes.len()) else { return };
+        self.insert(question, Entry { answer: answer.clone(), len, stored: now, expires: now + ttl });
     }
 
     fn insert(&mut self, question: Question, entry: Entry) {
-        if self.young.len() >= self.entries_max / 2 {
+        let full = self.young.len() >= self.entries_max / 2 || self.young_len + entry.len > self.len_max / 2;
+        if full {
             self.old = mem::take(&mut self.young);
+            self.young_len = 0;
         }
-        self.young.insert(question, entry);
+        self.young_len += entry.len;
+        if let Some(replaced) = self.young.insert(question, entry) {
+            self.young_len -= replaced.len;
+        }
     }
 }
 
@@ -126,7 +140,7 @@ mod tests {
 
     #[test]
     fn answers_age_and_expire() {
-        let mut cache = Cache::new(10);
+        let mut cache = Cache::new(10, usize::MAX);
         cache.put(question(1), &answer(&[60, 20]), at(100));
         let ttls = |message: Message| message.answers.iter().map(|record| record.ttl).collect::<Vec<_>>();
         assert_eq!(cache.get(&question(1), at(105)).map(ttls), Some(vec![55, 15]));
@@ -152,11 +166,36 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_popular_names_stay() {
-        let mut cache = Cache::new(10);
+        let mut cache = Cache::new(10, usize::MAX);
         for label in 0..100 {
             cache.put(question(label), &answer(&[600]), at(0));
             assert!(cache.get(&question(0), at(1)).is_some(), "asked for all the time, at {label}");
             assert!(cache.young.len() + cache.old.len() <= 11);
+        }
+    }
+
+    #[test]
+    fn long_answers_push_each_other_out() {
+        let long = answer(&[600; 100]);
+        let len = long.to_vec().expect("it can be written").len();
+        let mut cache = Cache::new(1_000, 4 * len);
+        let held = |cache: &Cache| {
+            cache.young.values().chain(cache.old.values()).map(|entry| entry.len).sum::<usize>()
+        };
+        for label in 0..50 {
+            // A third of them is written twice and one in five expires: neither must be counted for ever.
+            cache.put(question(label), &long, at(0));
+            cache.put(question(label - label % 3), &long, at(0));
+            assert!(cache.get(&question(label), at(1)).is_some(), "the last one is there, at {label}");
+            if label % 5 == 0 {
+                assert!(cache.get(&question(label), at(600)).is_none());
+            }
+            assert!(held(&cache) <= 4 * len, "at {label}");
+            assert_eq!(
+                cache.young_len,
+                cache.young.values().map(|entry| entry.len).sum::<usize>(),
+                "at {label}"
+            );
         }
     }
 }

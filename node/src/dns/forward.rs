@@ -27,8 +27,9 @@ use super::{cache::Cache, wire::PAYLOAD_LEN};
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Servers (or repetitions) tried for one question.
 const ATTEMPTS: usize = 3;
-/// Answers kept: some ten megabytes at the very most.
+/// Answers kept, and their bytes on the wire: most take a hundred or two, but over TCP one may take 64 KiB.
 const CACHE_ENTRIES_MAX: usize = 10_000;
+const CACHE_LEN_MAX: usize = 4 * 1024 * 1024;
 const DATAGRAM_LEN_MAX: usize = 4_096;
 
 /// Why a question has no answer. The client may ask again.
@@ -65,7 +66,7 @@ impl Forwarder {
         Self {
             servers: RwLock::new(servers),
             stubs,
-            cache: Mutex::new(Cache::new(CACHE_ENTRIES_MAX)),
+            cache: Mutex::new(Cache::new(CACHE_ENTRIES_MAX, CACHE_LEN_MAX)),
             epoch: Instant::now(),
             preferred: AtomicUsize::new(0),
         }

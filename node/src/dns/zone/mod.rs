@@ -155,6 +155,7 @@ impl Zone {
                 if let Some(namespace) = self.namespaces.get_mut(&key.name) {
                     namespace.exists = false;
                 }
+                self.forget_empty(&key.name);
             }
             Event::Synced(Kind::Service) => self.synced[0] = true,
             Event::Synced(Kind::Slice) => self.synced[1] = true,
@@ -185,6 +186,13 @@ impl Zone {
         }
     }
 
+    /// Namespaces come and go with every test run of a user; none may stay behind.
+    fn forget_empty(&mut self, name: &str) {
+        if self.namespaces.get(name).is_some_and(|known| !known.exists && known.services.is_empty()) {
+            self.namespaces.remove(name);
+        }
+    }
+
     /// Changes a service and keeps the reverse names in step.
     fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Service)) {
         let namespace = self.namespaces.entry(key.namespace.clone()).or_default();
@@ -196,6 +204,7 @@ impl Zone {
             namespace.services.remove(&key.name);
         }
         self.reverse.replace(key, &before, &after);
+        self.forget_empty(&key.namespace);
     }
 
     /// The record for negative answers; its last field is how long "no" may be remembered.
@@ -311,4 +320,30 @@ fn endpoint_label(endpoint: &EndpointView) -> String {
 fn dashed(label: &str) -> Option<IpAddr> {
     let v4 = label.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
     v4.or_else(|_| label.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_namespace_stays_whichever_of_its_objects_goes_last() {
+        let key = Key::new("ns", "s");
+        let service = serde_json::json!({"metadata": {"name": "s", "namespace": "ns"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}});
+        let service = serde_json::from_value(service).expect("a service");
+        let namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "ns"}}));
+        let namespace = NamespaceView::from_api(&namespace.expect("a namespace"));
+        let gone = [Event::Service(Change::Gone(key)), Event::Namespace(Change::Gone(Key::new("", "ns")))];
+        for order in [[0, 1], [1, 0]] {
+            let mut zone = Zone::new("cluster.local", Vec::new(), 5).expect("a domain");
+            zone.handle(&Event::Namespace(Change::Set(Arc::new(namespace.clone()))));
+            zone.handle(&Event::Service(Change::Set(Arc::new(ServiceView::from_api(&service)))));
+            for at in order {
+                assert_eq!(zone.namespaces.len(), 1, "{order:?}");
+                zone.handle(&gone[at]);
+            }
+            assert!(zone.namespaces.is_empty(), "{order:?}");
+        }
+    }
 }
