@@ -89,6 +89,13 @@ struct ServiceState {
     local_ready: usize,
 }
 
+impl ServiceState {
+    /// The service, when it is ours: another proxy answers for the others, on their health check ports too.
+    fn proxied(&self) -> Option<&Arc<ServiceView>> {
+        self.view.as_ref().filter(|view| view.is_proxied())
+    }
+}
+
 /// State of the proxy.
 #[derive(Debug)]
 pub struct Core {
@@ -185,7 +192,7 @@ impl Core {
     /// Services with a health check port: port and number of ready endpoints on this node.
     pub fn health_checks(&self) -> BTreeMap<Key, (u16, usize)> {
         let check = |(key, state): (&Key, &ServiceState)| {
-            let port = state.view.as_ref()?.health_check_node_port?;
+            let port = state.proxied()?.health_check_node_port?;
             Some((key.clone(), (port, state.local_ready)))
         };
         self.services.iter().filter_map(check).collect()
@@ -224,16 +231,25 @@ impl Core {
         for (owner, fragment) in self.policies.iter_mut().flat_map(PolicyState::flush) {
             self.ledger.set(Owner::Policy(owner), fragment);
         }
-        plan.changes = match std::mem::take(&mut self.replace) {
-            true => self.ledger.take_all(),
-            false => self.ledger.take_changes(),
-        };
+        if std::mem::take(&mut self.replace) {
+            // While the table was away, or a refused write kept the old one, flows began that no later change of
+            // their service would find.
+            plan.udp = self.udp_fronts();
+            plan.changes = self.ledger.take_all();
+        } else {
+            plan.changes = self.ledger.take_changes();
+        }
         plan
+    }
+
+    fn udp_fronts(&self) -> Vec<UdpFront> {
+        let proxied = self.services.values().filter_map(|state| Some((state.proxied()?, &state.slices)));
+        proxied.flat_map(|(view, slices)| udp_fronts(view, slices, &self.place)).collect()
     }
 
     fn sync_service(&mut self, key: &Key) -> Vec<UdpFront> {
         let Some(state) = self.services.get_mut(key) else { return Vec::new() };
-        let view = state.view.clone().filter(|view| view.is_proxied());
+        let view = state.proxied().cloned();
         let mut udp = Vec::new();
         let computed = match &view {
             Some(view) => {

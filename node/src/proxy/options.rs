@@ -8,7 +8,11 @@ use std::{
 use ipnet::IpNet;
 use kube::Client;
 
-use super::{conntrack::Limits, rules::LocalDetector};
+use super::{
+    conntrack::Limits,
+    core::CoreConfig,
+    rules::{LocalDetector, Settings},
+};
 use crate::network::{
     feed::{Kind, Subscription},
     nft::Nft,
@@ -91,4 +95,45 @@ impl Options {
             nft: Nft::default(),
         }
     }
+    /// What the core has to know of them. Reads this machine's interfaces where node ports are bound to ranges.
+    pub(super) fn core_config(&self) -> CoreConfig {
+        let local = match (&self.local, self.cluster_cidrs.is_empty()) {
+            (Some(local), _) => local.clone(),
+            (None, false) => LocalDetector::Cidrs(self.cluster_cidrs.clone()),
+            (None, true) => LocalDetector::Unknown,
+        };
+        let node_port_ips = match &self.node_port_addresses {
+            NodePortAddresses::All => None,
+            NodePortAddresses::Primary => Some(self.node_ips.clone()),
+            NodePortAddresses::Within(ranges) => Some(
+                local_addresses()
+                    .into_iter()
+                    .filter(|ip| ranges.iter().any(|range| range.contains(ip)))
+                    .collect(),
+            ),
+        };
+        CoreConfig {
+            node_name: self.node_name.clone(),
+            settings: Settings {
+                masquerade_bit: self.masquerade_bit,
+                masquerade_all: self.masquerade_all,
+                local,
+                node_port_ips,
+                node_ips: self.node_ips.clone(),
+            },
+            local_from_node: self.local.is_none() && self.cluster_cidrs.is_empty(),
+            node_ports_on_node_ips: self.node_port_addresses == NodePortAddresses::Primary,
+            policies: self.policies,
+        }
+    }
+}
+
+/// Addresses of this machine's interfaces.
+fn local_addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let address = |address: nix::sys::socket::SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    };
+    interfaces.filter_map(|interface| interface.address.and_then(address)).collect()
 }

@@ -1,11 +1,6 @@
 //! The shell around [`Core`]: reads events, writes the table, reports.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,12 +8,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NEEDS, NodePortAddresses, Options, conntrack,
-    core::{Core, CoreConfig, Plan, UdpFront},
+    NEEDS, Options, conntrack,
+    core::{Core, Plan, UdpFront},
     health::Health,
     http::{self, Answer},
     metrics::Metrics,
-    rules::{LocalDetector, Settings},
     service_health::ServiceHealth,
 };
 use crate::network::{
@@ -86,7 +80,7 @@ pub async fn run(mut options: Options, shutdown: CancellationToken) -> Result<()
     let health = Arc::new(Mutex::new(Health::new(2 * options.sync_period)));
     serve(&options, &health, &metrics, &shutdown)?;
     let mut runner = Runner {
-        core: Core::new(core_config(&options)),
+        core: Core::new(options.core_config()),
         service_health: ServiceHealth::new(health.clone(), Vec::new(), shutdown.clone()),
         nft: options.nft.clone(),
         feed,
@@ -102,47 +96,6 @@ pub async fn run(mut options: Options, shutdown: CancellationToken) -> Result<()
     };
     runner.run(options.sync_period, &shutdown).await;
     Ok(())
-}
-
-fn core_config(options: &Options) -> CoreConfig {
-    let local = match (&options.local, options.cluster_cidrs.is_empty()) {
-        (Some(local), _) => local.clone(),
-        (None, false) => LocalDetector::Cidrs(options.cluster_cidrs.clone()),
-        (None, true) => LocalDetector::Unknown,
-    };
-    let node_port_ips = match &options.node_port_addresses {
-        NodePortAddresses::All => None,
-        NodePortAddresses::Primary => Some(options.node_ips.clone()),
-        NodePortAddresses::Within(ranges) => Some(
-            local_addresses()
-                .into_iter()
-                .filter(|ip| ranges.iter().any(|range| range.contains(ip)))
-                .collect(),
-        ),
-    };
-    CoreConfig {
-        node_name: options.node_name.clone(),
-        settings: Settings {
-            masquerade_bit: options.masquerade_bit,
-            masquerade_all: options.masquerade_all,
-            local,
-            node_port_ips,
-            node_ips: options.node_ips.clone(),
-        },
-        local_from_node: options.local.is_none() && options.cluster_cidrs.is_empty(),
-        node_ports_on_node_ips: options.node_port_addresses == NodePortAddresses::Primary,
-        policies: options.policies,
-    }
-}
-
-/// Addresses of this machine's interfaces.
-fn local_addresses() -> Vec<IpAddr> {
-    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let address = |address: nix::sys::socket::SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
-    };
-    interfaces.filter_map(|interface| interface.address.and_then(address)).collect()
 }
 
 fn serve(
@@ -265,6 +218,10 @@ impl Runner {
             self.core.replace_all();
             self.pending = true;
         }
+        if self.policies_due.is_none() {
+            // A port that was taken may be free by now.
+            self.service_health.sync(&self.core.health_checks());
+        }
         self.reap().await;
     }
 
@@ -298,7 +255,10 @@ impl Runner {
         let mut text = script::render(TABLE, changes);
         if changes.replace_table {
             self.resting.clear();
-            text.push_str(&self.remembered_clients(changes).await);
+            // A table that was refused with them is tried without: services matter more than memories.
+            if self.retry <= 2 * RETRY_MIN {
+                text.push_str(&self.remembered_clients(changes).await);
+            }
         }
         self.nft.apply(&text).await?;
         let until = Instant::now() + CHAIN_REST;

@@ -41,7 +41,7 @@ impl ServiceHealth {
         Self { health, addresses, open: BTreeMap::new(), shutdown }
     }
 
-    /// Opens, closes and updates ports. A port that cannot be opened is tried again at the next change.
+    /// Opens, closes and updates ports. A port that cannot be opened is tried again at the next call.
     pub fn sync(&mut self, wanted: &BTreeMap<Key, (u16, usize)>) {
         self.open.retain(|key, open| {
             let stays = wanted.get(key).is_some_and(|(port, _)| *port == open.port);
@@ -99,4 +99,26 @@ fn answer(key: &Key, endpoints: usize, health: &Mutex<Health>) -> Answer {
     let mut answer = Answer::json(endpoints > 0 && alive, body.to_string());
     answer.headers.push(("x-load-balancing-endpoint-weight", endpoints.to_string()));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_is_opened_at_a_later_call() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("its address").port();
+        let health = Arc::new(Mutex::new(Health::new(Duration::from_secs(60))));
+        let addresses = vec![IpAddr::from([127, 0, 0, 1])];
+        let mut served = ServiceHealth::new(health, addresses, CancellationToken::new());
+        let wanted = BTreeMap::from([(Key::new("ns", "s"), (port, 1))]);
+        served.sync(&wanted);
+        assert!(served.open.is_empty(), "somebody else has it");
+        drop(taken);
+        served.sync(&wanted);
+        assert_eq!(served.open.len(), 1);
+    }
 }

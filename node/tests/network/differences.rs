@@ -243,18 +243,58 @@ fn check(table: &Table, model: &Model) {
     }
 }
 
+fn core() -> Core {
+    let mut core = Core::new(CoreConfig {
+        node_name: "me".to_owned(),
+        settings: Settings::default(),
+        local_from_node: false,
+        node_ports_on_node_ips: false,
+        policies: false,
+    });
+    [Kind::Service, Kind::Slice].iter().for_each(|kind| core.handle(&Event::Synced(*kind)));
+    core
+}
+
+#[test]
+fn a_table_written_afresh_looks_for_stale_flows_of_every_udp_service() {
+    let mut core = core();
+    for (number, protocol, foreign_proxy) in
+        [(0, Protocol::Udp, false), (1, Protocol::Tcp, false), (2, Protocol::Udp, true)]
+    {
+        let mut view = ServiceView { foreign_proxy, ..service(number, false, false, false) };
+        view.ports[0].protocol = protocol;
+        let mut endpoints = slice(number, 0, &[(0, true)]);
+        endpoints.ports[0].protocol = protocol;
+        core.handle(&Event::Service(Change::Set(Arc::new(view))));
+        core.handle(&Event::Slice(Change::Set(Arc::new(endpoints))));
+    }
+    let mut fronts =
+        || core.sync().udp.into_iter().flat_map(|front| front.addresses).collect::<Vec<IpAddr>>();
+    assert_eq!(fronts(), [vip(0)], "the first table");
+    assert_eq!(fronts(), [] as [IpAddr; 0], "nothing changed");
+    core.replace_all();
+    let again: Vec<IpAddr> = core.sync().udp.into_iter().flat_map(|front| front.addresses).collect();
+    assert_eq!(again, [vip(0)], "the table was refused or lost");
+}
+
+#[test]
+fn health_check_ports_of_services_of_another_proxy_are_left_to_it() {
+    let mut core = core();
+    for (number, foreign_proxy) in [(0, false), (1, true)] {
+        let health_check_node_port = Some(31_000 + u16::from(number));
+        let view =
+            ServiceView { foreign_proxy, health_check_node_port, ..service(number, true, true, false) };
+        core.handle(&Event::Service(Change::Set(Arc::new(view))));
+    }
+    core.sync();
+    assert_eq!(core.health_checks().into_values().collect::<Vec<_>>(), [(31_000, 0)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn differences_give_what_a_naive_reading_gives(steps in steps()) {
-        let mut core = Core::new(CoreConfig {
-            node_name: "me".to_owned(),
-            settings: Settings::default(),
-            local_from_node: false,
-            node_ports_on_node_ips: false,
-            policies: false,
-        });
-        [Kind::Service, Kind::Slice].iter().for_each(|kind| core.handle(&Event::Synced(*kind)));
+        let mut core = core();
         let (mut table, mut model) = (Table::new(), Model::default());
         for step in steps.into_iter().chain([Step::Sync]) {
             match step {
