@@ -2,7 +2,9 @@
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME};
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 /// `kubernetes.io/kube-apiserver-client`
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -42,16 +44,7 @@ pub fn read(pem: &[u8]) -> Result<Asked, String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| wrong(&error))?;
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| wrong(&error))?;
     request.verify_signature().map_err(|error| wrong(&error))?;
-    let subject = &request.certification_request_info.subject;
-    let texts = |attributes: Vec<Option<String>>| attributes.into_iter().flatten().collect::<Vec<String>>();
-    let names = texts(subject.iter_common_name().map(|a| a.as_str().ok().map(str::to_string)).collect());
-    let organizations =
-        texts(subject.iter_organization().map(|a| a.as_str().ok().map(str::to_string)).collect());
-    let mut asked = Asked {
-        common_name: names.into_iter().next().unwrap_or_default(),
-        organizations,
-        ..Asked::default()
-    };
+    let mut asked = subject(&request.certification_request_info.subject)?;
     for extension in request.requested_extensions().into_iter().flatten() {
         if let ParsedExtension::SubjectAlternativeName(names) = extension {
             for name in &names.general_names {
@@ -62,6 +55,31 @@ pub fn read(pem: &[u8]) -> Result<Asked, String> {
                 }
             }
         }
+    }
+    Ok(asked)
+}
+
+/// The names of a subject. What is judged must be what is signed, and what the certificate's readers understand: a
+/// second common name, or a text that one reader sees and another does not, would make the holder somebody else.
+fn subject(name: &X509Name<'_>) -> Result<Asked, String> {
+    let (mut asked, mut seen) = (Asked::default(), Vec::new());
+    for set in name.iter() {
+        let [attribute] = set.iter().collect::<Vec<_>>()[..] else {
+            return Err("the subject has parts that are not one attribute each".to_string());
+        };
+        let kind = attribute.attr_type();
+        let text = attribute.as_str().map_err(|_| format!("the subject's {kind} is not plain text"))?;
+        if *kind == OID_X509_ORGANIZATION_NAME {
+            asked.organizations.push(text.to_string());
+            continue;
+        }
+        if seen.contains(&kind) {
+            return Err(format!("the subject has more than one {kind}"));
+        }
+        if *kind == OID_X509_COMMON_NAME {
+            asked.common_name = text.to_string();
+        }
+        seen.push(kind);
     }
     Ok(asked)
 }

@@ -163,6 +163,7 @@ impl Controller for Signing {
         };
         let usages = request.spec.usages.clone().unwrap_or_default();
         let verdict = signers::read(&request.spec.request.0).and_then(|asked| {
+            // The signing library would keep the last alone.
             if asked.organizations.len() > 1 {
                 return Err("requests with more than one organization cannot be signed here".to_string());
             }

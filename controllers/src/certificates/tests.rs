@@ -50,6 +50,47 @@ fn options(dir: &std::path::Path) -> Options {
     Options { signing, ..Options::default() }
 }
 
+/// Requests with the organisation `system:nodes` that `openssl req` made: a second common name of the controller
+/// manager, both attributes in one part, text of two bytes a character.
+const AMBIGUOUS: [&str; 3] = [
+    "-----BEGIN CERTIFICATE REQUEST-----\n\
+     MIIBEzCBuwIBADBZMRUwEwYDVQQKDAxzeXN0ZW06bm9kZXMxFzAVBgNVBAMMDnN5\n\
+     c3RlbTpub2RlOm4xMScwJQYDVQQDDB5zeXN0ZW06a3ViZS1jb250cm9sbGVyLW1h\n\
+     bmFnZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR1sRNXZkDma43vM6hEh01d\n\
+     6xVbfWdzyxCN0ikZQO/j8YD841b54Evlm0H6xLDtY2jEVswn4WdVUwozyVY733Dx\n\
+     oAAwCgYIKoZIzj0EAwIDRwAwRAIgOWISG6/urTBGyWhJPu8lSXgivyKa0lqKKNvB\n\
+     pr8h/E4CIGA+aCgHyiyPmieCC93MUNOHONt+R29IC/OFrMccxMH0\n\
+     -----END CERTIFICATE REQUEST-----\n",
+    "-----BEGIN CERTIFICATE REQUEST-----\n\
+     MIHqMIGQAgEAMC4xLDATBgNVBAoMDHN5c3RlbTpub2RlczAVBgNVBAMMDnN5c3Rl\n\
+     bTpub2RlOm4xMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEdbETV2ZA5muN7zOo\n\
+     RIdNXesVW31nc8sQjdIpGUDv4/GA/ONW+eBL5ZtB+sSw7WNoxFbMJ+FnVVMKM8lW\n\
+     O99w8aAAMAoGCCqGSM49BAMCA0kAMEYCIQCOc85wjfYvKxotTr89ff/J143Hn+eb\n\
+     lcqJW0FF2apGygIhAM9V1Fo/WwN3ocM1uHE4bCdAMEQr/SopT/2GXOTzWMTF\n\
+     -----END CERTIFICATE REQUEST-----\n",
+    "-----BEGIN CERTIFICATE REQUEST-----\n\
+     MIIBBTCBrAIBADBKMSEwHwYDVQQKHhgAcwB5AHMAdABlAG0AOgBuAG8AZABlAHMx\n\
+     JTAjBgNVBAMeHABzAHkAcwB0AGUAbQA6AG4AbwBkAGUAOgBuADEwWTATBgcqhkjO\n\
+     PQIBBggqhkjOPQMBBwNCAAR1sRNXZkDma43vM6hEh01d6xVbfWdzyxCN0ikZQO/j\n\
+     8YD841b54Evlm0H6xLDtY2jEVswn4WdVUwozyVY733DxoAAwCgYIKoZIzj0EAwID\n\
+     SAAwRQIhAP0lkTzM/ilSMVYHzd918yDwgFQze8q4ZmBLOsSh4p8+AiBhc7gZKu0s\n\
+     TqxUur5zhtaW2QdNHJFvPu22z4IsYDSwLA==\n\
+     -----END CERTIFICATE REQUEST-----\n",
+];
+
+#[test]
+fn a_subject_that_can_be_read_in_two_ways_is_nobodys() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = options(dir.path());
+    for pem in AMBIGUOUS {
+        check(super::approving::build, "node", &[csr(pem, json!([]))], "");
+        let objects = [csr(pem, json!([{"type": "Approved", "status": "True"}]))];
+        let case = Case { options: options.clone(), ..Case::new(super::signing::build, &objects) };
+        let written = format!("{:?}", case.plan("node").actions().next().expect("a write").verb);
+        assert!(written.contains("SignerValidationFailure") && written.contains("the subject"), "{written}");
+    }
+}
+
 const STATUS: &str = "update /apis/certificates.k8s.io/v1/certificatesigningrequests/node/status";
 
 #[test]
