@@ -169,11 +169,12 @@ impl Graph {
         std::mem::replace(&mut self.complete, complete) != complete
     }
 
-    /// The resource of an owner's kind; its version is the reference's.
-    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(Gvr, bool)> {
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    /// The resource of an owner's kind, and whether it stands in namespaces. Its version is one that is served, which
+    /// the reference's may not be any more: "not found" there would be taken for an owner that is gone.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(&Gvr, bool)> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let (gvr, namespaced) = self.kinds.get(&(group.to_string(), kind.to_string()))?;
-        Some((Gvr { version: version.to_string().into(), ..gvr.clone() }, *namespaced))
+        Some((gvr, *namespaced))
     }
 
     /// Sets what discovery found.
@@ -208,14 +209,26 @@ impl Graph {
 
     /// An object is gone. Returns the uids to look at: its dependents, and owners that wait for it.
     pub fn delete(&mut self, uid: &str) -> Vec<Arc<str>> {
+        let concerned = self.remove(uid);
+        if !concerned.is_empty() {
+            self.remember_absent(uid.into());
+        }
+        concerned
+    }
+
+    /// An object is not seen any more, for its kind is no longer watched in this version. Whether it is gone is not
+    /// known: its dependents, whose uids are returned, have to ask. One that is seen in another version stays.
+    pub fn forget(&mut self, gvr: &Gvr, uid: &str) -> Vec<Arc<str>> {
+        let seen_so = self.nodes.get(uid).is_some_and(|node| *node.gvr == *gvr);
+        if seen_so { self.remove(uid) } else { Vec::new() }
+    }
+
+    fn remove(&mut self, uid: &str) -> Vec<Arc<str>> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         let mut concerned: Vec<Arc<str>> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         for owner in node.owners.iter() {
             self.unlink(&owner.uid, uid);
             self.push_if_waiting(&owner.uid, &mut concerned);
-        }
-        if !concerned.is_empty() {
-            self.remember_absent(node.uid);
         }
         concerned
     }

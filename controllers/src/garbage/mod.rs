@@ -120,7 +120,15 @@ fn decide(graph: &Graph, node: &Node, context: &Context) -> Result<Option<Action
 }
 
 fn standing(graph: &Graph, node: &Node, owner: &Owner, context: &Context) -> Result<Standing, Pending> {
-    if let Some(found) = graph.get(&owner.uid) {
+    let resource = graph.resource_of(&owner.api_version, &owner.kind);
+    let found = graph.get(&owner.uid);
+    let in_namespace = found.map(|found| !found.namespace.is_empty()).or(resource.map(|(_, yes)| yes));
+    if node.namespace.is_empty() && in_namespace == Some(true) {
+        // Such a reference says nothing that could be looked up: neither that the owner is there nor that it is gone.
+        let message = format!("cluster-wide {} {} refers to a namespaced owner", node.gvr, node.name);
+        return Err(Pending::Unknown(Failure::local(message)));
+    }
+    if let Some(found) = found {
         // A reference names a namespace only by standing in it; one that crosses namespaces leads nowhere.
         let reachable = found.namespace.is_empty() || found.namespace == node.namespace;
         let going = found.deleting && found.foreground;
@@ -133,14 +141,10 @@ fn standing(graph: &Graph, node: &Node, owner: &Owner, context: &Context) -> Res
     if graph.is_known_absent(&owner.uid) {
         return Ok(Standing::Absent);
     }
-    let Some((gvr, namespaced)) = graph.resource_of(&owner.api_version, &owner.kind) else {
+    let Some((gvr, namespaced)) = resource else {
         let message = format!("no resource for owner {} {} of {}", owner.api_version, owner.kind, node.name);
         return Err(Pending::Unknown(Failure::local(message)));
     };
-    if namespaced && node.namespace.is_empty() {
-        let message = format!("cluster-wide {} {} refers to a namespaced owner", node.gvr, node.name);
-        return Err(Pending::Unknown(Failure::local(message)));
-    }
     let space = if namespaced { &*node.namespace } else { "" };
     let ask = Ask::Meta(gvr.object(space, &owner.name));
     match context.answer(&ask) {

@@ -71,6 +71,11 @@ impl Feed {
         self.look_at(concerned);
     }
 
+    fn forget(&self, gvr: &Gvr, uid: &str) {
+        let concerned = self.graph.write().forget(gvr, uid);
+        self.look_at(concerned);
+    }
+
     /// Follows the cache of another controller.
     pub fn attach(&self, gvr: Gvr, store: &dyn AnyStore) {
         let (feed, gvr) = (self.clone(), Arc::new(gvr));
@@ -243,8 +248,9 @@ async fn watch(gvr: Gvr, feed: Feed, client: kube::Client, listed: Arc<AtomicBoo
             Err(error) => tracing::debug!(%gvr, %error, "watch interrupted; it will be resumed"),
         }
     }
-    // The kind is gone, and with it everything of that kind.
+    // Discovery names the kind no more, or this process stops: neither says that its objects are gone. An API server
+    // that has not loaded its custom resources yet must not cost their dependents.
     if stop.is_cancelled() {
-        known.iter().for_each(|uid| feed.delete(uid));
+        known.iter().for_each(|uid| feed.forget(&gvr, uid));
     }
 }

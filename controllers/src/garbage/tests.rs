@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use super::graph::Graph;
+use super::graph::{Graph, Node};
 use super::monitor::Feed;
 use super::{Collector, Owner};
 use crate::runtime::store::AnyStore;
@@ -72,6 +72,44 @@ fn absent_owners_are_verified() {
         let case = Case { answers: vec![(ask.clone(), answer)], ..Case::new(build, &objects) };
         assert_eq!(case.plan("u-p").summary(), expected);
     }
+}
+
+#[test]
+fn a_cluster_wide_object_never_goes_for_a_namespaced_owner() {
+    let kept = owned("ConfigMap", "kept", &[]);
+    let mut cluster_wide = owned("Pod", "p", &[("ConfigMap", "kept")]);
+    cluster_wide["metadata"]["namespace"] = Value::Null;
+    for objects in [vec![kept, cluster_wide.clone()], vec![cluster_wide]] {
+        let plan = Case::new(build, &objects).plan("u-p");
+        assert_eq!((plan.summary().as_str(), plan.asks.len()), ("", 0));
+        assert!(plan.problem.is_some_and(|problem| problem.message.contains("refers to a namespaced owner")));
+    }
+}
+
+#[test]
+fn owners_are_asked_for_in_a_version_that_is_served() {
+    let mut pod = owned("Pod", "p", &[("ReplicaSet", "gone")]);
+    pod["metadata"]["ownerReferences"][0]["apiVersion"] = "apps/v1beta1".into();
+    let plan = Case::new(build, &[pod]).plan("u-p");
+    assert_eq!(plan.asks, [crate::runtime::Ask::Meta("/apis/apps/v1/namespaces/ns/replicasets/gone".into())]);
+}
+
+#[test]
+fn objects_of_a_kind_that_is_no_longer_watched_are_not_taken_for_gone() {
+    let gvr = |version: &str| Gvr::new("example.com", version, "flocks", "Flock");
+    let meta = |object: Value| serde_json::from_value(object["metadata"].clone()).expect("metadata");
+    let node =
+        |version: &str, object: Value| Node::of(Arc::new(gvr(version)), &meta(object)).expect("a node");
+    let mut graph = Graph::default();
+    graph.apply(node("v1", owned("Flock", "f", &[])));
+    graph.apply(node("v1", owned("Bird", "b", &[("Flock", "f")])));
+    assert_eq!(graph.forget(&gvr("v2"), "u-f"), [] as [Arc<str>; 0], "seen in another version");
+    assert!(graph.get("u-f").is_some());
+    assert_eq!(graph.forget(&gvr("v1"), "u-f"), ["u-b".into()]);
+    assert!(graph.get("u-f").is_none() && !graph.is_known_absent("u-f"), "its dependents have to ask");
+    graph.apply(node("v2", owned("Flock", "f", &[])));
+    assert_eq!(graph.delete("u-f"), ["u-b".into()]);
+    assert!(graph.is_known_absent("u-f"));
 }
 
 #[test]
