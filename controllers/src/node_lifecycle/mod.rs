@@ -144,9 +144,10 @@ impl NodeLifecycle {
         let all = self.nodes.all();
         let mut zones = self.zones.lock();
         zones.observe(&all, &self.options);
-        let wanted = taints::wanted(node, context.now, &mut |effect_due: bool| {
-            if !effect_due {
-                return true;
+        let wanted = taints::wanted(node, context.now, &mut |evicted_already: bool| {
+            // Nodes fall silent one after the other: those that came first lose the taint when all have, as upstream's.
+            if zones.is_blind() || evicted_already {
+                return !zones.is_blind();
             }
             match zones.admit(node, context.elapsed, &self.options) {
                 Ok(()) => true,

@@ -33,8 +33,8 @@ fn taint(key: &str, effect: &str, now: Timestamp) -> Taint {
     Taint { key: key.into(), effect: effect.into(), value: None, time_added: Some(Time(now)) }
 }
 
-/// The node's taints as they should be; `None` when they are. `admit` is asked with `true` before a node that is not
-/// being evicted yet gets a taint that evicts.
+/// The node's taints as they should be; `None` when they are. `admit` is asked whether a node may have a taint that
+/// evicts, and told whether it has one already.
 pub fn wanted(node: &Node, now: Timestamp, admit: &mut dyn FnMut(bool) -> bool) -> Option<Vec<Taint>> {
     let have = nodes::taints(node);
     let mut keys: Vec<(&str, &str)> = Vec::new();
@@ -53,7 +53,7 @@ pub fn wanted(node: &Node, now: Timestamp, admit: &mut dyn FnMut(bool) -> bool) 
     };
     let evicted_already = have.iter().any(|taint| is_ours(taint) && taint.effect == "NoExecute");
     if let Some(key) = evicting
-        && (evicted_already || admit(true))
+        && admit(evicted_already)
     {
         keys.push((key, "NoExecute"));
     }

@@ -88,6 +88,29 @@ fn a_lone_cluster_is_not_evicted() {
     assert_eq!(taints(world.run(), "dead"), ["node.kubernetes.io/unreachable:NoSchedule"]);
 }
 
+/// In a full outage the first silent nodes are tainted before the last are known to be silent.
+#[test]
+fn evictions_end_when_everything_is_down() {
+    let mut first = node("first", "Unknown");
+    first["spec"] = json!({"taints": [
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": crate::testing::NOW},
+        {"key": "own", "effect": "NoExecute"}]});
+    let both = ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"];
+    for (last, expected) in [("True", both.as_slice()), ("Unknown", &both[..1])] {
+        let mut scenario = Scenario::new(&[super::build], &[first.clone(), node("last", last)]);
+        scenario.horizon = Duration::from_secs(20);
+        let mut world = World::start(&scenario, None, false);
+        let mut taints = taints(world.run(), "first");
+        taints.retain(|taint| taint != "own:NoExecute");
+        assert_eq!(taints, expected, "the other node's readiness is {last}");
+        // Only in the outage is there something to write.
+        if last == "Unknown" {
+            check_crashes(&scenario);
+        }
+    }
+}
+
 #[test]
 fn conditions_and_cordons_become_taints() {
     let mut full = node("full", "False");

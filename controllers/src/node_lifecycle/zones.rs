@@ -62,6 +62,11 @@ impl Zones {
         self.zones = counts.into_iter().map(|(name, count)| (name, zone(count))).collect();
     }
 
+    /// Whether everything looks down: the fault is here then, and no node may be evicted.
+    pub fn is_blind(&self) -> bool {
+        self.zones.values().all(|zone| zone.health == Health::Down)
+    }
+
     /// Asks to give a node a taint that evicts.
     ///
     /// # Errors
@@ -72,8 +77,7 @@ impl Zones {
         elapsed: Duration,
         options: &NodeOptions,
     ) -> Result<(), Option<Duration>> {
-        // When everything looks down the fault is here.
-        if self.zones.values().all(|zone| zone.health == Health::Down) {
+        if self.is_blind() {
             return Err(None);
         }
         let name = zone_of(node);
