@@ -175,15 +175,17 @@ impl Budgets {
                 continue;
             };
             let space = namespace(pod.as_ref());
-            let found = match owner.kind.as_str() {
-                "ReplicaSet" => self.of_replica_set(space, &owner.name),
-                "ReplicationController" => {
+            // Other groups have kinds of these names, too; those are asked for their scale.
+            let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+            let found = match (group, owner.kind.as_str()) {
+                ("apps" | "extensions", "ReplicaSet") => self.of_replica_set(space, &owner.name),
+                ("", "ReplicationController") => {
                     let found = self.replication.named(space, &owner.name);
                     found.map(|rc| {
                         (owner.uid.clone(), rc.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
                     })
                 }
-                "StatefulSet" => {
+                ("apps", "StatefulSet") => {
                     let found = self.stateful.named(space, &owner.name);
                     found.map(|set| {
                         (owner.uid.clone(), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1))
@@ -385,13 +387,15 @@ mod tests {
 
     #[test]
     fn custom_owners_are_asked_for_their_scale() {
-        let mut all = objects(json!({"maxUnavailable": 1}));
-        for pod in &mut all[2..] {
-            pod["metadata"]["ownerReferences"][0]["apiVersion"] = "example.com/v1".into();
-            pod["metadata"]["ownerReferences"][0]["kind"] = "Flock".into();
+        for (version, kind) in [("example.com/v1", "Flock"), ("apps.kruise.io/v1beta1", "StatefulSet")] {
+            let mut all = objects(json!({"maxUnavailable": 1}));
+            for pod in &mut all[2..] {
+                pod["metadata"]["ownerReferences"][0]["apiVersion"] = version.into();
+                pod["metadata"]["ownerReferences"][0]["kind"] = kind.into();
+            }
+            let asked = crate::testing::Case::new(super::build, &all).plan("ns/b");
+            assert_eq!(asked.asks, [crate::runtime::Ask::Kinds], "{version} {kind}");
         }
-        let asked = crate::testing::Case::new(super::build, &all).plan("ns/b");
-        assert_eq!(asked.asks, [crate::runtime::Ask::Kinds]);
     }
 
     fn status(scenario: &Scenario) -> Value {
