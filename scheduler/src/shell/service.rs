@@ -52,12 +52,14 @@ pub enum RunError {
     Serve { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Leader(#[from] machinery::leader::LeaderError),
+    #[error("scheduling broke off: {0}; start the scheduler again")]
+    Broken(tokio::task::JoinError),
 }
 
 /// Runs a scheduler until the shutdown. Needs a multi-threaded runtime where extenders are configured.
 ///
 /// # Errors
-/// When a part cannot be set up; once running, trouble is retried and logged.
+/// When a part cannot be set up, or when the core panics; other trouble is retried and logged.
 pub async fn run(
     client: kube::Client,
     settings: Settings,
@@ -93,11 +95,25 @@ pub async fn run(
         });
     }
     let core_loop = Loop::new(core, messages, executor, metrics, leading.clone(), ready);
-    tasks.spawn(core_loop.run(shutdown.clone()));
-    let elected = lead(client, &settings, options.identity, leading, shutdown.clone()).await;
+    let mut working = tokio::spawn(core_loop.run(shutdown.clone()));
+    // Whoever cannot schedule any more must not keep the lease from those who can.
+    let broken = async {
+        match (&mut working).await {
+            Err(error) => error,
+            Ok(()) => std::future::pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        elected = lead(client, &settings, options.identity, leading, shutdown.clone()) => elected,
+        error = broken => Err(RunError::Broken(error)),
+    };
     shutdown.cancel();
     while tasks.join_next().await.is_some() {}
-    elected
+    if !working.is_finished() {
+        // It ends with the shutdown; how, is of no use any more.
+        let _ = working.await;
+    }
+    outcome
 }
 
 fn extenders_of(settings: &Settings, api: &Api) -> Result<Option<Arc<HttpExtenders>>, ExtenderError> {
@@ -137,5 +153,42 @@ async fn lead(
         if outcome == machinery::leader::Outcome::Shutdown {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Lists one node and one pod; watches of them say nothing until the server ends them.
+    fn client() -> kube::Client {
+        let service = tower::service_fn(|request: http::Request<Body>| async move {
+            if request.uri().query().is_some_and(|query| query.contains("watch=true")) {
+                std::future::pending::<()>().await;
+            }
+            let items = match request.uri().path() {
+                "/api/v1/nodes" => json!([{"metadata": {"name": "n", "uid": "n"},
+                    "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "1"}}}]),
+                "/api/v1/pods" => json!([{"metadata": {"name": "p", "namespace": "ns", "uid": "p"}}]),
+                _ => json!([]),
+            };
+            let list = json!({"metadata": {"resourceVersion": "1"}, "items": items}).to_string();
+            Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(list.into_bytes())))
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// An extender on a runtime of one thread is a core that panics at the first pod.
+    #[tokio::test]
+    async fn a_core_that_panics_ends_the_scheduler() {
+        let text = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+            leaderElection: {leaderElect: false}\nextenders: [{urlPrefix: 'http://127.0.0.1:1', filterVerb: f}]\n";
+        let settings = Settings::parse(text).expect("a configuration");
+        let running = run(client(), settings, Options::default(), CancellationToken::new());
+        let ended = tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends");
+        assert!(matches!(&ended, Err(RunError::Broken(error)) if error.is_panic()), "{ended:?}");
     }
 }
