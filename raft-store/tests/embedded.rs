@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use proto::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest,
-    RangeRequest, WatchCreateRequest,
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    PutRequest, RangeRequest, WatchCreateRequest,
 };
 use raft_store::{Config, Error, Member, StartError, WatchStream, WatchUpdate};
 
@@ -168,5 +168,31 @@ async fn an_expired_lease_takes_its_keys_along() {
     assert_eq!(kept.ttl, 0);
     let missing = member.put(PutRequest { lease: lease.id, ..put("session", "y") }).await;
     assert_eq!(missing.unwrap_err(), Error::LEASE_NOT_FOUND);
+    member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_lease_has_its_own_keys_whatever_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = Member::start(Config::embedded(dir.path())).await.unwrap();
+    let ids = [1, i64::MAX, i64::MIN, -1];
+    for id in ids {
+        member.lease_grant(LeaseGrantRequest { ttl: 600, id }).await.unwrap();
+        member.put(PutRequest { lease: id, ..put(&format!("of/{id}"), "x") }).await.unwrap();
+    }
+    let mut left: Vec<i64> = ids.into();
+    while let Some(id) = left.pop() {
+        let asked = LeaseTimeToLiveRequest { id, keys: true };
+        assert_eq!(member.lease_time_to_live(asked).await.unwrap().keys, [format!("of/{id}")]);
+        member.lease_revoke(LeaseRevokeRequest { id }).await.unwrap();
+        assert_eq!(member.range(get(&format!("of/{id}"))).await.unwrap().count, 0, "{id}");
+        for other in &left {
+            assert_eq!(
+                member.range(get(&format!("of/{other}"))).await.unwrap().count,
+                1,
+                "{other} after {id}"
+            );
+        }
+    }
     member.shutdown().await;
 }

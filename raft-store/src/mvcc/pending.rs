@@ -229,9 +229,18 @@ impl Pending {
 
 /// The keys tied to a lease in a view, in order.
 pub fn keys_of_lease(view: &View, lease: i64) -> Result<Vec<Bytes>, Error> {
-    let start = lease.to_be_bytes();
-    let end = lease.checked_add(1).map(i64::to_be_bytes);
-    let mut cursor = view.cursor(Column::LeaseKeys, &start, end.as_ref().map(|end| end.as_slice()));
+    // Rows sort by the bytes of the id, where negative ones, which a client may choose, come after all others.
+    let end = lease.cast_unsigned().checked_add(1).map(u64::to_be_bytes);
+    tied_keys(view, &lease.to_be_bytes(), end.as_ref().map(|end| end.as_slice()))
+}
+
+/// The keys tied to any lease in a view.
+pub fn keys_of_leases(view: &View) -> Result<Vec<Bytes>, Error> {
+    tied_keys(view, &[], None)
+}
+
+fn tied_keys(view: &View, start: &[u8], end: Option<&[u8]>) -> Result<Vec<Bytes>, Error> {
+    let mut cursor = view.cursor(Column::LeaseKeys, start, end);
     let mut keys = Vec::new();
     while let Some((row, _)) = cursor.row() {
         keys.push(Bytes::copy_from_slice(row.get(8..).unwrap_or_default()));
