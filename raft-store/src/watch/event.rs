@@ -126,3 +126,14 @@ pub enum WatchUpdate {
         reason: String,
     },
 }
+
+impl WatchUpdate {
+    /// The watch it belongs to, or -1.
+    pub fn watch_id(&self) -> i64 {
+        match self {
+            Self::Events { watch_id, .. }
+            | Self::Progress { watch_id, .. }
+            | Self::Canceled { watch_id, .. } => *watch_id,
+        }
+    }
+}

@@ -297,7 +297,13 @@ impl WatchStream {
 
     /// Ends one watch; `false` when there is none of that id.
     pub fn cancel(&self, watch_id: i64) -> bool {
-        self.hub.table.lock().cancel(self.id, watch_id)
+        let found = self.hub.table.lock().cancel(self.id, watch_id);
+        if found {
+            // What still waits for it would come after the word that it is over, or for another watch of its id.
+            self.sink.forget(watch_id);
+            self.hub.behind.notify_one();
+        }
+        found
     }
 
     /// Asks for a progress mark for the whole stream.
@@ -323,7 +329,7 @@ impl Drop for WatchStream {
 }
 
 /// etcd's rule: no key means from the first one, a single zero byte as end means to the last one.
-fn watch_range(request: &WatchCreateRequest) -> KeyRange {
+pub fn watch_range(request: &WatchCreateRequest) -> KeyRange {
     let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
     KeyRange::new(&key, &request.range_end)
 }

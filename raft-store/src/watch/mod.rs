@@ -14,4 +14,4 @@ mod sink;
 mod table;
 
 pub use event::{EventBatch, WatchEvent, WatchUpdate};
-pub use hub::{Hub, HubLimits, WatchStream};
+pub use hub::{Hub, HubLimits, WatchStream, watch_range};

@@ -51,6 +51,20 @@ impl Sink {
         self.filled.notify_one();
     }
 
+    /// Drops what waits for a watch.
+    pub fn forget(&self, watch_id: i64) {
+        let mut guard = self.queue.lock();
+        let queue = &mut *guard;
+        queue.updates.retain(|(update, events, bytes)| {
+            let is_kept = update.watch_id() != watch_id;
+            if !is_kept {
+                queue.events -= events;
+                queue.bytes -= bytes;
+            }
+            is_kept
+        });
+    }
+
     /// Takes the next update if there is one. `true` beside it when the queue has just drained enough to let
     /// watchers that are behind go on.
     pub fn try_pop(&self) -> Option<(WatchUpdate, bool)> {
@@ -81,5 +95,22 @@ impl Sink {
     pub fn close(&self) {
         self.queue.lock().closed = true;
         self.filled.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_is_over_leaves_nothing_behind() {
+        let sink = Sink::default();
+        for (watch_id, revision) in [(1, 5), (2, 5), (1, 6), (2, 7)] {
+            sink.push(WatchUpdate::Progress { watch_id, revision });
+        }
+        sink.forget(1);
+        let left: Vec<_> =
+            std::iter::from_fn(|| sink.try_pop()).map(|(update, _)| update.watch_id()).collect();
+        assert_eq!(left, [2, 2]);
     }
 }
