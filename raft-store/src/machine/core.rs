@@ -222,7 +222,12 @@ impl Machine {
         let mut leases = load_leases(&view)?;
         leases.become_follower();
         *self.shared.leases.write() = leases;
-        self.auth = AuthState::from_record(records.auth.clone());
+        let auth = AuthState::from_record(records.auth.clone());
+        if auth != self.auth {
+            // Which users went or got another password is not known; who asks again gets a new token.
+            self.shared.tokens.forget(None);
+        }
+        self.auth = auth;
         self.alarms = Alarms::from_record(&records.alarms);
         self.applied = records.applied;
         self.membership = records.membership.clone();

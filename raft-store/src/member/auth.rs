@@ -25,7 +25,15 @@ impl Member {
         if caller.is_trusted() { Ok(()) } else { self.auth().check_admin(&caller.user) }
     }
 
-    /// Who a request comes from: by its token, else by the common name of its certificate.
+    /// Allows what any user may do, and nobody without a name once users are asked for.
+    pub(crate) fn check_user(&self, caller: &Caller) -> Result<(), Error> {
+        let is_nobody = !caller.is_trusted() && caller.user.is_empty();
+        if is_nobody && self.auth().enabled() { Err(Error::USER_EMPTY) } else { Ok(()) }
+    }
+
+    /// Who a request comes from: by its token, else by the common name of its certificate. A signed token is as good as
+    /// the users and roles it was signed for: after any change of them it must be asked for anew, or it would outlive
+    /// its user's password.
     pub fn identify(&self, token: Option<&str>, certificate_name: Option<&str>) -> Result<Caller, Error> {
         let auth = self.auth();
         if !auth.enabled() {
@@ -33,6 +41,9 @@ impl Member {
         }
         if let Some(token) = token {
             let identity = self.shared.tokens.identify(token, auth.revision())?;
+            if identity.revision < auth.revision() {
+                return Err(Error::AUTH_OLD_REVISION);
+            }
             return Ok(Caller::user(identity.user, identity.revision));
         }
         match certificate_name {
@@ -44,7 +55,8 @@ impl Member {
     /// Whether a token is none that this member knows of yet. Another may have given it just now: every member learns of
     /// it through the log.
     pub(crate) fn is_unknown(&self, token: &str) -> bool {
-        self.identify(Some(token), None).is_err() && self.leader().is_some()
+        let unknown = Err(Error::INVALID_AUTH_TOKEN);
+        self.identify(Some(token), None) == unknown && self.leader().is_some()
     }
 
     /// Waits until a token that was given before this call is known here.
@@ -84,7 +96,8 @@ impl Member {
         Ok(self.header(revision))
     }
 
-    /// Passwords never enter the log: their hashes do, made here, since hashing is random.
+    /// Passwords never enter the log: their hashes do, made here, since hashing is random. A hash that the client sent is
+    /// not looked at.
     async fn hash_password(&self, op: Op) -> Result<Op, Error> {
         let cost = self.config.bcrypt_cost;
         let hash = |password: String| async move {
@@ -92,7 +105,7 @@ impl Member {
             hashed.map_err(Error::internal)?.map_err(Error::internal)
         };
         match op {
-            Op::UserAdd(request) if request.hashed_password.is_empty() => {
+            Op::UserAdd(request) => {
                 let no_password = request.options.as_ref().is_some_and(|options| options.no_password);
                 let hashed = if no_password { String::new() } else { hash(request.password).await? };
                 Ok(Op::UserAdd(AuthUserAddRequest {
@@ -101,7 +114,7 @@ impl Member {
                     ..request
                 }))
             }
-            Op::UserChangePassword(request) if request.hashed_password.is_empty() => {
+            Op::UserChangePassword(request) => {
                 let hashed_password = hash(request.password).await?;
                 let name = request.name;
                 let password = String::new();

@@ -288,9 +288,10 @@ impl Member {
     /// The members.
     pub async fn member_list_as(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: MemberListRequest,
     ) -> Result<MemberListResponse, Error> {
+        self.check_user(caller)?;
         if request.linearizable {
             self.read_barrier().await?;
         }

@@ -1,5 +1,6 @@
 //! Leases: granting and revoking through the log, keeping alive at the leader.
 
+use bytes::Bytes;
 use proto::{
     etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -21,7 +22,7 @@ use crate::{
     metrics::STORE,
     mvcc::{
         keys::{End, KeyRange},
-        pending::keys_of_lease,
+        pending::{keys_of_lease, keys_of_leases},
     },
 };
 
@@ -32,6 +33,7 @@ impl Member {
         caller: &Caller,
         request: LeaseGrantRequest,
     ) -> Result<LeaseGrantResponse, Error> {
+        self.check_user(caller)?;
         if request.ttl > LEASE_TTL_SECS_MAX {
             return Err(Error::LEASE_TTL_TOO_LARGE);
         }
@@ -59,16 +61,23 @@ impl Member {
         caller: &Caller,
         request: LeaseRevokeRequest,
     ) -> Result<LeaseRevokeResponse, Error> {
+        self.check_user(caller)?;
         let revision = self.propose_revision(caller, Op::LeaseRevoke(request)).await?;
         STORE.lease_revoked.inc();
         Ok(LeaseRevokeResponse { header: self.header(revision) })
     }
 
-    /// Starts the full time of a lease again. A time of 0 says that there is no such lease.
-    pub async fn lease_keep_alive(
+    /// Starts the full time of a lease again, for who may write its keys. A time of 0 says that there is no such lease.
+    pub async fn lease_keep_alive_as(
         &self,
+        caller: &Caller,
         request: LeaseKeepAliveRequest,
     ) -> Result<LeaseKeepAliveResponse, Error> {
+        self.check_user(caller)?;
+        if !self.may_do_all(caller) {
+            let keys = on_thread(self.view(), move |view| keys_of_lease(view, request.id)).await?;
+            self.check_keys(caller, keys.iter(), Access::Write)?;
+        }
         let ttl = self.lease_renew(request.id).await?;
         STORE.lease_renewed.inc();
         Ok(LeaseKeepAliveResponse { header: self.header(self.view().revision), id: request.id, ttl })
@@ -99,6 +108,22 @@ impl Member {
         }
     }
 
+    fn may_do_all(&self, caller: &Caller) -> bool {
+        caller.is_trusted() || self.auth().check_admin(&caller.user).is_ok()
+    }
+
+    fn check_keys<'k>(
+        &self,
+        caller: &Caller,
+        mut keys: impl Iterator<Item = &'k Bytes>,
+        access: Access,
+    ) -> Result<(), Error> {
+        let auth = self.auth();
+        keys.try_for_each(|key| {
+            auth.check(&caller.user, &KeyRange { start: key.clone(), end: End::Point }, access)
+        })
+    }
+
     /// As the leader. A majority must confirm that it still is one: otherwise another might already have
     /// let the lease run out.
     pub(crate) async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
@@ -120,6 +145,7 @@ impl Member {
         caller: &Caller,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
+        self.check_user(caller)?;
         self.read_barrier().await?;
         let remaining = self.lease_remaining(request.id).await?;
         let view = self.view();
@@ -130,12 +156,8 @@ impl Member {
         let mut keys = Vec::new();
         if request.keys {
             keys = on_thread(view, move |view| keys_of_lease(view, request.id)).await?;
-            if !caller.is_trusted() {
-                let auth = self.shared.auth.load();
-                for key in &keys {
-                    let range = KeyRange { start: key.clone(), end: End::Point };
-                    auth.check(&caller.user, &range, Access::Read)?;
-                }
+            if !self.may_do_all(caller) {
+                self.check_keys(caller, keys.iter(), Access::Read)?;
             }
         }
         Ok(LeaseTimeToLiveResponse {
@@ -166,9 +188,14 @@ impl Member {
         self.shared.leases.read().remaining(id, self.shared.now_millis())
     }
 
-    /// Every lease.
-    pub async fn lease_leases(&self) -> Result<LeaseLeasesResponse, Error> {
+    /// Every lease, for who may read the keys of all.
+    pub async fn lease_leases_as(&self, caller: &Caller) -> Result<LeaseLeasesResponse, Error> {
+        self.check_user(caller)?;
         self.read_barrier().await?;
+        if !self.may_do_all(caller) {
+            let keys = on_thread(self.view(), keys_of_leases).await?;
+            self.check_keys(caller, keys.iter(), Access::Read)?;
+        }
         let leases = self.shared.leases.read().ids().into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(LeaseLeasesResponse { header: self.header(self.view().revision), leases })
     }

@@ -57,6 +57,7 @@ impl Member {
     /// Lists, raises or lowers alarms.
     pub async fn alarm_as(&self, caller: &Caller, request: AlarmRequest) -> Result<AlarmResponse, Error> {
         if request.action == AlarmAction::Get as i32 {
+            self.check_user(caller)?;
             let kind = AlarmType::try_from(request.alarm).unwrap_or(AlarmType::None);
             let alarms = self.shared.alarms.load().list(kind);
             return Ok(AlarmResponse { header: self.header(self.view().revision), alarms });
@@ -71,9 +72,9 @@ impl Member {
         }
     }
 
-    /// What this member says about itself; answered without asking anybody.
+    /// What this member says about itself to any user; answered without asking anybody.
     pub async fn status_as(&self, caller: &Caller) -> Result<StatusResponse, Error> {
-        self.check_admin(caller)?;
+        self.check_user(caller)?;
         let view = self.view();
         let leader = self.leader();
         let mut errors = Vec::new();

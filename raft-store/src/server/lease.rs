@@ -10,7 +10,7 @@ use proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::identity::caller;
+use super::identity::{Credentials, caller};
 use crate::member::Member;
 
 /// Serves leases from a member.
@@ -41,11 +41,17 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         caller(&self.0, &request)?;
+        let credentials = Arc::new(Credentials::of(&request));
         let member = self.0.clone();
         let stop = member.stopping().clone();
         let answers = request.into_inner().then(move |request| {
-            let member = member.clone();
-            async move { Ok(member.lease_keep_alive(request?).await?) }
+            let (member, credentials) = (member.clone(), credentials.clone());
+            async move {
+                let request = request?;
+                // Streams last; who opened this one may have lost the right since.
+                let caller = credentials.caller(&member)?;
+                Ok(member.lease_keep_alive_as(&caller, request).await?)
+            }
         });
         Ok(Response::new(Box::pin(answers.take_until(stop.cancelled_owned()))))
     }
@@ -62,7 +68,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        caller(&self.0, &request)?;
-        Ok(Response::new(self.0.lease_leases().await?))
+        let caller = caller(&self.0, &request)?;
+        Ok(Response::new(self.0.lease_leases_as(&caller).await?))
     }
 }

@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use super::{
-    identity::{caller, requires_leader},
+    identity::{Credentials, check_leader, requires_leader},
     wire::{Wire, WireStream},
 };
 use crate::{
+    auth::Access,
     error::Error,
-    member::{Caller, Member},
-    watch::{WatchStream, WatchUpdate},
+    member::Member,
+    watch::{WatchStream, WatchUpdate, watch_range},
 };
 
 /// How often a stream that needs a leader looks whether there is one.
@@ -35,10 +36,10 @@ pub fn open_session(
     member: Arc<Member>,
     request: Request<Streaming<WatchRequest>>,
 ) -> Result<WireStream, Status> {
-    let caller = caller(&member, &request)?;
+    check_leader(&member, &request)?;
     let needs_leader = requires_leader(&request);
     let session = Session {
-        caller,
+        credentials: Credentials::of(&request),
         stream: member.watch_stream(),
         responses: VecDeque::new(),
         fragmented: HashSet::new(),
@@ -60,7 +61,7 @@ pub fn open_session(
 /// the hub.
 struct Session {
     member: Arc<Member>,
-    caller: Caller,
+    credentials: Credentials,
     requests: Streaming<WatchRequest>,
     stream: WatchStream,
     /// Made and not yet taken; a request or an update makes a few at most.
@@ -151,8 +152,13 @@ impl Session {
 
     fn create(&mut self, create: &WatchCreateRequest) {
         let revision = self.member.view().revision;
+        if create.start_revision < 0 {
+            return self.refuse(revision, Error::COMPACTED.text());
+        }
         if let Err(error) = self.permit(create) {
-            return self.refuse(revision, error.text());
+            // Clients look for these very words, and ask again with a new token.
+            let reason = format!("rpc error: code = {:?} desc = {error}", error.code());
+            return self.refuse(revision, &reason);
         }
         match self.stream.create(create) {
             Ok((watch_id, revision)) => {
@@ -165,12 +171,10 @@ impl Session {
         }
     }
 
-    /// The caller must be allowed to read all that is watched.
+    /// Whoever the stream's credentials speak for now must be allowed to read all that is watched.
     fn permit(&self, create: &WatchCreateRequest) -> Result<(), Error> {
-        if self.caller.is_trusted() {
-            return Ok(());
-        }
-        self.member.auth().check_read(&self.caller.user, &create.key, &create.range_end)
+        let caller = self.credentials.caller(&self.member)?;
+        self.member.auth().check(&caller.user, &watch_range(create), Access::Read)
     }
 
     fn refuse(&mut self, revision: i64, reason: &str) {

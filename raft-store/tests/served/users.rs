@@ -1,14 +1,16 @@
-//! Users: signed tokens, certificates' names, and what of a range may be watched.
+//! Users: signed tokens, certificates' names, what of a range may be watched, and whose leases are whose.
 
 use std::fs;
 
 use futures::StreamExt;
 use proto::authpb::{Permission, permission::Type};
 use proto::etcdserverpb::{
-    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserGrantRoleRequest, AuthenticateRequest, PutRequest, RangeRequest, WatchCreateRequest,
-    WatchRequest, auth_client::AuthClient, kv_client::KvClient, watch_client::WatchClient,
-    watch_request::RequestUnion,
+    AlarmRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthenticateRequest, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest,
+    PutRequest, RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest, auth_client::AuthClient,
+    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
 use raft_store::{TlsFiles, auth::TokenSpec};
 use tonic::{
@@ -46,6 +48,14 @@ fn with<T>(token: Option<&str>, message: T) -> Request<T> {
         request.metadata_mut().insert("token", token.parse().unwrap());
     }
     request
+}
+
+/// Changes the password of a user, to the same as it happens, as root.
+async fn change_password(channel: Channel, user: &str) {
+    let root = token(channel.clone(), "root").await;
+    let request =
+        AuthUserChangePasswordRequest { name: user.into(), password: "pw".into(), ..Default::default() };
+    AuthClient::new(channel).user_change_password(with(Some(&root), request)).await.unwrap();
 }
 
 async fn puts(channel: Channel, token: Option<&str>, key: &str) -> Result<(), Status> {
@@ -89,6 +99,10 @@ async fn signed_tokens_speak_for_their_user_and_no_other() {
         );
         let nobody = puts(channel.clone(), None, "own/a").await.unwrap_err();
         assert_eq!(nobody.message(), "etcdserver: user name is empty");
+        change_password(channel.clone(), "ann").await;
+        let own = RangeRequest { key: "own/a".into(), ..Default::default() };
+        let outlived = KvClient::new(channel.clone()).range(with(Some(&token), own)).await.unwrap_err();
+        assert_eq!(outlived.message(), "etcdserver: revision of auth store is old", "for reads, too");
         drop(channel);
         listening.member.shutdown().await;
     }
@@ -168,5 +182,87 @@ async fn a_watch_needs_permission_over_its_whole_range() {
         assert_eq!(read.is_ok(), allowed, "a range needs the same: {key:?} to {end:?}");
     }
     drop(channel);
+    listening.member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_made_for_whom_its_stream_speaks_for_now() {
+    let listening = Listening::start(|config| config.bcrypt_cost = 4).await;
+    let channel = listening.channel().await;
+    require_users(channel.clone()).await;
+    let ann = token(channel.clone(), "ann").await;
+    let create = |start_revision| {
+        let create = WatchCreateRequest { key: "own/a".into(), start_revision, ..Default::default() };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    };
+    let (requests, taken) = tokio::sync::mpsc::channel(4);
+    let taken = tokio_stream::wrappers::ReceiverStream::new(taken);
+    let mut watch = WatchClient::new(channel.clone());
+    let mut responses = watch.watch(with(Some(&ann), taken)).await.unwrap().into_inner();
+    requests.send(create(0)).await.unwrap();
+    assert!(!responses.message().await.unwrap().unwrap().canceled);
+    requests.send(create(-5)).await.unwrap();
+    let refused = responses.message().await.unwrap().unwrap();
+    assert_eq!(refused.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+    // A new password ends the tokens of the old one; the stream lasts.
+    change_password(channel.clone(), "ann").await;
+    requests.send(create(0)).await.unwrap();
+    let refused = responses.message().await.unwrap().unwrap();
+    let reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    assert_eq!((refused.canceled, refused.cancel_reason.as_str()), (true, reason));
+    drop((channel, watch, requests, responses));
+    listening.member.shutdown().await;
+}
+
+/// What `caller` is answered to each question about leases, members and alarms: nothing when it may ask.
+async fn refusals(channel: &Channel, caller: Option<&str>, lease: i64) -> Vec<(&'static str, String)> {
+    let mut leases = LeaseClient::new(channel.clone());
+    let (mut maintenance, mut cluster) =
+        (MaintenanceClient::new(channel.clone()), ClusterClient::new(channel.clone()));
+    let keep = futures::stream::iter([LeaseKeepAliveRequest { id: lease }]);
+    let kept = match leases.lease_keep_alive(with(caller, keep)).await {
+        Ok(answers) => answers.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    };
+    let keys = LeaseTimeToLiveRequest { id: lease, keys: true };
+    let time = LeaseTimeToLiveRequest { id: lease, keys: false };
+    let answers = [
+        ("grant", leases.lease_grant(with(caller, LeaseGrantRequest { ttl: 600, id: 0 })).await.map(drop)),
+        ("keep alive", kept),
+        ("keys", leases.lease_time_to_live(with(caller, keys)).await.map(drop)),
+        ("time", leases.lease_time_to_live(with(caller, time)).await.map(drop)),
+        ("list", leases.lease_leases(with(caller, LeaseLeasesRequest {})).await.map(drop)),
+        ("members", cluster.member_list(with(caller, MemberListRequest::default())).await.map(drop)),
+        ("alarms", maintenance.alarm(with(caller, AlarmRequest::default())).await.map(drop)),
+        ("status", maintenance.status(with(caller, StatusRequest {})).await.map(drop)),
+        ("revoke", leases.lease_revoke(with(caller, LeaseRevokeRequest { id: lease })).await.map(drop)),
+    ];
+    let refused =
+        |(asked, answer): (_, Result<(), Status>)| Some((asked, answer.err()?.message().to_owned()));
+    answers.into_iter().filter_map(refused).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_for_those_who_may_use_their_keys() {
+    let listening = Listening::start(|config| config.bcrypt_cost = 4).await;
+    let channel = listening.channel().await;
+    require_users(channel.clone()).await;
+    let (ann, root) = (token(channel.clone(), "ann").await, token(channel.clone(), "root").await);
+    let mut leases = LeaseClient::new(channel.clone());
+    for (id, key) in [(1, "other"), (2, "own/a")] {
+        leases.lease_grant(with(Some(&root), LeaseGrantRequest { ttl: 600, id })).await.unwrap();
+        let put = PutRequest { key: key.into(), lease: id, ..Default::default() };
+        KvClient::new(channel.clone()).put(with(Some(&root), put)).await.unwrap();
+    }
+    let all = ["grant", "keep alive", "keys", "time", "list", "members", "alarms", "status", "revoke"];
+    let nobody = all.map(|asked| (asked, "etcdserver: user name is empty".to_owned()));
+    assert_eq!(refusals(&channel, None, 2).await, nobody);
+    let denied = |asked| (asked, "etcdserver: permission denied".to_owned());
+    let others = ["keep alive", "keys", "list", "revoke"].map(denied);
+    assert_eq!(refusals(&channel, Some(&ann), 1).await, others);
+    // The list would also show the other lease.
+    assert_eq!(refusals(&channel, Some(&ann), 2).await, [denied("list")]);
+    assert_eq!(refusals(&channel, Some(&root), 1).await, []);
+    drop((channel, leases));
     listening.member.shutdown().await;
 }
