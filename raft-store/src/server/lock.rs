@@ -19,7 +19,9 @@ impl Lock for LockService {
         let LockRequest { name, lease } = request.into_inner();
         let (place, _) = mutex::join(&self.0, &caller, &name, lease, Bytes::new()).await?;
         let waiting = mutex::LeaveOnDrop::new(&self.0, &caller, place.key.clone());
-        let revision = mutex::wait_turn(&self.0, &caller, &name, &place).await?;
+        mutex::wait_turn(&self.0, &caller, &name, &place).await?;
+        // The lease may have run out meanwhile, and the place with it: then the turn is not this caller's.
+        let revision = mutex::still_there(&self.0, &caller, &place).await?;
         waiting.keep();
         Ok(Response::new(LockResponse { header: self.0.header(revision), key: place.key }))
     }

@@ -13,6 +13,7 @@ use proto::{
     },
     mvccpb::KeyValue,
 };
+use tonic::Code;
 
 use crate::{
     error::Error,
@@ -115,6 +116,16 @@ pub async fn wait_turn(member: &Member, caller: &Caller, name: &Bytes, place: &P
         let Some(ahead) = answer.kvs.into_iter().next() else { return Ok(revision) };
         wait_deleted(member, ahead.key, revision + 1).await?;
     }
+}
+
+/// Makes sure that `place` has not gone with its lease. Gives the revision at which it was there.
+pub async fn still_there(member: &Member, caller: &Caller, place: &Place) -> Result<i64, Error> {
+    let own = RangeRequest { key: place.key.clone(), ..Default::default() };
+    let answer = member.range_as(caller, own).await?;
+    if !answer.kvs.iter().any(|kv| kv.create_revision == place.revision) {
+        return Err(Error::new(Code::Unknown, "mutex: session is expired"));
+    }
+    Ok(answer.header.map_or(0, |header| header.revision))
 }
 
 async fn wait_deleted(member: &Member, key: Bytes, start_revision: i64) -> Result<(), Error> {
