@@ -25,6 +25,10 @@ use crate::{
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// Quiet after which the system asks a client's machine whether it is there, and between questions, as in etcd: one that
+/// lost its power before it said anything in HTTP/2 would hold its connection for ever.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// How a connection is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping {
@@ -106,6 +110,7 @@ pub async fn listen(
             None
         }
     };
+    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
     let connections = tasks.clone();
     tasks.spawn(async move {
         loop {
@@ -124,6 +129,7 @@ pub async fn listen(
             };
             // Small answers must not wait for each other; a socket that refuses is served all the same.
             let _ = stream.set_nodelay(true);
+            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             let (tls, stop, tasks) = (tls.clone(), stop.clone(), connections.clone());
             serve(Accepted { stream, remote, tls, keeping, stop, tasks });
         }
