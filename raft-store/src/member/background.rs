@@ -264,7 +264,9 @@ async fn notice_removal(member: Arc<Member>) {
 
 /// Whether another member has this one in its membership.
 async fn is_known_to(member: &Member, urls: &[String]) -> Result<bool, Error> {
-    let request = HelloRequest { cluster_id: member.cluster_id, from: member.id };
+    let mut request = tonic::Request::new(HelloRequest { cluster_id: member.cluster_id, from: member.id });
+    // One that hangs says nothing, and must not keep the others from being asked.
+    request.set_timeout(member.config.election_timeout);
     let hello = member.peers.peer(urls)?.hello(request).await?.into_inner();
     let same = hello.cluster_id == member.cluster_id && !hello.members.is_empty();
     Ok(!same || hello.members.iter().any(|known| known.id == member.id))

@@ -141,7 +141,12 @@ impl Member {
         let now = self.propose_revision(caller, Op::Compact(request)).await?;
         if physical {
             let mut cleaned = self.cleaned.subscribe();
-            cleaned.wait_for(|cleaned| *cleaned >= revision).await.map_err(|_| Error::STOPPED)?;
+            let cleaned = cleaned.wait_for(|cleaned| *cleaned >= revision);
+            // A member that stops cleans no more.
+            match self.stop.run_until_cancelled(cleaned).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(Error::STOPPED),
+            }
         }
         Ok(CompactionResponse { header: self.header(now) })
     }
