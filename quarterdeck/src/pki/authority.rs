@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -101,5 +103,20 @@ pub fn fingerprint(pem: &str) -> Result<String> {
     let der = rustls_pemfile::certs(&mut reader)
         .next()
         .ok_or_else(|| Failure::new("no certificate in the authority's PEM file"))??;
-    Ok(hex::encode(Sha256::digest(&der)))
+    Ok(digest(&der))
+}
+
+/// SHA-256 of a DER certificate, in hexadecimal.
+pub fn digest(der: &[u8]) -> String {
+    hex::encode(Sha256::digest(der))
+}
+
+/// A DER certificate as PEM.
+pub fn to_pem(der: &[u8]) -> String {
+    /// Characters a line.
+    const LINE: usize = 64;
+    let text = STANDARD.encode(der);
+    let lines: Vec<String> =
+        text.as_bytes().chunks(LINE).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

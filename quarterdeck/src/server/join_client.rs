@@ -13,7 +13,7 @@ use super::join::{
 use crate::agent::memory::Cluster;
 use crate::failure::{Failure, Result};
 use crate::https::{self, verified};
-use crate::pki::authority::fingerprint;
+use crate::pki::authority::{digest, to_pem};
 use crate::token::JoinToken;
 
 /// Longest wait for one server's answer; a member is added by a quorum write, so seconds are plenty.
@@ -26,12 +26,7 @@ pub async fn fetch_ca(token: &JoinToken) -> Result<String> {
     first_answer(token, async |server| {
         // What it says is compared with a hash that is trusted already, and nothing secret is sent.
         let answer = call(server, unverified::config(), "GET", CA_PATH, None, Vec::new()).await?;
-        let pem = String::from_utf8(answer.body)?;
-        if fingerprint(&pem)? != token.content.ca_hash {
-            return Err(Failure::new("its authority is not the one that the token names").mend(
-                "make a new token on a server of the cluster that this machine should join (`quarterdeck token create`)",
-            ));
-        }
+        let pem = pinned_authority(&String::from_utf8(answer.body)?, &token.content.ca_hash)?;
         // Before certificates are looked at, which with a wrong clock would seem to have ended or not to have begun.
         if let Some(there) = answer.unix_secs {
             clocks_agree(unix_secs(SystemTime::now()), there)?;
@@ -39,6 +34,18 @@ pub async fn fetch_ca(token: &JoinToken) -> Result<String> {
         Ok(pem)
     })
     .await
+}
+
+/// The certificate with this hash, written anew: whatever else the answer holds would be trusted like it. Who stands in
+/// between could put an authority of their own behind the true one, and be taken for a server.
+fn pinned_authority(answer: &str, ca_hash: &str) -> Result<String> {
+    let certs = rustls_pemfile::certs(&mut answer.as_bytes()).collect::<std::io::Result<Vec<_>>>()?;
+    match certs.as_slice() {
+        [only] if digest(only) == ca_hash => Ok(to_pem(only)),
+        _ => Err(Failure::new("its authority is not the one that the token names").mend(
+            "make a new token on a server of the cluster that this machine should join (`quarterdeck token create`)",
+        )),
+    }
 }
 
 /// The cluster's settings, over TLS verified against `ca`.
@@ -126,4 +133,40 @@ async fn call(
         }
         Err(_) => Failure::new(format!("answered {status}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::authority;
+
+    /// Two authorities, PEM.
+    fn authorities() -> [String; 2] {
+        let dir = tempfile::tempdir().expect("a folder");
+        ["ours", "theirs"].map(|name| {
+            authority::create(dir.path(), name, name).expect("an authority");
+            std::fs::read_to_string(dir.path().join(format!("{name}.crt"))).expect("its certificate")
+        })
+    }
+
+    #[test]
+    fn only_the_authority_with_the_tokens_hash_is_taken() {
+        let [ours, theirs] = authorities();
+        let hash = authority::fingerprint(&ours).expect("a hash");
+        for (answer, expected) in [
+            (ours.clone(), true),
+            (format!("a remark\n{ours}"), true),
+            (theirs.clone(), false),
+            (format!("{ours}{theirs}"), false),
+            (format!("{theirs}{ours}"), false),
+            (String::new(), false),
+        ] {
+            let taken = pinned_authority(&answer, &hash);
+            assert_eq!(taken.is_ok(), expected, "{answer}");
+            if let Ok(pem) = taken {
+                assert_eq!(authority::fingerprint(&pem).expect("a hash"), hash);
+                assert_eq!(pem.matches("BEGIN").count(), 1, "{pem}");
+            }
+        }
+    }
 }
