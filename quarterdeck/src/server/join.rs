@@ -18,6 +18,9 @@ pub const CLUSTER_PATH: &str = "/v1/cluster";
 /// Clocks further apart than this make certificates and leases misbehave.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(10);
 
+/// A certificate's common name cannot be longer.
+const NAME_BYTES_MAX: usize = 64;
+
 /// A server asks to become a member.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct JoinRequest {
@@ -71,12 +74,23 @@ impl JoinRequest {
             ))
             .mend("install the same version on both"));
         }
-        if self.name.is_empty() || self.name.contains([',', '=', '/', ' ']) {
-            return Err(Failure::new(format!("{:?} cannot be a server's name", self.name))
-                .mend("choose a --name of letters, digits, dots and dashes"));
+        check_name(&self.name)?;
+        let address = self.peer_url.strip_prefix("https://").map(str::parse::<std::net::SocketAddr>);
+        match address {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(Failure::new(format!("{:?} is not https://address:port", self.peer_url))),
         }
-        Ok(())
     }
+}
+
+/// A server's name stands in the store's list of members, in certificates, and as a key of a ConfigMap.
+pub fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{name:?} cannot be a server's name"))
+        .mend("choose a --name of letters, digits, dots and dashes"))
 }
 
 /// Equal in constant time, so that the answer's delay tells nothing of the secret.
@@ -106,6 +120,13 @@ mod tests {
             (request("b", own, 1_000_011), Some("11 s apart")),
             (request("b", "0.0.0", 1_000_000), Some("version 0.0.0")),
             (request("a,b", own, 1_000_000), Some("cannot be a server's name")),
+            (request("m\u{fc}ller", own, 1_000_000), Some("cannot be a server's name")),
+            (request("", own, 1_000_000), Some("cannot be a server's name")),
+            (request("A-1.b_c", own, 1_000_000), None),
+            (
+                JoinRequest { peer_url: "https://a:1,b=https://c:2".into(), ..request("b", own, 1_000_000) },
+                Some("is not https://address:port"),
+            ),
         ] {
             let got = request.check(now).err().map(|error| error.to_string());
             match expected {

@@ -1,11 +1,13 @@
 //! What lies where in a server's data directory, and whose data it is.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{At, Failure, Result};
 use crate::pki::files::{read_text, write_private};
 
 /// Grows when the layout changes; a newer number than this is refused.
@@ -102,6 +104,15 @@ impl Layout {
 
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+
+    /// Keeps others out of the store's folder, should it be there from a time when it was open to them.
+    pub fn close_store(&self) -> Result<()> {
+        let store = self.store();
+        match std::fs::set_permissions(&store, Permissions::from_mode(0o700)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("close", &store),
+            _ => Ok(()),
+        }
     }
 
     pub fn admin_kubeconfig(&self) -> PathBuf {

@@ -6,7 +6,7 @@
 
 pub mod directory;
 mod init;
-mod join;
+pub mod join;
 pub mod join_client;
 mod join_service;
 pub mod layout;
@@ -26,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, REMOVED_STATUS, Result};
 use crate::pki::authority::fingerprint;
-use crate::pki::files::read_text;
+use crate::pki::files::{keep_to_owner, read_text};
 use crate::pki::{ServerIdentity, leaves};
 use crate::preflight::machine;
 use crate::token::JoinToken;
+use join::check_name;
 use join_service::JoinService;
 use layout::{Addresses, Layout, State};
 use options::ServerOptions;
@@ -45,6 +46,7 @@ struct Server {
 }
 
 pub async fn run(options: ServerOptions) -> Result<()> {
+    keep_to_owner();
     let shutdown = crate::shutdown::on_signal()?;
     crate::config_file::say(options.config.as_deref());
     let server = prepare(options).await?;
@@ -62,6 +64,9 @@ pub async fn run(options: ServerOptions) -> Result<()> {
 async fn prepare(options: ServerOptions) -> Result<Server> {
     let layout = Layout::new(&options.data_dir);
     let known = layout.load()?;
+    if known.is_none() {
+        check_name(&options.name)?;
+    }
     machine::is_fit(layout.root(), machine::SERVER_MEMORY_MIN_MIB)?;
     machine::ports_are_free(&options.listeners()?)?;
     let mut state = match (known, &options.token) {
@@ -82,6 +87,7 @@ async fn prepare(options: ServerOptions) -> Result<Server> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     layout.save(&state)?;
+    layout.close_store()?;
     init::write_kubeconfigs(&layout, &state)?;
     Ok(Server { options, layout, state, identity })
 }
@@ -93,7 +99,10 @@ impl Server {
         let stop_api = CancellationToken::new();
         // However this ends, the API server ends with it.
         let _guard = stop_api.clone().drop_guard();
-        let api = roles::start_api(layout, state, options, member.clone(), stop_api.clone()).await?;
+        let api = tokio::select! {
+            api = roles::start_api(layout, state, options, member.clone(), stop_api.clone()) => api?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         let service = JoinService {
             layout: layout.clone(),
             state: state.clone(),
@@ -101,7 +110,11 @@ impl Server {
         };
         let listener = TcpListener::bind(options.listen(options.join_port)?).await?;
         tokio::spawn(Arc::new(service).serve(listener, shutdown.clone()));
-        seed::plant(layout, state, &member, shutdown).await?;
+        // Without a quorum its writes wait, and a stop must not wait for them.
+        tokio::select! {
+            planted = seed::plant(layout, state, &member) => planted?,
+            () = shutdown.cancelled() => {}
+        }
         if !shutdown.is_cancelled() {
             self.work(shutdown).await?;
         }

@@ -9,7 +9,6 @@ use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use proto::etcdserverpb::MemberListRequest;
 use raft_store::Member;
-use tokio_util::sync::CancellationToken;
 
 use super::directory;
 use super::layout::{Layout, State};
@@ -47,17 +46,9 @@ const FIRST_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(24);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits for this server's API, then plants what is missing and writes the token files.
-pub async fn plant(
-    layout: &Layout,
-    state: &State,
-    member: &Member,
-    shutdown: &CancellationToken,
-) -> Result<()> {
+pub async fn plant(layout: &Layout, state: &State, member: &Member) -> Result<()> {
     let client = ops::client_from(&layout.admin_kubeconfig()).await?;
-    let names = tokio::select! {
-        names = until_known(&client, member, &state.name) => names?,
-        () = shutdown.cancelled() => return Ok(()),
-    };
+    let names = until_known(&client, member, &state.name).await?;
     node_network_role(&client).await?;
     for (name, role, group) in BINDINGS {
         bind(&client, name, role, group).await?;
