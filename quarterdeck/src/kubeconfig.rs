@@ -57,6 +57,15 @@ pub fn write(path: &Path, config: &Value) -> Result<()> {
     write_private(path, serde_yaml_ng::to_string(config)?.as_bytes())
 }
 
+/// The same where the file does not hold this already; says whether it was written.
+pub fn write_if_new(path: &Path, config: &Value) -> Result<bool> {
+    let text = serde_yaml_ng::to_string(config)?;
+    if std::fs::read(path).is_ok_and(|have| have == text.as_bytes()) {
+        return Ok(false);
+    }
+    write_private(path, text.as_bytes()).map(|()| true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

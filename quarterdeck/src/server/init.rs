@@ -38,7 +38,9 @@ pub fn create(layout: &Layout, options: &ServerOptions) -> Result<State> {
         ..State::new(&options.name)
     };
     // What is wrong with these is said before anything is made.
-    nth_address(&state.cluster_cidr, 1)?;
+    for range in state.cluster_cidr.split(',').chain(state.service_cidr.split(',')) {
+        nth_address(range, 1)?;
+    }
     options.identity(&state)?;
     fill_pki(layout, |dir| {
         for (name, common_name) in NAMES {
@@ -97,15 +99,18 @@ fn fill_pki(layout: &Layout, fill: impl FnOnce(&Path) -> Result<()>) -> Result<(
     std::fs::rename(&beside, &pki).at("rename into place", &pki)
 }
 
-/// Writes the kubeconfigs of this server's own roles and of its administrator, all to its own API server.
-pub fn write_kubeconfigs(layout: &Layout, state: &State) -> Result<()> {
+/// Writes the kubeconfigs of this server's own roles and of its administrator, all to its own API server, where they
+/// are not so already. Says whether any was written.
+pub fn write_kubeconfigs(layout: &Layout, state: &State) -> Result<bool> {
+    let mut written = false;
     let ca = read_text(&layout.pki_file("ca.crt"))?;
     for (file, user) in KUBECONFIGS {
         let cert = read_text(&layout.pki_file(&format!("{file}.crt")))?;
         let key = read_text(&layout.pki_file(&format!("{file}.key")))?;
         let endpoint = Endpoint { context: "quarterdeck".into(), url: state.reached_at.api_url.clone() };
         let identity = Identity::Certificate { cert: &cert, key: &key };
-        kubeconfig::write(&layout.kubeconfig(file), &kubeconfig::render(user, &identity, &ca, &[endpoint]))?;
+        let config = kubeconfig::render(user, &identity, &ca, &[endpoint]);
+        written |= kubeconfig::write_if_new(&layout.kubeconfig(file), &config)?;
     }
-    Ok(())
+    Ok(written)
 }

@@ -43,10 +43,49 @@ impl Renewal {
     fn look(&self) -> Result<()> {
         let renewed = leaves::renew(&self.layout.pki(), &self.identity, SystemTime::now())?;
         if !renewed.is_empty() {
-            init::write_kubeconfigs(&self.layout, &self.state)?;
             tracing::info!(?renewed, "certificates renewed");
+        }
+        // Looked at every time: an earlier renewal may have come no further than the certificates (a full disk).
+        if init::write_kubeconfigs(&self.layout, &self.state)? {
             self.renewed.notify_one();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::authority;
+
+    /// What stands in the way of a kubeconfig's new content is a folder of the name that it is written under first.
+    #[test]
+    fn kubeconfigs_follow_the_certificates_although_a_renewal_stopped_half_way() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (layout, state) = (Layout::new(dir.path()), State::new("s1"));
+        for (name, common_name) in authority::NAMES {
+            authority::create(&layout.pki(), name, common_name).expect("an authority");
+        }
+        let identity = ServerIdentity {
+            name: "s1".into(),
+            addresses: Vec::new(),
+            extra_names: Vec::new(),
+            service_address: "10.96.0.1".parse().expect("an address"),
+            cluster_domain: "cluster.local".into(),
+            leaf_life: Duration::from_secs(86_400),
+        };
+        let renewal = Renewal { layout: layout.clone(), state, identity, renewed: Arc::new(Notify::new()) };
+        let obstacle = dir.path().join("scheduler.kubeconfig.new");
+        std::fs::create_dir_all(obstacle.join("full")).expect("a folder");
+        assert!(renewal.look().is_err(), "the kubeconfig cannot be written");
+        assert!(!layout.kubeconfig("scheduler").exists());
+        std::fs::remove_dir_all(&obstacle).expect("removed");
+        renewal.look().expect("the rest of the renewal");
+        let first = crate::pki::files::read_text(&layout.kubeconfig("scheduler")).expect("written");
+        assert!(!init::write_kubeconfigs(&layout, &renewal.state).expect("nothing to write"));
+        std::fs::remove_file(layout.pki_file("scheduler.crt")).expect("removed");
+        renewal.look().expect("renewed");
+        let second = crate::pki::files::read_text(&layout.kubeconfig("scheduler")).expect("written");
+        assert_ne!(first, second, "the kubeconfig holds the certificate that was");
     }
 }
