@@ -14,17 +14,23 @@ use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 
 use super::{Here, store};
 use crate::failure::{At, Failure, Result};
+use crate::pki::files::{create_private, keep_to_owner};
+use crate::server::join::check_name;
 use crate::server::layout::{Layout, State};
+use crate::token::random_word;
 
 /// The snapshot's name inside the file.
 const SNAPSHOT: &str = "store.snapshot";
 const STATE: &str = "state.json";
 const PKI: &str = "pki";
+/// Where a backup is unpacked, inside the data directory.
+const UNPACKED: &str = "restore.new";
 
 /// Writes a backup of the whole cluster to one file: all objects, the authorities and the cluster's state.
 ///
 /// Taken from a running cluster, at one revision of the store; works while this machine's own server is down if another
-/// answers. Keep it as secret as the cluster itself.
+/// answers. Of the servers that answer one is asked that has all changes; where no majority is left any one is, and a
+/// warning says so. Keep it as secret as the cluster itself.
 #[derive(Args, Clone, Debug)]
 pub struct BackupOptions {
     #[command(flatten)]
@@ -54,6 +60,7 @@ pub struct RestoreOptions {
 }
 
 pub async fn backup(options: BackupOptions) -> Result<()> {
+    keep_to_owner();
     let (layout, state) = options.here.load()?;
     let mut beside = options.file.as_os_str().to_owned();
     beside.push(".new");
@@ -82,9 +89,19 @@ pub async fn backup(options: BackupOptions) -> Result<()> {
 }
 
 async fn fetch_snapshot(layout: &Layout, state: &State, path: &Path) -> Result<()> {
-    let channel = store::connect_long(layout, state).await?;
+    let channel = match store::connect_current(layout, state).await {
+        Some(channel) => channel,
+        None => {
+            let channel = store::connect_long(layout, state).await?;
+            eprintln!(
+                "quarterdeck: no majority of the servers answers; the backup holds what one server knows, which may lack \
+                 the last changes"
+            );
+            channel
+        }
+    };
     let mut parts = MaintenanceClient::new(channel).snapshot(SnapshotRequest {}).await?.into_inner();
-    let mut file = File::create(path).at("write", path)?;
+    let mut file = create_private(path)?;
     while let Some(part) = parts.message().await? {
         file.write_all(&part.blob).at("write", path)?;
     }
@@ -92,7 +109,7 @@ async fn fetch_snapshot(layout: &Layout, state: &State, path: &Path) -> Result<(
 }
 
 fn pack(layout: &Layout, snapshot: &Path, to: &Path) -> Result<()> {
-    let file = private_file(to)?;
+    let file = create_private(to)?;
     let mut tar = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
     tar.append_path_with_name(snapshot, SNAPSHOT).at("pack", snapshot)?;
     tar.append_path_with_name(layout.root().join(STATE), STATE).at("pack", layout.root())?;
@@ -101,41 +118,54 @@ fn pack(layout: &Layout, snapshot: &Path, to: &Path) -> Result<()> {
     file.sync_all().at("sync", to)
 }
 
-fn private_file(path: &Path) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path).at("write", path)
-}
-
 pub async fn restore(options: RestoreOptions) -> Result<()> {
     let layout = Layout::new(&options.here.data_dir);
     if layout.load()?.is_some() {
         return Err(Failure::new(format!("{} is already a server's", layout.root().display()))
             .mend("give an empty --data-dir"));
     }
-    let unpacked = layout.root().with_extension("restore");
-    if unpacked.exists() {
-        std::fs::remove_dir_all(&unpacked).at("remove the leftover", &unpacked)?;
+    for taken in [layout.pki(), layout.store()] {
+        if taken.exists() {
+            return Err(Failure::new(format!("{} is there already", taken.display()))
+                .mend("give an empty --data-dir"));
+        }
     }
-    let outcome = restore_into(&options, &layout, &unpacked);
-    if unpacked.exists() {
-        std::fs::remove_dir_all(&unpacked).at("remove", &unpacked)?;
-    }
-    outcome?;
+    keep_to_owner();
+    restore_within(&options, &layout)?;
     println!("{} is restored; start it with `quarterdeck server`", layout.root().display());
     Ok(())
 }
 
+/// Unpacks inside the data directory, which may be a file system of its own, and takes away what is not needed.
+fn restore_within(options: &RestoreOptions, layout: &Layout) -> Result<()> {
+    let found = layout.root().exists();
+    let unpacked = layout.root().join(UNPACKED);
+    if unpacked.exists() {
+        std::fs::remove_dir_all(&unpacked).at("remove the leftover", &unpacked)?;
+    }
+    let outcome = restore_into(options, layout, &unpacked);
+    if unpacked.exists() {
+        std::fs::remove_dir_all(&unpacked).at("remove", &unpacked)?;
+    }
+    if outcome.is_err() && !found && layout.root().exists() {
+        // Made above; it stays where something else is in it, and the failure that is told is the first.
+        let _ = std::fs::remove_dir(layout.root());
+    }
+    outcome
+}
+
 fn restore_into(options: &RestoreOptions, layout: &Layout, unpacked: &Path) -> Result<()> {
-    std::fs::create_dir_all(unpacked).at("create", unpacked)?;
     let file = File::open(&options.file).at("read", &options.file)?;
-    let wrong = || {
-        Failure::new(format!("{} is not a whole backup", options.file.display()))
-            .mend("give a file that `quarterdeck backup` wrote")
+    std::fs::create_dir_all(unpacked).at("create", unpacked)?;
+    let wrong = |why: String| {
+        Failure::new(format!("{} is not a whole backup{why}", options.file.display()))
+            .mend("give a file that `quarterdeck backup` wrote, and see that the disk has room for it")
     };
-    tar::Archive::new(GzDecoder::new(file)).unpack(unpacked).map_err(|_| wrong())?;
-    let mut state = Layout::new(unpacked).load()?.ok_or_else(wrong)?;
+    let mut archive = tar::Archive::new(GzDecoder::new(file));
+    archive.unpack(unpacked).map_err(|error| wrong(format!(": {error}")))?;
+    let mut state = Layout::new(unpacked).load()?.ok_or_else(|| wrong(String::new()))?;
     if let Some(name) = &options.name {
+        check_name(name)?;
         state.name.clone_from(name);
     }
     let peer_url = match &options.peer_url {
@@ -144,11 +174,13 @@ fn restore_into(options: &RestoreOptions, layout: &Layout, unpacked: &Path) -> R
             Failure::new("the backup does not say the server's peer address").mend("give --peer-url")
         })?,
     };
+    // Servers of the old cluster that still run must not take this one, which has the same name and address and lacks
+    // their newest changes, for their member: the store's identity is made of this.
+    state.cluster_id = random_word(16);
     state.initial_cluster = format!("{}={peer_url}", state.name);
     state.initial_cluster_state = "new".to_owned();
     state.servers.clear();
     state.removed = false;
-    std::fs::create_dir_all(layout.root()).at("create", layout.root())?;
     raft_store::backup::restore(&raft_store::backup::RestoreOptions {
         snapshot: unpacked.join(SNAPSHOT),
         data_dir: layout.store(),

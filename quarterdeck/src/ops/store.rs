@@ -1,8 +1,9 @@
 //! The store of a server of this machine, reached over its etcd v3 API with this server's own client certificate.
 
 use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use proto::etcdserverpb::{Member, MemberListRequest, StatusRequest, StatusResponse};
+use proto::etcdserverpb::{Member, MemberListRequest, RangeRequest, StatusRequest, StatusResponse};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::failure::{Failure, Result};
@@ -27,6 +28,21 @@ pub async fn connect_any(layout: &Layout, state: &State) -> Result<Channel> {
 /// The same for an answer that may take long, such as a snapshot.
 pub async fn connect_long(layout: &Layout, state: &State) -> Result<Channel> {
     first(layout, state, |endpoint| endpoint).await
+}
+
+/// A channel for a long answer to the first server that has all changes a majority has; none where there is no such.
+pub async fn connect_current(layout: &Layout, state: &State) -> Option<Channel> {
+    for (_, Addresses { store_url, .. }) in state.everywhere() {
+        let Ok(channel) = open(endpoint(layout, store_url).ok()?, store_url).await else { continue };
+        // Answered once this member has applied what the leader had committed when it was asked.
+        let range = RangeRequest { key: b"\0".to_vec().into(), count_only: true, ..Default::default() };
+        let mut client = KvClient::new(channel.clone());
+        if tokio::time::timeout(ANSWER_TIMEOUT, client.range(range)).await.is_ok_and(|answer| answer.is_ok())
+        {
+            return Some(channel);
+        }
+    }
+    None
 }
 
 async fn first(layout: &Layout, state: &State, adjust: impl Fn(Endpoint) -> Endpoint) -> Result<Channel> {

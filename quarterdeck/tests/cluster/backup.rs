@@ -1,6 +1,7 @@
 //! Backup, destruction, restore: every object comes back with its revisions, and the other servers join afresh.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -72,6 +73,10 @@ async fn a_destroyed_cluster_comes_back_from_its_backup() {
     let file = root.path().join("backup.tar.gz");
     let said = servers[1].command(&["backup", file.to_str().expect("a path")]).succeeded();
     assert!(said.contains("holds the cluster"), "{said}");
+    for private in [&file, &servers[0].dir.join("store"), &servers[0].dir.join("state.json")] {
+        let mode = std::fs::metadata(private).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others can look into {}: {mode:o}", private.display());
+    }
     let metadata = ObjectMeta { name: Some("later".into()), ..Default::default() };
     api.create(&PostParams::default(), &ConfigMap { metadata, ..Default::default() }).await.expect("created");
 

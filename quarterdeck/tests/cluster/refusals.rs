@@ -25,6 +25,9 @@ fn servers_refuse_what_cannot_work() {
     check(&with(&["--service-cidr=10.0.0.0/31", "--init"]), "too few addresses", "/24");
     check(&with(&["--certificate-lifetime=1s", "--init"]), "ten years", "--help");
     check(&["server", "--no-such-flag"], "unexpected argument", "--help");
+    check(&with(&["--cluster-cidr=10.0.0.0/8,x", "--init"]), "\"x\" is not an address range", "10.96.0.0/16");
+    let odd = ["server", "--init", "--name=a,b", "--bind-address=127.77.9.1", data_dir.as_str()];
+    check(&odd, "\"a,b\" cannot be a server's name", "letters, digits");
     let elsewhere = ["server", "--init", "--bind-address=192.0.2.1", data_dir.as_str()];
     check(&elsewhere, "the API address 192.0.2.1:6443", "an address of this machine");
 
@@ -47,12 +50,38 @@ fn agents_and_operations_refuse_what_cannot_work() {
     check(&["agent", &data_dir, "--token=qd1.server.e30"], "the join token", "quarterdeck token create");
     check(&["status", &data_dir], "no server lives in", "--data-dir");
     check(&["backup", &data_dir, "/tmp/never"], "no server lives in", "--data-dir");
+    restoring_touches_nothing_else(root.path());
     check(&["up", "--servers=2", &data_dir], "no useful quorum", "1, 3 or 5");
     let config = root.path().join("c.yaml");
     std::fs::write(&config, "no-such-flag: 1\n").expect("written");
     let config = format!("--config={}", config.display());
     check(&["agent", &config], "--no-such-flag", "--help");
     assert_eq!(std::fs::read_dir(root.path()).expect("a folder").count(), 1, "something was half-created");
+}
+
+/// Run inside the data directory, and naming it `.`: everything in it was removed as if left over.
+fn restoring_touches_nothing_else(root: &Path) {
+    let dir = root.join("inside");
+    std::fs::create_dir_all(&dir).expect("a folder");
+    std::fs::write(dir.join("backup.tgz"), "not a backup").expect("written");
+    let restore = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quarterdeck"));
+        command.args(["restore", "--data-dir", "."]).args(more).current_dir(&dir);
+        let output = command.output().expect("it runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = restore(&["backup.tgz"]);
+    assert!(said.contains("is not a whole backup"), "{said}");
+    assert_eq!(
+        std::fs::read_dir(&dir).expect("a folder").count(),
+        1,
+        "something was removed or half-created"
+    );
+    std::fs::create_dir(dir.join("pki")).expect("a folder");
+    let said = restore(&["backup.tgz"]);
+    assert!(said.contains("pki is there already") && said.contains("an empty --data-dir"), "{said}");
+    std::fs::remove_dir_all(&dir).expect("removed");
 }
 
 /// Two clusters; nobody takes the other's data or token.
