@@ -28,7 +28,7 @@ const LEADER_PAUSE: Duration = Duration::from_millis(250);
 pub struct DrainServerOptions {
     #[command(flatten)]
     here: Here,
-    /// The server to remove, as `quarterdeck status` names it.
+    /// The server to remove, as `quarterdeck status` names it; one that joined and never started by its peer URL.
     name: String,
 }
 
@@ -63,11 +63,7 @@ fn may_leave(voters: &[Voter<'_>], leaving: &str) -> Result<()> {
 pub async fn run(options: DrainServerOptions) -> Result<()> {
     let (layout, state) = options.here.load()?;
     let (members, leader, answering) = survey(&layout, &state).await?;
-    let leaving = members.iter().find(|member| member.name == options.name).ok_or_else(|| {
-        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        Failure::new(format!("no member is named {:?}", options.name))
-            .mend(format!("choose from {}", names.join(", ")))
-    })?;
+    let leaving = named(&members, &options.name)?;
     let voters: Vec<Voter<'_>> = members
         .iter()
         .filter(|member| !member.is_learner)
@@ -85,9 +81,26 @@ pub async fn run(options: DrainServerOptions) -> Result<()> {
         .ok_or_else(|| Failure::new("no other member answers"))?;
     let channel = store::connect(&layout, stays.client_ur_ls.first().map_or("", String::as_str)).await?;
     remove(channel, leaving.id).await?;
-    forget(&layout, &state, &leaving.name).await;
-    println!("{} is no longer a member; its process ends by itself within seconds", leaving.name);
+    if !leaving.name.is_empty() {
+        forget(&layout, &state, &leaving.name).await;
+    }
+    println!("{} is no longer a member; its process ends by itself within seconds", label(leaving));
     Ok(())
+}
+
+/// What a person calls a member: one that has never started has no name yet, only the address that it joined with.
+fn label(member: &Member) -> &str {
+    match member.name.as_str() {
+        "" => member.peer_ur_ls.first().map_or("", String::as_str),
+        name => name,
+    }
+}
+
+fn named<'a>(members: &'a [Member], name: &str) -> Result<&'a Member> {
+    members.iter().find(|member| label(member) == name && !name.is_empty()).ok_or_else(|| {
+        let names: Vec<&str> = members.iter().map(label).collect();
+        Failure::new(format!("no member is named {name:?}")).mend(format!("choose from {}", names.join(", ")))
+    })
 }
 
 async fn remove(channel: Channel, id: u64) -> Result<()> {
@@ -156,6 +169,30 @@ mod tests {
         match refusal {
             None => assert_eq!(got, None),
             Some(part) => assert!(got.as_deref().is_some_and(|text| text.contains(part)), "{got:?}"),
+        }
+    }
+
+    #[test]
+    fn members_without_a_name_are_called_by_their_address() {
+        let member = |id, name: &str, url: &str| Member {
+            id,
+            name: name.into(),
+            peer_ur_ls: vec![url.into()],
+            ..Default::default()
+        };
+        let members = [member(1, "a", "https://10.0.0.1:2380"), member(2, "", "https://10.0.0.2:2380")];
+        for (name, expected) in [
+            ("a", Some(1)),
+            ("https://10.0.0.2:2380", Some(2)),
+            ("https://10.0.0.1:2380", None),
+            ("b", None),
+            ("", None),
+        ] {
+            let got = named(&members, name);
+            assert_eq!(got.as_ref().ok().map(|member| member.id), expected, "{name:?}");
+            if let Err(failure) = got {
+                assert!(failure.to_string().contains("choose from a, https://10.0.0.2:2380"), "{failure}");
+            }
         }
     }
 
