@@ -25,6 +25,8 @@ pub struct Child {
     pub args: Vec<String>,
     /// Added at the first start only.
     pub first_start_args: Vec<String>,
+    /// Given at the first start only, and in the environment: every user of the machine can read the arguments.
+    pub first_start_token: Option<String>,
 }
 
 struct Running {
@@ -50,7 +52,8 @@ impl Children {
 
     pub async fn start(&mut self, mut child: Child) -> Result<()> {
         let extra = std::mem::take(&mut child.first_start_args);
-        let process = self.spawn(&child, &extra)?;
+        let token = child.first_start_token.take();
+        let process = self.spawn(&child, &extra, token.as_deref())?;
         let pid = process.id().unwrap_or_default();
         self.running.push(Running { child, process, pid });
         Ok(())
@@ -64,7 +67,7 @@ impl Children {
         self.logs.join(format!("{name}.log"))
     }
 
-    fn spawn(&self, child: &Child, extra: &[String]) -> Result<tokio::process::Child> {
+    fn spawn(&self, child: &Child, extra: &[String], token: Option<&str>) -> Result<tokio::process::Child> {
         let path = self.log(&child.name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).at("write", &path)?;
         let mut command = Command::new(&self.program);
@@ -74,6 +77,7 @@ impl Children {
         for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(ours) {
             command.env_remove(name);
         }
+        command.envs(token.map(|token| ("QUARTERDECK_TOKEN", token)));
         // Ctrl-C at the terminal is for this process alone; it stops its children in order.
         command.process_group(0);
         // Should this process be killed, its children stop in order by themselves.
@@ -115,7 +119,7 @@ impl Children {
                     () = tokio::time::sleep(delay) => {}
                     () = shutdown.cancelled() => return,
                 }
-                match self.spawn(&self.running[index].child, &[]) {
+                match self.spawn(&self.running[index].child, &[], None) {
                     Ok(process) => {
                         let pid = process.id().unwrap_or_default();
                         println!("{name} runs again as process {pid}");

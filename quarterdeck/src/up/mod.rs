@@ -137,11 +137,11 @@ async fn servers_up(ground: &Ground, children: &mut Children, progress: &mut Pro
                 progress.note(&format!("server-{} was taken out of the cluster and is left out", index + 1));
                 continue;
             }
-            (Some(_), _) => None,
-            (None, None) => Some("--init".to_owned()),
+            (Some(_), _) => Introduction::Known,
+            (None, None) => Introduction::Founder,
             (None, Some(first)) => {
                 settle(ground, &mut starting, children, progress).await?;
-                Some(format!("--token={}", read_text(&first.token("server"))?))
+                Introduction::Token(read_text(&first.token("server"))?)
             }
         };
         progress.begin(&format!("server-{} starts", index + 1));
@@ -184,7 +184,14 @@ async fn relay_up(ground: &Ground, first: &Layout, shutdown: &CancellationToken)
     crate::ops::client_from(&ground.kubeconfig()).await
 }
 
-fn server_child(ground: &Ground, index: usize, address: IpAddr, introduction: Option<String>) -> Child {
+/// How a server comes to the cluster.
+enum Introduction {
+    Known,
+    Founder,
+    Token(String),
+}
+
+fn server_child(ground: &Ground, index: usize, address: IpAddr, introduction: Introduction) -> Child {
     let name = format!("server-{}", index + 1);
     let args = vec![
         "server".to_owned(),
@@ -194,8 +201,12 @@ fn server_child(ground: &Ground, index: usize, address: IpAddr, introduction: Op
         format!("--advertise-address={address}"),
     ];
     // A restart of the child must not start a second cluster: the data directory remembers.
-    let first_start_args = introduction.into_iter().collect();
-    Child { name, args, first_start_args }
+    let (first_start_args, first_start_token) = match introduction {
+        Introduction::Known => (Vec::new(), None),
+        Introduction::Founder => (vec!["--init".to_owned()], None),
+        Introduction::Token(token) => (Vec::new(), Some(token)),
+    };
+    Child { name, args, first_start_args, first_start_token }
 }
 
 async fn nodes_up(
@@ -207,6 +218,7 @@ async fn nodes_up(
 ) -> Result<()> {
     let dir = ground.data_dir.join("agent");
     let mut args = vec!["agent".to_owned(), format!("--data-dir={}", dir.display())];
+    let mut first_start_token = None;
     match ground.hollow {
         Some(count) => args.extend([
             format!("--hollow-nodes={count}"),
@@ -219,7 +231,7 @@ async fn nodes_up(
                 format!("--eviction-hard={EVICTION_HARD}"),
             ]);
             if Memory::load(&dir)?.is_none() {
-                args.push(format!("--token={}", agent_token(client, first).await?));
+                first_start_token = Some(agent_token(client, first).await?);
             }
         }
     }
@@ -228,7 +240,8 @@ async fn nodes_up(
     }
     progress.begin("the node starts");
     let since = Timestamp::now();
-    children.start(Child { name: "agent".into(), args, first_start_args: Vec::new() }).await?;
+    let first_start_args = Vec::new();
+    children.start(Child { name: "agent".into(), args, first_start_args, first_start_token }).await?;
     let expected = ground.hollow.unwrap_or(1);
     children.watched("agent", examples::nodes_ready(client, expected, since, READY_TIMEOUT)).await?;
     progress.step(&match ground.hollow {
