@@ -9,6 +9,7 @@ use proto::{
         DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchCreateRequest,
         range_request::{SortOrder, SortTarget},
         request_op::Request as OpRequest,
+        watch_create_request::FilterType,
     },
     mvccpb::KeyValue,
     v3electionpb::{
@@ -24,7 +25,7 @@ use super::{identity::caller, mutex};
 use crate::{
     error::Error,
     member::{Caller, Member},
-    watch::WatchUpdate,
+    watch::{EventBatch, WatchStream, WatchUpdate},
 };
 
 /// Announcements that may wait for a slow observer.
@@ -152,32 +153,83 @@ impl ElectionService {
         name: &Bytes,
         seen: &mpsc::Sender<Result<LeaderResponse, Status>>,
     ) -> Result<(), Error> {
-        let start = mutex::prefix(name);
-        let mut reported = 0;
+        // The next leader may have come into line before the last proclamation of the one before: keys are told apart.
+        let mut reported = (Bytes::new(), 0);
         loop {
             let (revision, leader) = self.current(caller, name).await?;
-            if let Some(kv) = leader
-                && kv.mod_revision > reported
-            {
-                reported = kv.mod_revision;
-                let response = LeaderResponse { header: self.0.header(revision), kv: Some(kv) };
-                if seen.send(Ok(response)).await.is_err() {
-                    return Ok(());
+            let (kv, since) = match leader {
+                Some(kv) => (kv, revision),
+                None => match self.first_put(name, revision, seen).await? {
+                    Some(kv) => (kv.clone(), kv.mod_revision),
+                    None => continue,
+                },
+            };
+            let watch =
+                WatchCreateRequest { key: kv.key.clone(), start_revision: since + 1, ..Default::default() };
+            if kv.key != reported.0 || kv.mod_revision > reported.1 {
+                reported = (kv.key.clone(), kv.mod_revision);
+                self.report(kv, since, seen).await?;
+            }
+            let stream = self.0.watch(watch).await?;
+            'follow: while let Some((revision, events)) = next_events(&stream, seen).await? {
+                for event in events.events() {
+                    let Some(kv) = event.event().kv.clone().filter(|_| !event.is_delete()) else {
+                        break 'follow;
+                    };
+                    reported.1 = kv.mod_revision;
+                    self.report(kv, revision, seen).await?;
                 }
             }
-            let watch = WatchCreateRequest {
-                key: start.clone(),
-                range_end: mutex::prefix_end(&start),
-                start_revision: revision + 1,
-                ..Default::default()
-            };
-            let stream = self.0.watch(watch).await?;
-            tokio::select! {
-                () = seen.closed() => return Ok(()),
-                update = stream.next() => if update.is_none_or(|update| matches!(update, WatchUpdate::Progress { .. })) {
-                    return Err(Error::STOPPED);
-                },
-            }
+        }
+    }
+
+    /// Waits until somebody stands where nobody did; nothing when that history is gone.
+    async fn first_put(
+        &self,
+        name: &Bytes,
+        revision: i64,
+        seen: &mpsc::Sender<Result<LeaderResponse, Status>>,
+    ) -> Result<Option<KeyValue>, Error> {
+        let key = mutex::prefix(name);
+        let watch = WatchCreateRequest {
+            range_end: mutex::prefix_end(&key),
+            key,
+            start_revision: revision + 1,
+            filters: vec![FilterType::Nodelete as i32],
+            ..Default::default()
+        };
+        let stream = self.0.watch(watch).await?;
+        let events = next_events(&stream, seen).await?;
+        Ok(events.and_then(|(_, events)| events.events().first().and_then(|event| event.event().kv.clone())))
+    }
+
+    async fn report(
+        &self,
+        kv: KeyValue,
+        revision: i64,
+        seen: &mpsc::Sender<Result<LeaderResponse, Status>>,
+    ) -> Result<(), Error> {
+        let response = LeaderResponse { header: self.0.header(revision), kv: Some(kv) };
+        seen.send(Ok(response)).await.map_err(|_| Error::CANCELED)
+    }
+}
+
+/// The next changes and the revision they were sent at; nothing when the watch was canceled, for its history is gone.
+/// Fails when the observer goes.
+async fn next_events(
+    stream: &WatchStream,
+    seen: &mpsc::Sender<Result<LeaderResponse, Status>>,
+) -> Result<Option<(i64, Arc<EventBatch>)>, Error> {
+    loop {
+        let update = tokio::select! {
+            () = seen.closed() => return Err(Error::CANCELED),
+            update = stream.next() => update,
+        };
+        match update {
+            Some(WatchUpdate::Events { revision, events, .. }) => return Ok(Some((revision, events))),
+            Some(WatchUpdate::Canceled { .. }) => return Ok(None),
+            Some(WatchUpdate::Progress { .. }) => {}
+            None => return Err(Error::STOPPED),
         }
     }
 }

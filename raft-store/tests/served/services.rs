@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use proto::{
-    etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
+    etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, kv_client::KvClient},
     v3electionpb::{
         CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest, election_client::ElectionClient,
     },
@@ -71,6 +71,20 @@ async fn a_lock_is_held_by_one_and_passes_on() {
     let next = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap();
     assert_ne!(next.key, held.key);
 
+    // A lease that ends while its holder waits takes the place along.
+    let lease = listening.member.lease_grant(LeaseGrantRequest { ttl: 600, id: 0 }).await.unwrap().id;
+    let mut late = LockClient::new(listening.channel().await);
+    let waiting = tokio::spawn(async move { late.lock(LockRequest { name: "door".into(), lease }).await });
+    let place = format!("door/{lease:x}");
+    while listening.member.range(range(&place, "")).await.unwrap().count == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    listening.member.lease_revoke(LeaseRevokeRequest { id: lease }).await.unwrap();
+    client.unlock(UnlockRequest { key: next.key.clone() }).await.unwrap();
+    let expired = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap();
+    assert_eq!(expired.unwrap_err().message(), "mutex: session is expired");
+    let next = client.lock(request()).await.unwrap().into_inner();
+
     // The same over the gateway: the second gives up, and leaves the line.
     let name = STANDARD.encode("door");
     let body = json!({ "name": name }).to_string();
@@ -103,6 +117,17 @@ async fn an_election_has_one_leader_whom_observers_see() {
     assert_eq!(seen.value, "one");
     let proclaim = ProclaimRequest { leader: Some(first.clone()), value: "uno".into() };
     client.proclaim(proclaim.clone()).await.unwrap();
+    assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "uno");
+    // However fast they come, an observer is told of each.
+    for number in 0..200 {
+        let value = number.to_string().into();
+        client.proclaim(ProclaimRequest { leader: Some(first.clone()), value }).await.unwrap();
+    }
+    client.proclaim(proclaim.clone()).await.unwrap();
+    for number in 0..200 {
+        let seen = observed.message().await.unwrap().unwrap().kv.unwrap();
+        assert_eq!(seen.value, number.to_string());
+    }
     assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "uno");
     assert_eq!(client.leader(who()).await.unwrap().into_inner().kv.unwrap().value, "uno");
     client.resign(ResignRequest { leader: Some(first) }).await.unwrap();
