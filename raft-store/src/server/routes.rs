@@ -71,9 +71,6 @@ impl<B: Payload> Service<::http::Request<B>> for ClientPort {
                 )
                 .into_http())));
             }
-            if let Err(error) = check_learner(&self.member, request.uri().path()) {
-                return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
-            }
             return call_grpc(&mut self.services, request);
         }
         if self.traffic == Traffic::Grpc {
@@ -110,6 +107,9 @@ fn is_grpc<B>(request: &::http::Request<B>) -> bool {
 
 /// Calls a service and counts the call.
 fn call_grpc<B: Payload>(services: &mut Services, request: ::http::Request<B>) -> Answer {
+    if let Err(error) = check_learner(services.member(), request.uri().path()) {
+        return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
+    }
     let method = GRPC.method(request.uri().path());
     method.started.inc();
     let member = has_unknown_token(services.member(), &request).then(|| services.member().clone());
@@ -156,9 +156,10 @@ async fn observed(
 
 /// A learner answers only what its own state can answer, as in etcd.
 fn check_learner(member: &Member, path: &str) -> Result<(), Error> {
-    const ANSWERED: [&str; 4] = [
+    const ANSWERED: [&str; 5] = [
         "/etcdserverpb.KV/Range",
         "/etcdserverpb.Maintenance/Status",
+        "/etcdserverpb.Maintenance/Snapshot",
         "/etcdserverpb.Cluster/MemberList",
         "/grpc.health.v1.Health/Check",
     ];

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest,
+    SnapshotRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
 };
 use raft_store::{ClusterState, Config, Member};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Cluster, POLLS, config, count, free_url, put};
 
@@ -188,4 +190,57 @@ async fn members_that_made_their_own_certificates_find_each_other() {
     for member in members {
         member.shutdown().await;
     }
+}
+
+/// What a JSON request to put a key is answered.
+async fn put_over_json(address: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let body = r#"{"key": "Zm9v"}"#;
+    let length = body.len();
+    let request = format!(
+        "POST /v3/kv/put HTTP/1.1\r\nhost: learner\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_takes_no_writes_however_they_come_and_gives_its_snapshot() {
+    let mut cluster = Cluster::start(1).await;
+    let first = cluster.members[0].clone().unwrap();
+    let (peer_url, client_url) = (free_url(), free_url());
+    first
+        .member_add(MemberAddRequest { peer_ur_ls: vec![peer_url.clone()], is_learner: true })
+        .await
+        .unwrap();
+    cluster.names.push(("m1".into(), peer_url));
+    cluster.dirs.push(tempfile::tempdir().unwrap());
+    let joining = Config {
+        initial_cluster_state: ClusterState::Existing,
+        listen_client_urls: vec![client_url.clone()],
+        advertise_client_urls: vec![client_url.clone()],
+        ..config("m1", cluster.dirs[1].path(), &cluster.names)
+    };
+    cluster.members.push(Some(Member::start(joining).await.unwrap()));
+    const REFUSED: &str = "etcdserver: rpc not supported for learner";
+    let mut kv = KvClient::connect(client_url.clone()).await.unwrap();
+    let mut refused = String::new();
+    for _ in 0..POLLS {
+        refused =
+            kv.put(put("a".into(), "x")).await.err().map_or_else(String::new, |s| s.message().to_owned());
+        if refused == REFUSED {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(refused, REFUSED);
+    let answer = put_over_json(client_url.trim_start_matches("http://")).await;
+    assert!(answer.contains(REFUSED), "{answer}");
+    let mut maintenance = MaintenanceClient::connect(client_url).await.unwrap();
+    let mut pieces = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+    assert!(pieces.message().await.unwrap().is_some());
+    drop((kv, maintenance, pieces, first));
+    cluster.stop().await;
 }
