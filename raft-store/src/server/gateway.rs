@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use ::http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_TYPE};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
@@ -211,11 +211,15 @@ fn to_json(output: &MessageDescriptor, message: &[u8]) -> Result<serde_json::Val
     message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| failed(&error))
 }
 
-/// Each message as a line `{"result": …}`, as they come.
+/// Each message as a line `{"result": …}`, as they come; an error at the end as `{"error": …}`.
 fn stream_answer(output: MessageDescriptor, response: Response<Body>) -> Response<Body> {
     let mut pending = BytesMut::new();
-    let frames = response.into_body().into_data_stream().map(move |chunk| {
-        pending.extend_from_slice(&chunk?);
+    let frames = BodyStream::new(response.into_body()).map(move |frame| {
+        let chunk = match frame?.into_data() {
+            Ok(chunk) => chunk,
+            Err(last) => return Ok(Frame::data(last_line(&last.into_trailers().unwrap_or_default()))),
+        };
+        pending.extend_from_slice(&chunk);
         let mut lines = Vec::new();
         while let Some(message) = take_message(&mut pending) {
             let line = json!({ "result": to_json(&output, &message)? });
@@ -227,6 +231,16 @@ fn stream_answer(output: MessageDescriptor, response: Response<Body>) -> Respons
     let mut answer = Response::new(Body::new(StreamBody::new(frames)));
     answer.headers_mut().insert(CONTENT_TYPE, ::http::HeaderValue::from_static("application/json"));
     answer
+}
+
+/// What the trailers of a stream have to say: nothing when it ended well.
+fn last_line(trailers: &HeaderMap) -> Bytes {
+    let status = Status::from_header_map(trailers).filter(|status| status.code() != Code::Ok);
+    let line = status.map(|status| {
+        let error = json!({"code": status.code() as i32, "message": status.message(), "details": []});
+        format!("{}\n", json!({ "error": error }))
+    });
+    line.unwrap_or_default().into()
 }
 
 fn take_message(pending: &mut BytesMut) -> Option<Bytes> {
@@ -268,6 +282,16 @@ mod tests {
         let gateway = Gateway::new().unwrap();
         assert!(PATHS.iter().all(|(path, ..)| gateway.serves(path)));
         assert!(!gateway.serves("/v2/keys"));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_tells_of_its_error() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", ::http::HeaderValue::from_static("0"));
+        assert!(last_line(&trailers).is_empty());
+        Status::unavailable("etcdserver: no leader").add_header(&mut trailers).unwrap();
+        let error = json!({"error": {"code": 14, "message": "etcdserver: no leader", "details": []}});
+        assert_eq!(last_line(&trailers), format!("{error}\n"));
     }
 
     #[test]
