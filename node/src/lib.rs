@@ -16,4 +16,5 @@ pub mod network;
 pub mod proxy;
 pub mod runtime;
 
+mod kernel_modules;
 mod whole_file;

@@ -178,6 +178,7 @@ fn apply_server(config: &mut Config, args: &KubeletArgs, file: &File) {
 fn apply_limits(config: &mut Config, args: &KubeletArgs, file: &File) -> Result<(), ConfigError> {
     config.max_pods = args.max_pods.or(file.max_pods).unwrap_or(config.max_pods);
     config.pod_pids_max = args.pod_max_pids.or(file.pod_pids_limit).unwrap_or(0).max(0);
+    config.single_process_oom_kill = file.single_process_oom_kill.unwrap_or(false);
     config.cgroups_per_qos = args.cgroups_per_qos.or(file.cgroups_per_qos).unwrap_or(true);
     if let Some(root) = args.cgroup_root.clone().or(file.cgroup_root.clone()) {
         config.cgroup_root = root;

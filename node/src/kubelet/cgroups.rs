@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::Notify;
 
+use super::cgroup_limits::{ClassLimits, Limits, cpu_weight, of_pod};
 use super::config::{CgroupDriver, Config};
-use super::cri::resources::{QUOTA_PERIOD_MICROS, cpu_quota, cpu_shares};
+use super::cri::resources::QUOTA_PERIOD_MICROS;
 use super::pod::qos::{QosClass, class};
 use super::pod::spec;
-use super::quantity;
 use super::stats::usage::{PodUsage, limited_memory, of_cgroup};
-use super::worker::admission::requests;
 
 /// Where the kernel shows cgroups.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -23,6 +23,18 @@ const KUBEPODS: &str = "kubepods";
 const CONTROLLERS: &[&str] =
     &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd", "unified"];
 
+/// True on a machine with cgroup v2 alone.
+pub fn is_unified() -> bool {
+    Path::new(MOUNT).join("cgroup.controllers").exists()
+}
+
+/// True where cgroup v2 can keep a container from swapping. The root has no such file, so this process's own is looked for.
+pub fn limits_swap() -> bool {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    is_unified() && path.is_some_and(|p| Path::new(MOUNT).join(p).join("memory.swap.max").exists())
+}
+
 /// Makes and removes pods' cgroups.
 pub struct Cgroups {
     mount: PathBuf,
@@ -31,14 +43,8 @@ pub struct Cgroups {
     per_qos: bool,
     unified: bool,
     pids_max: i64,
-}
-
-/// What limits a pod as a whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct PodLimits {
-    shares: i64,
-    quota: Option<i64>,
-    memory: Option<i64>,
+    /// Fires when a pod gets its cgroup or other limits: the weights of the classes follow.
+    pub pods_changed: Notify,
 }
 
 impl Cgroups {
@@ -49,16 +55,21 @@ impl Cgroups {
             root: config.cgroup_root.clone(),
             driver: config.cgroup_driver,
             per_qos: config.cgroups_per_qos,
-            unified: Path::new(MOUNT).join("cgroup.controllers").exists(),
+            unified: is_unified(),
             pids_max: config.pod_pids_max,
+            pods_changed: Notify::new(),
         }
+    }
+
+    /// The names from the root down to the cgroup of all pods.
+    fn parent_names(&self) -> Vec<String> {
+        let root = self.root.split('/').filter(|p| !p.is_empty());
+        root.chain([KUBEPODS]).map(str::to_owned).collect()
     }
 
     /// The names from the root down to the pod: `kubepods`, `burstable`, `pod<uid>`.
     fn names(&self, class: QosClass, uid: &str) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
-        names.push(KUBEPODS.into());
+        let mut names = self.parent_names();
         match class {
             QosClass::Burstable => names.push("burstable".into()),
             QosClass::BestEffort => names.push("besteffort".into()),
@@ -109,7 +120,30 @@ impl Cgroups {
             let dir = tree.join(&path);
             self.make(&tree, &dir)?;
         }
-        self.apply(&path, pod_limits(pod))
+        self.pods_changed.notify_one();
+        self.apply(&path, self.limits(pod))
+    }
+
+    fn limits(&self, pod: &Pod) -> Limits {
+        Limits { pids: Some(self.pids_max).filter(|max| *max > 0), ..of_pod(pod) }
+    }
+
+    /// Gives all pods together and the classes of them their limits.
+    pub fn apply_classes(&self, limits: &ClassLimits) -> io::Result<()> {
+        if !self.per_qos || self.driver == CgroupDriver::Systemd {
+            return Ok(());
+        }
+        let parent = self.parent_names();
+        let mut done = Ok(());
+        for (class, limits) in limits {
+            let path = parent.iter().map(String::as_str).chain(*class).collect::<Vec<_>>().join("/");
+            for tree in self.trees() {
+                self.make(&tree, &tree.join(&path))?;
+            }
+            // Memory that is in use may be more than the limit: the weights are written all the same.
+            done = done.and(self.apply(&path, *limits));
+        }
+        done
     }
 
     /// Writes the pod's limits again; what the kernel refuses as long as containers have more, it takes later.
@@ -117,7 +151,7 @@ impl Cgroups {
         if !self.per_qos || self.driver == CgroupDriver::Systemd {
             return Ok(());
         }
-        self.apply(&self.path(&self.names(class(pod), spec::uid(pod))), pod_limits(pod))
+        self.apply(&self.path(&self.names(class(pod), spec::uid(pod))), self.limits(pod))
     }
 
     /// What the pod's cgroup says it uses.
@@ -140,7 +174,7 @@ impl Cgroups {
             let memory = limited_memory(&self.folder("memory", path), self.unified)?;
             (limit < memory.limit && memory.usage >= limit).then_some((limit, memory.usage))
         };
-        let of_pod = used(&path, pod_limits(pod).memory.unwrap_or(0)).map(|(limit, usage)| {
+        let of_pod = used(&path, of_pod(pod).memory.unwrap_or(0)).map(|(limit, usage)| {
             format!("attempting to set pod memory limit ({limit}) below current usage ({usage})")
         });
         let of_container = used(&format!("{path}/{id}"), limit).map(|(limit, usage)| {
@@ -177,7 +211,7 @@ impl Cgroups {
         Ok(())
     }
 
-    fn apply(&self, path: &str, limits: PodLimits) -> io::Result<()> {
+    fn apply(&self, path: &str, limits: Limits) -> io::Result<()> {
         let write = |tree: &str, file: &str, value: String| -> io::Result<()> {
             let base = if self.unified { self.mount.clone() } else { self.mount.join(tree) };
             let target = base.join(path).join(file);
@@ -201,8 +235,8 @@ impl Cgroups {
                 write("memory", "memory.limit_in_bytes", memory.to_string())?;
             }
         }
-        if self.pids_max > 0 {
-            write("pids", "pids.max", self.pids_max.to_string())?;
+        if let Some(pids) = limits.pids {
+            write("pids", "pids.max", pids.to_string())?;
         }
         Ok(())
     }
@@ -228,12 +262,10 @@ impl Cgroups {
 
     /// Removes the cgroups above the pods, at the end of an agent whose pods are gone.
     pub fn remove_parents(&self) {
-        let mut root: Vec<String> =
-            self.root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
-        root.push(KUBEPODS.into());
+        let parent = self.parent_names().join("/");
         for tree in self.trees() {
             for class in ["burstable", "besteffort", ""] {
-                let _ = fs::remove_dir(tree.join(root.join("/")).join(class));
+                let _ = fs::remove_dir(tree.join(&parent).join(class));
             }
         }
     }
@@ -266,40 +298,21 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// v2's weight for v1's shares, as runc maps them.
-fn cpu_weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
-
-fn pod_limits(pod: &Pod) -> PodLimits {
-    let milli = i64::try_from(requests(pod, "cpu") / 1_000_000).unwrap_or(0);
-    let all_limited = |resource: &str| -> Option<i128> {
-        let pod_level = pod.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.limits.as_ref());
-        if let Some(limit) = pod_level.and_then(|l| l.get(resource)) {
-            return Some(quantity::nano(limit));
-        }
-        let of = |c: &k8s_openapi::api::core::v1::Container| {
-            c.resources.as_ref()?.limits.as_ref()?.get(resource).map(quantity::nano)
-        };
-        let init = spec::init_containers(pod).iter().map(of).try_fold(0, |a: i128, l| l.map(|l| a.max(l)))?;
-        let regular = spec::containers(pod).iter().map(of).try_fold(0, |a: i128, l| l.map(|l| a + l))?;
-        Some(regular.max(init)).filter(|l| *l > 0)
-    };
-    let quota = all_limited("cpu").map(|n| cpu_quota(i64::try_from(n / 1_000_000).unwrap_or(0)));
-    let memory = all_limited("memory").and_then(|n| i64::try_from(n / quantity::NANO).ok());
-    match class(pod) {
-        QosClass::BestEffort => PodLimits { shares: cpu_shares(0), ..Default::default() },
-        _ => PodLimits { shares: cpu_shares(milli), quota, memory },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn cgroups(driver: CgroupDriver, root: &str) -> Cgroups {
-        Cgroups { mount: MOUNT.into(), root: root.into(), driver, per_qos: true, unified: false, pids_max: 0 }
+        Cgroups {
+            mount: MOUNT.into(),
+            root: root.into(),
+            driver,
+            per_qos: true,
+            unified: false,
+            pids_max: 0,
+            pods_changed: Notify::new(),
+        }
     }
 
     /// A kernel's files as far as a plain folder can show them: they are there before they are written.
@@ -389,16 +402,5 @@ mod tests {
         assert_eq!(name(CgroupDriver::Cgroupfs, "/"), "/kubepods/besteffort/poda-b");
         assert_eq!(name(CgroupDriver::Cgroupfs, "/qd"), "/qd/kubepods/besteffort/poda-b");
         assert_eq!(name(CgroupDriver::Systemd, "/"), "kubepods-besteffort-poda_b.slice");
-    }
-
-    #[test]
-    fn limits_of_the_whole_pod() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
-            {"name": "a", "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "1", "memory": "1Mi"}}},
-            {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}}))
-        .expect("a pod");
-        let limits = pod_limits(&pod);
-        assert_eq!(limits, PodLimits { shares: 512, quota: Some(200_000), memory: None });
-        assert_eq!(cpu_weight(1024), 39);
     }
 }

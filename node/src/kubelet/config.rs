@@ -77,6 +77,8 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// CPU limits become quotas.
     pub cpu_cfs_quota: bool,
+    /// Only the process that is out of memory is ended, not its whole container (which v2 can).
+    pub single_process_oom_kill: bool,
     /// Containers without a profile get the runtime's.
     pub seccomp_default: bool,
     /// Largest log of one container, bytes; then it is rotated.
@@ -180,6 +182,7 @@ impl Config {
             cgroups_per_qos: true,
             cgroup_driver: CgroupDriver::Cgroupfs,
             cpu_cfs_quota: true,
+            single_process_oom_kill: false,
             seccomp_default: false,
             log_bytes_max: 10 << 20,
             log_files_max: 5,

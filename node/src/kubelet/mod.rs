@@ -36,6 +36,8 @@ pub mod probes;
 
 pub mod logs;
 
+pub mod cgroup_limits;
+
 pub mod cgroups;
 
 pub mod runtime_class;

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::cgroups::Cgroups;
+use super::cgroups::{Cgroups, is_unified, limits_swap};
 use super::cluster::events::Recorder;
 use super::cluster::objects::{ObjectRef, Objects};
 use super::cluster::services::Services;
@@ -149,6 +149,8 @@ fn context(
         machine: super::cri::resources::Machine {
             memory_bytes: facts.memory_bytes,
             cfs_quota: config.cpu_cfs_quota,
+            group_oom: is_unified() && !config.single_process_oom_kill,
+            no_swap: limits_swap(),
         },
         apparmor: std::path::Path::new("/sys/kernel/security/apparmor").exists(),
         allocatable: RwLock::default(),
@@ -187,6 +189,7 @@ pub async fn start(
         Arc::new(move || is_complete.load(Ordering::Relaxed));
     tasks.spawn(pleg::run(Arc::clone(&pool), Arc::clone(&health), is_complete, shutdown.clone()));
     tasks.spawn(eviction::run(Arc::clone(&pool), Arc::clone(&pressure), shutdown.clone()));
+    tasks.spawn(super::cgroup_limits::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::logs::rotate::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::images::gc::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::csi::registration::run(Arc::clone(&pool), shutdown.clone()));

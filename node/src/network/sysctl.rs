@@ -1,8 +1,12 @@
 //! Kernel settings that routing pods needs.
 
 use std::io;
+use std::path::Path;
+use std::sync::Once;
 
-/// Path below /proc/sys, and value. Settings of modules that are not loaded are missing; what each is for:
+use crate::kernel_modules;
+
+/// Path below /proc/sys, and value. What each is for:
 const SETTINGS: [(&str, &str, &str); 4] = [
     ("net/ipv4/ip_forward", "1", "pods reach anything outside their node"),
     ("net/ipv6/conf/all/forwarding", "1", "IPv6 pods reach anything outside their node"),
@@ -10,8 +14,13 @@ const SETTINGS: [(&str, &str, &str); 4] = [
     ("net/bridge/bridge-nf-call-ip6tables", "1", "services and policies work between IPv6 pods of one node"),
 ];
 
+/// The module whose settings are those of bridges, and where they are once it is loaded.
+const BRIDGE_MODULE: (&str, &str) = ("br_netfilter", "/proc/sys/net/bridge");
+static LOADED: Once = Once::new();
+
 /// Writes every setting that differs; the failures come back with what they break.
 pub fn apply() -> Vec<(&'static str, &'static str, io::Error)> {
+    LOADED.call_once(|| kernel_modules::load(BRIDGE_MODULE.0, Path::new(BRIDGE_MODULE.1)));
     let set = |path: &str, value: &str| {
         let path = format!("/proc/sys/{path}");
         match std::fs::read_to_string(&path)?.trim() == value {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bundled::PAUSE;
 use super::config::{Machine, Paths, text};
+use crate::kernel_modules;
 use crate::kubelet::cri::Runtime;
 
 /// How long containerd may take to answer after it was started.
@@ -79,6 +80,8 @@ pub fn is_own(root_dir: &Path, endpoint: &str) -> bool {
 }
 
 fn machine() -> Machine {
+    // A kernel that has it as a module does not show it before it is loaded.
+    kernel_modules::load("overlay", Path::new("/sys/module/overlay"));
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let bits = effective.and_then(|t| u64::from_str_radix(t.trim(), 16).ok()).unwrap_or(0);
@@ -202,6 +205,8 @@ fn spawn(paths: &Paths) -> Result<Child, SupervisorError> {
     let child = command
         .arg("--config")
         .arg(paths.config())
+        // systemd listens to the agent alone; containerd would report that the agent is ready.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)

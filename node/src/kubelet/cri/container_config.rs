@@ -119,7 +119,7 @@ mod tests {
             annotations: BTreeMap::new(),
             cdi_devices: vec![],
             target: None,
-            machine: Machine { memory_bytes: 1, cfs_quota: true },
+            machine: Machine { memory_bytes: 1, cfs_quota: true, group_oom: false, no_swap: false },
             security: SecurityOptions {
                 seccomp_root: Path::new("/"),
                 seccomp_default: false,

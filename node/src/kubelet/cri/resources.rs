@@ -1,5 +1,7 @@
 //! CPU shares, quotas and memory limits from requests and limits, with the kernel's bounds.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
 
@@ -38,6 +40,10 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Limits become quotas (`cpuCFSQuota`).
     pub cfs_quota: bool,
+    /// Out of memory ends whole containers (v2).
+    pub group_oom: bool,
+    /// Containers can be kept from swapping (v2).
+    pub no_swap: bool,
 }
 
 /// A container's settings.
@@ -66,8 +72,16 @@ pub fn container_resources(
         memory_limit_in_bytes: limit("memory").map_or(0, quantity::units),
         oom_score_adj: qos::oom_score_adj(pod, container, machine.memory_bytes),
         hugepage_limits: hugepages.collect(),
+        unified: unified(machine),
         ..Default::default()
     }
+}
+
+/// Files of cgroup v2 that have no field of their own, with upstream's values.
+fn unified(machine: Machine) -> HashMap<String, String> {
+    let files = [(machine.group_oom, "memory.oom.group", "1"), (machine.no_swap, "memory.swap.max", "0")];
+    let files = files.into_iter().filter(|(here, ..)| *here);
+    files.map(|(_, file, value)| (file.to_owned(), value.to_owned())).collect()
 }
 
 /// The kernel's name of a page size: `2Mi` is `2MB`.
@@ -83,8 +97,9 @@ mod tests {
     fn check(resources: serde_json::Value, expected: (i64, i64, i64)) {
         let container: Container =
             serde_json::from_value(json!({"name": "c", "resources": resources})).expect("a container");
-        let machine = Machine { memory_bytes: 1 << 30, cfs_quota: true };
+        let machine = Machine { memory_bytes: 1 << 30, cfs_quota: true, group_oom: true, no_swap: false };
         let r = container_resources(&Pod::default(), &container, machine);
+        assert_eq!(r.unified, HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]));
         assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit_in_bytes), expected, "{resources}");
     }
 

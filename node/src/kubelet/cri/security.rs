@@ -229,6 +229,16 @@ fn apparmor(
     chosen.or_else(|| (!privileged).then(|| profile(ProfileType::RuntimeDefault, String::new())))
 }
 
+/// True if a container of the pod is to be confined by a profile that somebody named.
+pub fn asks_for_apparmor(pod: &Pod) -> bool {
+    let asks = |p: Option<&AppArmorProfile>| p.is_some_and(|p| p.type_ != "Unconfined");
+    let containers = spec::init_containers(pod).iter().chain(spec::containers(pod));
+    let annotations = pod.metadata.annotations.iter().flatten();
+    asks(pod_context(pod).app_armor_profile.as_ref())
+        || containers.map(own_context).any(|own| asks(own.app_armor_profile.as_ref()))
+        || annotations.into_iter().any(|(k, v)| k.starts_with(APPARMOR_ANNOTATION) && v != "unconfined")
+}
+
 /// The older text form, for runtimes that read only that.
 fn apparmor_text(chosen: &cri::SecurityProfile) -> String {
     match ProfileType::try_from(chosen.profile_type) {

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use crate::kubelet::cri::security;
 use crate::kubelet::fields::Allocatable;
 use crate::kubelet::pod::allocation::Verdict;
 use crate::kubelet::pod::qos::SYSTEM_CRITICAL_PRIORITY;
@@ -60,6 +61,8 @@ pub struct Admission<'a> {
     pub memory_pressure: bool,
     /// Disk pressure: only critical pods are taken.
     pub disk_pressure: bool,
+    /// The kernel has AppArmor.
+    pub apparmor: bool,
 }
 
 fn refuse(reason: &str, message: impl Into<String>) -> Option<Failure> {
@@ -74,6 +77,7 @@ impl Admission<'_> {
             || spec::spec(pod).priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY);
         self.wrong_node(pod)
             .or_else(|| self.forbidden_sysctl(pod))
+            .or_else(|| self.without_apparmor(pod))
             .or_else(|| if critical { None } else { self.pressure(pod) })
             .or_else(|| self.out_of(pod, others))
     }
@@ -144,6 +148,15 @@ impl Admission<'_> {
         refuse("SysctlForbidden", format!("forbidden sysctl: \"{bad}\" not allowlisted"))
     }
 
+    /// A pod that is to be confined is not run without. One that was taken before stays, as upstream's.
+    fn without_apparmor(&self, pod: &Pod) -> Option<Failure> {
+        let pending = pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_none_or(|p| p == "Pending");
+        if self.apparmor || !pending || !security::asks_for_apparmor(pod) {
+            return None;
+        }
+        refuse("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
+    }
+
     fn out_of<'p>(&self, pod: &Pod, others: impl Iterator<Item = &'p Pod> + Clone) -> Option<Failure> {
         let out = |resource: &str, requested: i128, used: i128, capacity: i128| {
             let message = format!(
@@ -195,6 +208,7 @@ mod tests {
             unsafe_sysctls: &["net.core.*".into()],
             memory_pressure: true,
             disk_pressure: false,
+            apparmor: false,
         };
         let other = pod(json!({"containers": [{"name": "o", "resources": {"requests": {"cpu": "1500m"}}}]}));
         let refusal = admission.refusal(&pod(spec), [&other].into_iter());
@@ -222,7 +236,15 @@ mod tests {
         spec["securityContext"] = json!({"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]});
         check(spec.clone(), "");
         spec["securityContext"] = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
-        check(spec, "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+        check(spec.clone(), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+        let refused = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        for (wanted, text) in [("Unconfined", ""), ("RuntimeDefault", refused), ("Localhost", refused)] {
+            spec["securityContext"] = json!({"appArmorProfile": {"type": wanted}});
+            check(spec.clone(), text);
+        }
+        spec["securityContext"] = json!({});
+        spec["containers"][0]["securityContext"] = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+        check(spec, refused);
     }
 
     #[test]
@@ -235,6 +257,7 @@ mod tests {
             unsafe_sysctls: &[],
             memory_pressure: false,
             disk_pressure: false,
+            apparmor: false,
         };
         let of =
             |cpu: &str| pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}));

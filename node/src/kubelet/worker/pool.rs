@@ -337,6 +337,7 @@ impl Pool {
             unsafe_sysctls: &self.context.config.allowed_unsafe_sysctls,
             memory_pressure: node.memory_pressure,
             disk_pressure: node.disk_pressure,
+            apparmor: self.context.apparmor,
         };
         ask(&admission, &others)
     }
