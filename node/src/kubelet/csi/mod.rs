@@ -19,4 +19,6 @@ pub mod expand;
 
 pub mod vol_data;
 
+pub mod in_use;
+
 pub use registry::Plugins;

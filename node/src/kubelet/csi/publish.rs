@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::capability::capability;
 use super::driver::Driver;
+use super::in_use;
 use super::registry::Plugins;
 use super::staging::staging_path;
 use super::vol_data::{self, VolData};
@@ -41,6 +42,8 @@ pub(super) struct Job<'a> {
     fs_type: String,
     read_only: bool,
     pub(super) publish_context: HashMap<String, String>,
+    /// The volume was attached for this machine, and stays so while the node's status names it.
+    is_attached: bool,
 }
 
 impl Plugins {
@@ -68,6 +71,9 @@ impl Plugins {
         };
         // The note goes first: whatever happens after it, the volume will be released.
         vol_data::save(&dir, &note).map_err(|e| format!("{}: {e}", dir.display()))?;
+        if job.is_attached {
+            self.in_use.wait_told(&in_use::unique_name(&note)).await?;
+        }
         let staging = self.stage(layout, &job).await?;
         let parent = if volume.block { target.parent() } else { Some(dir.as_path()) };
         if let Some(made) = parent {
@@ -136,6 +142,7 @@ impl Plugins {
                     fs_type,
                     read_only: inline.read_only == Some(true),
                     publish_context: HashMap::new(),
+                    is_attached: false,
                 })
             }
             Source::CsiPersistent(source) => self.persistent_job(objects, pod, volume, source).await,
@@ -159,6 +166,7 @@ impl Plugins {
             capability: capability(&driver, volume.block, &fs_type, options, modes),
             driver,
             publish_context: if attach { self.attachment(source).await? } else { HashMap::new() },
+            is_attached: attach,
             spec,
             pod,
             volume,

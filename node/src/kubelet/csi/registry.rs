@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::OwnedMutexGuard;
 
 use super::driver::Driver;
+use super::in_use::InUse;
 use crate::kubelet::volumes::tokens::Tokens;
 
 /// A driver and its name of a volume.
@@ -19,6 +20,8 @@ pub struct Plugins {
     pub(super) node_name: String,
     /// Tokens of pods' accounts, for drivers that ask for them.
     pub(super) tokens: Tokens,
+    /// Volumes that the node's status names.
+    pub in_use: InUse,
     drivers: RwLock<BTreeMap<String, Driver>>,
     /// Volumes at which somebody works.
     busy: Mutex<HashMap<VolumeKey, Arc<tokio::sync::Mutex<()>>>>,
@@ -32,6 +35,7 @@ impl Plugins {
             client,
             node_name: node_name.to_owned(),
             tokens,
+            in_use: InUse::default(),
             drivers: RwLock::default(),
             busy: Mutex::default(),
         }

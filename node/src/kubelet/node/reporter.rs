@@ -16,7 +16,7 @@ use super::register;
 use super::status::{IMAGES_MAX, Inputs, allocatable, same_but_heartbeat, status};
 use crate::kubelet::config::Config;
 use crate::kubelet::cri::client::{STATUS_TIMEOUT, timed};
-use crate::kubelet::csi::vol_data;
+use crate::kubelet::csi::{in_use, vol_data};
 use crate::kubelet::eviction::Pressure;
 use crate::kubelet::eviction::thresholds::amount;
 use crate::kubelet::worker::pleg::Health;
@@ -85,6 +85,7 @@ impl Reporter {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.pressure.changed.notified() => {}
+                () = self.context.csi.in_use.wanted() => {}
                 () = shutdown.cancelled() => return,
             }
         }
@@ -111,7 +112,9 @@ impl Reporter {
         let name = self.config().node_name.clone();
         let patch = Patch::Strategic(json!({"status": patch_body(&old, &new)}));
         api.patch_status(&name, &PatchParams::default(), &patch).await?;
+        let in_use = new.volumes_in_use.iter().flatten().cloned().collect();
         self.sent = Some((new, Instant::now()));
+        self.context.csi.in_use.tell(in_use);
         Ok(())
     }
 
@@ -212,7 +215,7 @@ impl Reporter {
             .iter()
             .flat_map(|v| vol_data::of_pod(&layout.volumes(crate::kubelet::pod::spec::uid(&v.pod))))
             .filter(|(_, note)| note.volume_lifecycle_mode == "Persistent")
-            .map(|(_, note)| format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle))
+            .map(|(_, note)| in_use::unique_name(&note))
             .collect();
         names.sort();
         names.dedup();
