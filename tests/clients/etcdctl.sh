@@ -38,6 +38,13 @@ expect() {
   [[ $out =~ ^${want}$ ]] || fail "$name: $*" "  wanted: $want"$'\n'"  got:    $out"
   printf 'ok     %s\n' "$name"
 }
+# The same with --cluster. 3.4 asks for the members without a name, which etcd refuses where users are required.
+to_members() {
+  local name=$1 want=$2
+  shift 2
+  [ "$is34$with_auth" != 1auth ] || want='.*user name is empty.*'
+  expect "$name" "$want" "$@"
+}
 number() { grep -oE "\"$1\":[0-9]+" | head -1 | cut -d: -f2; }
 # until_true SECONDS COMMAND…
 until_true() { local n=$(($1 * 10)); shift; for _ in $(seq "$n"); do "$@" && return 0; sleep 0.1; done; return 1; }
@@ -135,7 +142,7 @@ expect "elect --listen" 'ctl/election/[0-9a-f]+\\nme' cat "$work/listen"
 expect "member list" '.*started.*' ctl member list
 expect "member list in a table" '.*PEER ADDRS.*' ctl member list -w table
 expect "endpoint health" '.*is healthy.*' ctl endpoint health
-expect "endpoint health --cluster" '.*is healthy.*' one endpoint health --cluster
+to_members "endpoint health --cluster" '.*is healthy.*' one endpoint health --cluster
 expect "endpoint status" '.*"raftTerm":[0-9]+.*' ctl endpoint status -w json
 expect "endpoint status of each" "$members" bash -c "'$program' ${who[*]-} endpoint status | wc -l"
 expect "endpoint hashkv" '.*"hash":[0-9]+.*' ctl endpoint hashkv -w json
@@ -147,7 +154,7 @@ expect "compaction --physical" "compacted revision $now" ctl compaction "$now" -
 expect "a compacted revision is refused" '.*required revision has been compacted.*' ctl get ctl/a --rev=1
 refused "watching a compacted revision is refused" 'required revision has been compacted' "$program" ${who[@]+"${who[@]}"} watch ctl/a --rev=1
 expect "defrag" '(Finished defragmenting etcd member.*)+' ctl defrag
-expect "defrag --cluster" '(Finished defragmenting etcd member.*)+' one defrag --cluster
+to_members "defrag --cluster" '(Finished defragmenting etcd member.*)+' one defrag --cluster
 expect "snapshot save" '.*[Ss]napshot.*' one snapshot save "$work/snapshot"
 [ -s "$work/snapshot" ] || fail "snapshot save" "  the file is empty"
 if [ "$is34" = 1 ]; then
