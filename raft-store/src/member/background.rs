@@ -11,7 +11,7 @@ use proto::{
 };
 
 use super::{
-    Caller, Member, compare, standing::Standpoint, start::VERIFIED_AT_START_BYTES,
+    Caller, Member, compare, space::DiskAlarm, standing::Standpoint, start::VERIFIED_AT_START_BYTES,
     succession::replace_dead_leaders,
 };
 use crate::{
@@ -276,15 +276,21 @@ async fn is_known_to(member: &Member, urls: &[String]) -> Result<bool, Error> {
 async fn keep_house(member: Arc<Member>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     let mut last_leader = None;
-    let mut disk_was_full = false;
+    let (mut disk_alarm, mut is_caught_up) = (DiskAlarm::default(), false);
     loop {
         ticks.tick().await;
-        let disk_is_full = member.disk_is_nearly_full();
-        member.is_full.store(disk_is_full || member.over_quota(), Ordering::Relaxed);
-        if disk_was_full && !disk_is_full && !member.over_quota() {
+        let (disk_is_full, over_quota) = (member.disk_is_nearly_full(), member.over_quota());
+        member.is_full.store(disk_is_full || over_quota, Ordering::Relaxed);
+        if !is_caught_up {
+            let barrier = tokio::time::timeout(HOUSEKEEPING_INTERVAL, member.read_barrier()).await;
+            is_caught_up = matches!(barrier, Ok(Ok(())));
+            if is_caught_up && member.has_raised_nospace() {
+                disk_alarm.left_over(Instant::now());
+            }
+        }
+        if disk_alarm.is_over(Instant::now(), disk_is_full, over_quota, member.has_raised_nospace()) {
             lower_nospace(&member).await;
         }
-        disk_was_full = disk_is_full;
         let leader = member.leader();
         SERVER.has_leader.set(i64::from(leader.is_some()));
         SERVER.is_leader.set(i64::from(leader == Some(member.id)));

@@ -54,6 +54,12 @@ impl Member {
         })
     }
 
+    /// Whether this member's own NOSPACE is raised.
+    pub(crate) fn has_raised_nospace(&self) -> bool {
+        let raised = self.shared.alarms.load().list(AlarmType::Nospace);
+        raised.iter().any(|alarm| alarm.member_id == self.id)
+    }
+
     /// Lists, raises or lowers alarms.
     pub async fn alarm_as(&self, caller: &Caller, request: AlarmRequest) -> Result<AlarmResponse, Error> {
         if request.action == AlarmAction::Get as i32 {

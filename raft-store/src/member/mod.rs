@@ -23,6 +23,7 @@ mod membership;
 mod peer_service;
 mod propose;
 mod read;
+mod space;
 mod standing;
 mod start;
 mod succession;
