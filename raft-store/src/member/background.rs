@@ -276,17 +276,13 @@ async fn is_known_to(member: &Member, urls: &[String]) -> Result<bool, Error> {
 async fn keep_house(member: Arc<Member>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     let mut last_leader = None;
-    let (mut disk_alarm, mut is_caught_up) = (DiskAlarm::default(), false);
+    let mut disk_alarm = DiskAlarm::at_start(Instant::now());
     loop {
         ticks.tick().await;
         let (disk_is_full, over_quota) = (member.disk_is_nearly_full(), member.over_quota());
         member.is_full.store(disk_is_full || over_quota, Ordering::Relaxed);
-        if !is_caught_up {
-            let barrier = tokio::time::timeout(HOUSEKEEPING_INTERVAL, member.read_barrier()).await;
-            is_caught_up = matches!(barrier, Ok(Ok(())));
-            if is_caught_up && member.has_raised_nospace() {
-                disk_alarm.left_over(Instant::now());
-            }
+        if member.nospace_is_wanted.swap(false, Ordering::Relaxed) {
+            disk_alarm.is_wanted();
         }
         if disk_alarm.is_over(Instant::now(), disk_is_full, over_quota, member.has_raised_nospace()) {
             lower_nospace(&member).await;

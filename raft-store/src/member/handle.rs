@@ -47,6 +47,8 @@ pub struct Member {
     pub(crate) leader_reads: Reads,
     /// The state has reached its quota, or the disk its reserve.
     pub(crate) is_full: AtomicBool,
+    /// Somebody asked for NOSPACE; housekeeping takes note of it.
+    pub(crate) nospace_is_wanted: AtomicBool,
     /// Where the member stands in its cluster.
     pub(crate) standing: Standing,
     /// Cancelled when the others say that this member is none of theirs any more.

@@ -1,5 +1,7 @@
 //! Alarms, status, hashes, quota and versions.
 
+use std::sync::atomic::Ordering;
+
 use proto::{
     etcdserverpb::{
         AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, DowngradeRequest, DowngradeResponse,
@@ -69,6 +71,9 @@ impl Member {
             return Ok(AlarmResponse { header: self.header(self.view().revision), alarms });
         }
         self.check_admin(caller)?;
+        if request.action == AlarmAction::Activate as i32 && request.alarm == AlarmType::Nospace as i32 {
+            self.nospace_is_wanted.store(true, Ordering::Relaxed);
+        }
         match self.propose_kind(caller, Op::Alarm(request)).await? {
             Kind::Alarm(mut response) => {
                 self.complete(&mut response.header);

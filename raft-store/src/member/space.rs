@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 const SETTLES: Duration = Duration::from_secs(30);
 
 /// What a member remembers of its disk.
-#[derive(Default)]
 pub struct DiskAlarm {
     /// When the disk was full last, while the alarm may still be there for it.
     full_at: Option<Instant>,
 }
 
 impl DiskAlarm {
-    /// The member raised the alarm in a run before this one, which a full disk may have ended.
-    pub fn left_over(&mut self, now: Instant) {
-        self.full_at = Some(now);
+    /// A full disk may have ended the run before this one.
+    pub fn at_start(now: Instant) -> Self {
+        Self { full_at: Some(now) }
+    }
+
+    /// Somebody asked for the alarm, and lowers it.
+    pub fn is_wanted(&mut self) {
+        self.full_at = None;
     }
 
     /// Whether to lower the member's alarm now. Asked again and again: lowering may fail, and so may the alarm come late.
@@ -25,11 +29,11 @@ impl DiskAlarm {
             self.full_at = Some(now);
             return false;
         }
-        let Some(full_at) = self.full_at.filter(|_| !over_quota) else { return false };
-        if !is_raised && now.duration_since(full_at) > SETTLES {
+        let is_old = |at: &Instant| !is_raised && now.duration_since(*at) > SETTLES;
+        if over_quota || self.full_at.as_ref().is_some_and(is_old) {
             self.full_at = None;
         }
-        is_raised
+        is_raised && self.full_at.is_some()
     }
 }
 
@@ -40,12 +44,9 @@ mod tests {
     /// Seconds, whether the disk is full, whether the quota is exceeded, whether the alarm is raised; the answer.
     type Step = (u64, bool, bool, bool, bool);
 
-    fn check(what: &str, left_over: bool, steps: &[Step]) {
+    fn check(what: &str, steps: &[Step]) {
         let start = Instant::now();
-        let mut alarm = DiskAlarm::default();
-        if left_over {
-            alarm.left_over(start);
-        }
+        let mut alarm = DiskAlarm::at_start(start);
         for &(at, full, over, raised, expected) in steps {
             let now = start + Duration::from_secs(at);
             assert_eq!(alarm.is_over(now, full, over, raised), expected, "{what}, after {at} s");
@@ -54,19 +55,15 @@ mod tests {
 
     #[test]
     fn the_disks_alarm_goes_and_the_quotas_stays() {
-        check("somebody else's", false, &[(0, false, false, true, false), (90, false, false, true, false)]);
-        check("the quota's", false, &[(0, false, true, true, false), (1, false, false, true, false)]);
-        check("the disk's", false, &[(0, true, false, true, false), (1, false, false, true, true)]);
-        check("lowering fails", false, &[(0, true, false, true, false), (99, false, false, true, true)]);
-        let late =
-            [(0, true, false, false, false), (1, false, false, false, false), (9, false, false, true, true)];
-        check("raised late", false, &late);
-        let settled = [
-            (0, true, false, true, false),
-            (31, false, false, false, false),
-            (32, false, false, true, false),
-        ];
-        check("settled", false, &settled);
-        check("of a run before", true, &[(0, false, true, true, false), (1, false, false, true, true)]);
+        let (yes, no) = (true, false);
+        check("of a run before", &[(0, no, no, yes, yes), (1, no, no, yes, yes), (2, no, no, no, no)]);
+        check("of a run before, late", &[(1, no, no, no, no), (9, no, no, yes, yes)]);
+        check("somebody else's, later", &[(31, no, no, no, no), (32, no, no, yes, no)]);
+        check("the quota's", &[(0, no, yes, yes, no), (1, no, no, yes, no)]);
+        check("the disk's", &[(99, yes, no, yes, no), (100, no, no, yes, yes)]);
+        check("lowering fails", &[(0, yes, no, yes, no), (99, no, no, yes, yes)]);
+        let mut asked_for = DiskAlarm::at_start(Instant::now());
+        asked_for.is_wanted();
+        assert!(!asked_for.is_over(Instant::now(), no, no, yes));
     }
 }

@@ -153,6 +153,7 @@ impl Member {
             reads: Reads::default(),
             leader_reads: Reads::default(),
             is_full: AtomicBool::new(false),
+            nospace_is_wanted: AtomicBool::new(false),
             removed: CancellationToken::new(),
             doubted: Notify::new(),
             damaged: CancellationToken::new(),
