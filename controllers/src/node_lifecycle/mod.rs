@@ -144,17 +144,16 @@ impl NodeLifecycle {
         let all = self.nodes.all();
         let mut zones = self.zones.lock();
         zones.observe(&all, &self.options);
-        let wanted = taints::wanted(node, context.now, &mut |evicted_already: bool| {
-            // Nodes fall silent one after the other: those that came first lose the taint when all have, as upstream's.
-            if zones.is_blind() || evicted_already {
-                return !zones.is_blind();
-            }
-            match zones.admit(node, context.elapsed, &self.options) {
-                Ok(()) => true,
-                Err(wait) => {
-                    wait.into_iter().for_each(|wait| plan.again_after(wait));
-                    false
-                }
+        let wanted = taints::wanted(node, context.now, &mut |evicted_already: bool| match zones.admit(
+            node,
+            evicted_already,
+            context.elapsed,
+            &self.options,
+        ) {
+            Ok(()) => true,
+            Err(wait) => {
+                wait.into_iter().for_each(|wait| plan.again_after(wait));
+                false
             }
         });
         if let Some(wanted) = wanted {

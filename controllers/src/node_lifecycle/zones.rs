@@ -62,23 +62,24 @@ impl Zones {
         self.zones = counts.into_iter().map(|(name, count)| (name, zone(count))).collect();
     }
 
-    /// Whether everything looks down: the fault is here then, and no node may be evicted.
-    pub fn is_blind(&self) -> bool {
-        self.zones.values().all(|zone| zone.health == Health::Down)
-    }
-
-    /// Asks to give a node a taint that evicts.
+    /// Asks to give a node a taint that evicts, or to leave it the one it has.
     ///
     /// # Errors
     /// When it must wait: for how long, if that is known.
     pub fn admit(
         &mut self,
         node: &Node,
+        has_one: bool,
         elapsed: Duration,
         options: &NodeOptions,
     ) -> Result<(), Option<Duration>> {
-        if self.is_blind() {
+        // When everything looks down the fault is here. Nodes fall silent one after the other: those that came first lose
+        // the taint when all have, as upstream's.
+        if self.zones.values().all(|zone| zone.health == Health::Down) {
             return Err(None);
+        }
+        if has_one {
+            return Ok(());
         }
         let name = zone_of(node);
         let rate = match self.zones.get(&name) {
@@ -131,8 +132,16 @@ mod tests {
             let mut zones = Zones::default();
             zones.observe(&all, &options);
             let last = all.last().expect("a node");
-            assert_eq!(zones.admit(last, Duration::ZERO, &options), first, "{ready} ready, {broken} broken");
-            assert_eq!(zones.admit(last, Duration::ZERO, &options), second, "{ready} ready, {broken} broken");
+            assert_eq!(
+                zones.admit(last, false, Duration::ZERO, &options),
+                first,
+                "{ready} ready, {broken} broken"
+            );
+            assert_eq!(
+                zones.admit(last, false, Duration::ZERO, &options),
+                second,
+                "{ready} ready, {broken} broken"
+            );
         }
     }
 }

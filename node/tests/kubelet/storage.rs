@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
-use node::kubelet::cluster::objects::Objects;
+use node::kubelet::cluster::objects::{ObjectRef, Objects};
 use node::kubelet::csi::Plugins;
 use node::kubelet::csi::driver::Driver;
 use node::kubelet::volumes::container_mounts::Prepared;
@@ -200,19 +200,34 @@ fn volume_of(handle: &str) -> Resolved {
     }
 }
 
-#[tokio::test]
-async fn volumes_are_staged_published_grown_and_taken_back() {
+fn pod(uid: &str) -> Pod {
+    serde_json::from_value(json!({"metadata": {"name": uid, "namespace": "ns", "uid": uid}})).expect("a pod")
+}
+
+/// Plugins with one driver that writes down what it is asked, and what they work on.
+struct Rig {
+    plugins: Plugins,
+    secrets: Objects,
+    _changes: tokio::sync::mpsc::Receiver<ObjectRef>,
+    layout: Layout,
+    calls: Calls,
+    _dir: tempfile::TempDir,
+}
+
+async fn rig(client: kube::Client) -> Rig {
     let dir = tempfile::tempdir().expect("a folder");
-    let (calls, patches) = (Calls::default(), Arc::default());
-    let client = api(objects(), Arc::clone(&patches));
+    let calls = Calls::default();
     let plugins = Plugins::new(client.clone(), "lab");
     plugins.insert(driver(dir.path(), &calls).await);
-    let (secrets, _changes) = Objects::new(client);
-    let layout = Layout::new(dir.path());
-    let pod = |uid: &str| -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": uid, "namespace": "ns", "uid": uid}}))
-            .expect("a pod")
-    };
+    let (secrets, changes) = Objects::new(client);
+    Rig { plugins, secrets, _changes: changes, layout: Layout::new(dir.path()), calls, _dir: dir }
+}
+
+#[tokio::test]
+async fn volumes_are_staged_published_grown_and_taken_back() {
+    let patches = Arc::default();
+    let Rig { plugins, secrets, layout, calls, _changes, _dir } =
+        rig(api(objects(), Arc::clone(&patches))).await;
     let (first, second, volume) = (pod("one"), pod("two"), volume());
     let path = plugins.publish(&layout, &secrets, &first, &volume).await.expect("published");
     assert!(path.is_dir());
@@ -245,16 +260,9 @@ async fn volumes_are_staged_published_grown_and_taken_back() {
 #[tokio::test]
 async fn what_the_driver_refuses_is_tried_again_and_what_it_does_not_know_is_gone() {
     let check = |handle: &'static str, first: Result<(), &'static str>, expected: &'static [&'static str]| async move {
-        let dir = tempfile::tempdir().expect("a folder");
-        let calls = Calls::default();
-        let client = api(objects(), Arc::default());
-        let plugins = Plugins::new(client.clone(), "lab");
-        plugins.insert(driver(dir.path(), &calls).await);
-        let (secrets, _changes) = Objects::new(client);
-        let layout = Layout::new(dir.path());
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
-                .expect("a pod");
+        let Rig { plugins, secrets, layout, calls, _changes, _dir } =
+            rig(api(objects(), Arc::default())).await;
+        let pod = pod("one");
         plugins.publish(&layout, &secrets, &pod, &volume_of(handle)).await.expect("published");
         calls.lock().clear();
         let done = plugins.unpublish_all(&layout, "one").await.map_err(|(_, text)| text);
@@ -277,16 +285,8 @@ async fn what_the_driver_refuses_is_tried_again_and_what_it_does_not_know_is_gon
 
 #[tokio::test]
 async fn a_pod_with_two_volumes_of_one_handle_gives_back_both() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let calls = Calls::default();
-    let client = api(objects(), Arc::default());
-    let plugins = Plugins::new(client.clone(), "lab");
-    plugins.insert(driver(dir.path(), &calls).await);
-    let (secrets, _changes) = Objects::new(client);
-    let layout = Layout::new(dir.path());
-    let pod: Pod =
-        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
-            .expect("a pod");
+    let Rig { plugins, secrets, layout, calls, _changes, _dir } = rig(api(objects(), Arc::default())).await;
+    let pod = pod("one");
     for name in ["pv-1", "pv-2"] {
         let volume = Resolved { dir_name: name.into(), ..volume() };
         plugins.publish(&layout, &secrets, &pod, &volume).await.expect("published");
@@ -301,9 +301,7 @@ async fn a_driver_gets_volumes_of_the_kinds_it_takes() {
     let dir = tempfile::tempdir().expect("a folder");
     let calls = Calls::default();
     let layout = Layout::new(dir.path());
-    let pod: Pod =
-        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
-            .expect("a pod");
+    let pod = pod("one");
     let connected = driver(dir.path(), &calls).await;
     let check = |modes: Value, expected: Result<(), &'static str>| {
         let (connected, layout, pod) = (connected.clone(), &layout, &pod);
@@ -364,8 +362,6 @@ async fn what_variables_come_from_is_known_while_the_api_is_away() {
 
 #[tokio::test]
 async fn a_driver_that_asks_gets_tokens_and_is_called_again() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let calls = Calls::default();
     let mut known = objects();
     let driver_object =
         known.get_mut("/apis/storage.k8s.io/v1/csidrivers/fake.example.com").expect("a driver");
@@ -377,14 +373,8 @@ async fn a_driver_that_asks_gets_tokens_and_is_called_again() {
             "spec": {"audiences": ["vault"]},
             "status": {"token": "t1", "expirationTimestamp": "2100-01-01T00:00:00Z"}}),
     );
-    let client = api(known, Arc::default());
-    let plugins = Plugins::new(client.clone(), "lab");
-    plugins.insert(driver(dir.path(), &calls).await);
-    let (secrets, _changes) = Objects::new(client);
-    let layout = Layout::new(dir.path());
-    let pod: Pod =
-        serde_json::from_value(json!({"metadata": {"name": "one", "namespace": "ns", "uid": "one"}}))
-            .expect("a pod");
+    let Rig { plugins, secrets, layout, calls, _changes, _dir } = rig(api(known, Arc::default())).await;
+    let pod = pod("one");
     plugins.publish(&layout, &secrets, &pod, &volume()).await.expect("published");
     plugins.republish(&layout, &secrets, &pod, &volume()).await.expect("published again");
     let tokens = "tokens {\"vault\":{\"expirationTimestamp\":\"2100-01-01T00:00:00Z\",\"token\":\"t1\"}}";

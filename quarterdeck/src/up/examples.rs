@@ -94,9 +94,10 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     until("the Deployment `web` becomes available", EXAMPLES_TIMEOUT, async || {
         let status = deployments.get("web").await?.status.unwrap_or_default();
-        let is_available =
-            status.replicas.is_some_and(|wanted| wanted > 0 && status.available_replicas == Some(wanted));
-        Ok(is_available && (!real || all_answer(client).await?))
+        let wanted =
+            status.replicas.filter(|wanted| *wanted > 0 && status.available_replicas == Some(*wanted));
+        let Some(wanted) = wanted else { return Ok(false) };
+        Ok(!real || answering(client).await? >= wanted)
     })
     .await?;
     progress.step("the Deployment `web` is available");
@@ -131,23 +132,21 @@ async fn wait_for_each(client: &Client, real: bool, progress: &mut Progress) -> 
     Ok(())
 }
 
-/// Whether every running pod of the Deployment answers. What the API says of pods may come from an earlier run, until the
+/// How many pods of the Deployment answer. What the API says of pods may come from an earlier run, until the
 /// agent has reported.
-async fn all_answer(client: &Client) -> Result<bool> {
+async fn answering(client: &Client) -> Result<i32> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let running = ListParams::default().labels("app=web").fields("status.phase=Running");
-    for pod in pods.list(&running).await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+    let mut count = 0;
+    for pod in pods.list(&running).await? {
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
-        let Some(address) = address.and_then(|ip| ip.parse::<IpAddr>().ok()) else { return Ok(false) };
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let ports = containers.flat_map(|container| container.ports.iter().flatten());
-        for port in ports.filter_map(|port| u16::try_from(port.container_port).ok()) {
-            if get(&SocketAddr::new(address, port).to_string()).await.is_err() {
-                return Ok(false);
-            }
-        }
+        let mut ports =
+            pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
+        let port = ports.next().and_then(|port| u16::try_from(port.container_port).ok());
+        let (Some(Ok(address)), Some(port)) = (address.map(str::parse::<IpAddr>), port) else { continue };
+        count += i32::from(get(&SocketAddr::new(address, port).to_string()).await.is_ok());
     }
-    Ok(true)
+    Ok(count)
 }
 
 /// What the examples' pods wait for, and what was complained of last; a line each.

@@ -280,8 +280,8 @@ async fn keep_house(member: Arc<Member>) {
     loop {
         ticks.tick().await;
         let (disk_is_full, over_quota) = (member.disk_is_nearly_full(), member.over_quota());
-        member.is_full.store(disk_is_full || over_quota, Ordering::Relaxed);
-        if member.nospace_is_wanted.swap(false, Ordering::Relaxed) {
+        member.space.is_full.store(disk_is_full || over_quota, Ordering::Relaxed);
+        if member.space.alarm_is_wanted.swap(false, Ordering::Relaxed) {
             disk_alarm.is_wanted();
         }
         if disk_alarm.is_over(Instant::now(), disk_is_full, over_quota, member.has_raised_nospace()) {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak},
 };
 
 use openraft::{Instant, async_runtime::WatchReceiver};
@@ -14,7 +14,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{consensus_thread::ConsensusThread, propose::Proposals, read::Reads, standing::Standing};
+use super::{
+    consensus_thread::ConsensusThread, propose::Proposals, read::Reads, space::Space, standing::Standing,
+};
 use crate::{
     config::Config,
     error::Error,
@@ -45,10 +47,7 @@ pub struct Member {
     pub(crate) reads: Reads,
     /// Reads, of this member and its followers, that wait for the leader to prove that it leads.
     pub(crate) leader_reads: Reads,
-    /// The state has reached its quota, or the disk its reserve.
-    pub(crate) is_full: AtomicBool,
-    /// Somebody asked for NOSPACE; housekeeping takes note of it.
-    pub(crate) nospace_is_wanted: AtomicBool,
+    pub(crate) space: Space,
     /// Where the member stands in its cluster.
     pub(crate) standing: Standing,
     /// Cancelled when the others say that this member is none of theirs any more.

@@ -171,7 +171,7 @@ impl Member {
 
     /// Raises the alarm, for every member, when this one is full.
     async fn check_quota(&self) -> Result<(), Error> {
-        if !self.is_full.load(Ordering::Relaxed) {
+        if !self.space.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
         if !self.shared.alarms.load().any(AlarmType::Nospace) {

@@ -72,7 +72,7 @@ impl Member {
         }
         self.check_admin(caller)?;
         if request.action == AlarmAction::Activate as i32 && request.alarm == AlarmType::Nospace as i32 {
-            self.nospace_is_wanted.store(true, Ordering::Relaxed);
+            self.space.alarm_is_wanted.store(true, Ordering::Relaxed);
         }
         match self.propose_kind(caller, Op::Alarm(request)).await? {
             Kind::Alarm(mut response) => {

@@ -1,12 +1,24 @@
 //! When the NOSPACE that a member raised for want of disk goes by itself. One that was raised for the quota stays until
-//! somebody lowers it, as etcd's. Pure.
+//! somebody lowers it, as etcd's.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 /// An alarm that was raised while the disk was full may be in the log only so long after it.
 const SETTLES: Duration = Duration::from_secs(30);
 
-/// What a member remembers of its disk.
+/// What requests and housekeeping tell each other of space.
+#[derive(Default)]
+pub struct Space {
+    /// The state has reached its quota, or the disk its reserve.
+    pub is_full: AtomicBool,
+    /// Somebody asked for NOSPACE; housekeeping takes note of it.
+    pub alarm_is_wanted: AtomicBool,
+}
+
+/// What a member remembers of its disk. Pure.
 pub struct DiskAlarm {
     /// When the disk was full last, while the alarm may still be there for it.
     full_at: Option<Instant>,

@@ -1,12 +1,6 @@
 //! Starting and stopping a member.
 
-use std::{
-    fs::File,
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use openraft::{RaftLogReader, ServerState, async_runtime::WatchReceiver};
 use parking_lot::Mutex;
@@ -22,6 +16,7 @@ use super::{
     maintenance::{CLUSTER_VERSION, SERVER_VERSION},
     propose::Proposals,
     read::Reads,
+    space::Space,
     standing::Standing,
 };
 use crate::{
@@ -152,8 +147,7 @@ impl Member {
             proposals: Proposals::default(),
             reads: Reads::default(),
             leader_reads: Reads::default(),
-            is_full: AtomicBool::new(false),
-            nospace_is_wanted: AtomicBool::new(false),
+            space: Space::default(),
             removed: CancellationToken::new(),
             doubted: Notify::new(),
             damaged: CancellationToken::new(),

@@ -38,7 +38,7 @@ impl AuthService {
         let credentials = Credentials::of(&request);
         let op = op(request.into_inner());
         // Hashing a password takes long, and another change of users meanwhile makes what the caller was found to be
-        // old. It is no reason to refuse this one: whoever the credentials speak for now must still be allowed it.
+        // old. It is no reason to refuse this one: whoever the credentials speak for at this moment must still be allowed it.
         for _ in 1..CHANGE_TRIES {
             match self.0.auth_change_as(&caller, op.clone()).await {
                 Err(error) if error == Error::AUTH_OLD_REVISION => caller = credentials.caller(&self.0)?,

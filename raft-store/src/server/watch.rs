@@ -171,7 +171,7 @@ impl Session {
         }
     }
 
-    /// Whoever the stream's credentials speak for now must be allowed to read all that is watched.
+    /// All that is watched must be readable to the user of the stream's credentials, who may be another than when it began.
     fn permit(&self, create: &WatchCreateRequest) -> Result<(), Error> {
         let caller = self.credentials.caller(&self.member)?;
         self.member.auth().check(&caller.user, &watch_range(create), Access::Read)
