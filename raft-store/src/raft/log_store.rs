@@ -116,9 +116,17 @@ impl LogStore {
 
     /// How far the log on disk goes, counting what a snapshot or a purge has taken the place of.
     pub fn reach(&self) -> io::Result<u64> {
-        let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index());
         let last = self.last_on_disk()?.map_or(0, |entry| entry.index());
-        Ok(last.max(index(read_record(&self.db, PURGED)?)).max(index(read_record(&self.db, SNAPSHOT)?)))
+        Ok(last.max(self.purged()?).max(self.index_in(SNAPSHOT)?))
+    }
+
+    /// The last entry that has been removed from the beginning of the log; zero: none.
+    pub fn purged(&self) -> io::Result<u64> {
+        self.index_in(PURGED)
+    }
+
+    fn index_in(&self, record: &[u8]) -> io::Result<u64> {
+        Ok(read_record::<LogId>(&self.db, record)?.map_or(0, |log_id| log_id.index()))
     }
 
     /// How far the log went when it was last used, by a note apart from it; behind the truth at worst.

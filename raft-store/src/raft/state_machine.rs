@@ -31,8 +31,8 @@ use crate::{
 const APPLY_ENTRIES_MAX: usize = 512;
 /// Bytes of them, so that a call stays short.
 const APPLY_BYTES_MAX: usize = 2 << 20;
-/// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old;
-/// after that the member would need more log than is kept.
+/// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old and the log goes
+/// on from it: an older one would only be followed by the next copy.
 const COPY_ENTRIES_OLD_MAX: u64 = 2_000;
 
 /// The applied state of one member, as openraft drives it.
@@ -60,18 +60,29 @@ impl StateMachine {
     /// A copy of the state as it is now, or a recent one.
     fn make_copy(&mut self) -> io::Result<Option<(SnapshotMeta, SnapshotDir)>> {
         let meta = self.meta();
-        let Some(now) = meta.last_log_id else { return Ok(None) };
-        if let Some((copied, dir)) = &self.copy {
-            let age = now.index().saturating_sub(copied.last_log_id.map_or(0, |log_id| log_id.index()));
-            if age <= COPY_ENTRIES_OLD_MAX {
-                return Ok(Some((copied.clone(), dir.clone())));
-            }
+        if meta.last_log_id.is_none() {
+            return Ok(None);
+        }
+        self.drop_old_copy()?;
+        if self.copy.is_some() {
+            return Ok(self.copy.clone());
         }
         self.copies += 1;
         let path = self.layout.new_copy(self.copies)?;
         self.machine.db().checkpoint(&path).map_err(io::Error::other)?;
         self.copy = Some((meta, SnapshotDir::new(path)));
         Ok(self.copy.clone())
+    }
+
+    /// Lets go of a copy that would not help anybody. Whoever is being sent it keeps its files.
+    fn drop_old_copy(&mut self) -> io::Result<()> {
+        let index = |log_id: &Option<LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index());
+        let Some((copied, _)) = &self.copy else { return Ok(()) };
+        let (copied, now) = (index(&copied.last_log_id), index(&self.machine.position().0));
+        if copied < self.log.purged()? || now.saturating_sub(copied) > COPY_ENTRIES_OLD_MAX {
+            self.copy = None;
+        }
+        Ok(())
     }
 
     fn apply_now(&mut self, entries: Vec<Entry>) -> io::Result<Vec<Answers>> {
@@ -151,6 +162,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        // A copy keeps files that the state itself has long replaced.
+        if let Err(error) = self.drop_old_copy() {
+            tracing::warn!(%error, "cannot tell whether an old copy of the state is still of use");
+        }
         SnapshotBuilder {
             db: self.machine.db().clone(),
             meta: self.meta(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::{
     EntryPayload, StorageError,
     entry::RaftEntry,
-    storage::{RaftLogStorage, RaftLogStorageExt},
+    storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
     testing::log::{StoreBuilder, Suite},
 };
 use rocksdb::{DB, Options};
@@ -42,6 +42,27 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_storage_suite_passes() {
     Suite::<TypeConfig, LogStore, StateMachine, Builder, TempDir>::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_offered_again_while_the_log_goes_on_from_it() {
+    let (_dir, mut log, mut machine) = Builder.build().await.unwrap();
+    let entry = |index| Entry::new(LogId::new_term_index(1, index), EntryPayload::Blank);
+    let cases =
+        [(9, 0, 9), (20, 0, 9), (30, 8, 9), (40, 9, 9), (50, 10, 50), (2_050, 10, 50), (2_051, 10, 2_051)];
+    let mut last = 0;
+    for (applied, purged, offered) in cases {
+        log.blocking_append((last + 1..=applied).map(entry)).await.unwrap();
+        let entries = (last + 1..=applied).map(|index| Ok((entry(index), None)));
+        machine.apply(futures::stream::iter(entries)).await.unwrap();
+        if purged > 0 {
+            log.purge(LogId::new_term_index(1, purged)).await.unwrap();
+        }
+        let copy = machine.get_current_snapshot().await.unwrap().unwrap();
+        let offers = copy.meta.last_log_id.map(|log_id| log_id.index());
+        assert_eq!(offers, Some(offered), "applied {applied}, purged {purged}");
+        last = applied;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
