@@ -15,6 +15,7 @@ cd "$(dirname "$0")" || exit 1
 work=$(mktemp -d /tmp/qd-bad.XXXXXX)
 NAMESPACE=bad
 . tour/lib.sh
+. bad-days/api.sh
 TOUR=$IMAGE
 IMAGE=registry.quarterdeck.local/web:v1
 data=$work/agent
@@ -211,29 +212,6 @@ YAML
     check "nothing of it is left" within 20 test ! -e "$data/kubelet/pods/$uid"
 }
 
-api() {
-    local before died
-    one_pod crashing 'args: [exit, "1"]'
-    within 30 waits_for crashing CrashLoopBackOff
-    before=$(restarts crashing)
-    crash=$(restarts steady)
-    died=$(processes_of steady)
-    kill -KILL "$server"
-    wait "$server" 2>/dev/null
-    # Late, so that everything which is only remembered for a while must still be known.
-    sleep $((away * 3 / 4))
-    kill -KILL $died
-    sleep $((away - away * 3 / 4))
-    start_server
-    crash=$((crash + 1))
-    check "away for $away s: a pod whose process died runs again" within 60 is "$crash" restarts steady
-    check "with its variables" within 20 says COLOUR=red $K exec steady -- /web env
-    check "what crashed went on crashing" within 300 more_restarts crashing "$before"
-    check "the node is ready" within 60 node_is True
-    check "and takes new pods" eval 'one_pod fresh "args: [sleep]"; ready fresh'
-    $K delete pod crashing fresh --wait=true >/dev/null
-}
-
 silent() {
     kill -STOP "$(cat "$runtime/containerd.pid")"
     check "a runtime that does not answer makes the node not ready" within 120 node_is False
@@ -252,9 +230,26 @@ runtime() {
     check "its containers did not notice" is "$crash" restarts steady
 }
 
+resize() {
+    $K patch pod "$1" --subresource=resize --patch \
+        "{\"spec\": {\"containers\": [{\"name\": \"c\", \"resources\": {\"requests\": {\"cpu\": \"$2\"}}}]}}" >/dev/null
+}
+pending() { field pod "$1" '{.status.conditions[?(@.type=="PodResizePending")].reason}'; }
+allocated() { field pod "$1" '{.status.containerStatuses[0].allocatedResources.cpu}'; }
+# What a server would have that a status never reached.
+forget_status() { $K patch pod "$1" --subresource=status --type=merge --patch '{"status": {"containerStatuses": []}}' >/dev/null; }
+
 agent() {
+    local name
+    for name in promised corrupt; do
+        one_pod "$name" 'args: [sleep], resources: {requests: {cpu: 20m}}'
+        check "a pod with resources" ready "$name"
+        resize "$name" 9000
+        check "which wants more than there is" within 30 is Infeasible pending "$name"
+    done
     kill -KILL "$agent"
     wait "$agent" 2>/dev/null
+    forget_status promised
     python3 -c '
 import socket, sys
 told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -266,6 +261,16 @@ open(sys.argv[2], "wb").write(told.recv(100))' "$work/notify" "$work/notified" &
     check "systemd is told that it serves" within 60 grep -q READY=1 "$work/notified"
     check "untouched" is "$crash" restarts steady
     check "and answers for them" within 60 eval 'says COLOUR=red $K exec steady -- /web env'
+    check "it knows what was promised though the API does not" within 60 is 20m allocated promised
+    check "and why that is not more" is Infeasible pending promised
+    kill -KILL "$agent"
+    wait "$agent" 2>/dev/null
+    sed -i 's/20m/30m/' "$data/kubelet/allocated_pods_state"
+    start_agent
+    check "a file of promises that is not whole is named" within 60 grep -q 'the file cannot be used.*allocated_pods_state' "$work/agent.log"
+    check "and passed over" within 60 node_is True
+    check "for what was reported" within 60 is 20m allocated corrupt
+    $K delete pod promised corrupt --wait=true >/dev/null
 }
 
 reboot() {

@@ -189,6 +189,7 @@ pub async fn start(
         Arc::new(move || is_complete.load(Ordering::Relaxed));
     tasks.spawn(pleg::run(Arc::clone(&pool), Arc::clone(&health), is_complete, shutdown.clone()));
     tasks.spawn(eviction::run(Arc::clone(&pool), Arc::clone(&pressure), shutdown.clone()));
+    tasks.spawn(super::worker::promises::keep(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::cgroup_limits::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::logs::rotate::run(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::images::gc::run(Arc::clone(&pool), shutdown.clone()));

@@ -2,7 +2,8 @@
 //! leave to it. What it wants beyond that waits until there is room.
 //!
 //! A promise is the pod itself with the resources promised in place of those wanted, so that everything below needs to
-//! know one pod only. It lives in memory; an agent that starts anew takes what was reported for it.
+//! know one pod only. It is kept in a file (`worker::promises`); of pods that this does not know, an agent that starts anew
+//! takes what was reported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::checkpoint::PodResources;
 use super::resize::{RESIZABLE, Standing, same_resources};
 use super::spec;
 
@@ -62,6 +64,24 @@ pub fn reported(pod: &Arc<Pod>) -> Arc<Pod> {
         WHOLE => status.resources.clone(),
         name => containers().find(|s| s.name == name)?.resources.clone(),
     })
+}
+
+/// What an agent before this one had promised, as it remembered.
+pub fn recalled(pod: &Arc<Pod>, record: &PodResources) -> Arc<Pod> {
+    with_resources(pod, |name| match name {
+        WHOLE => record.whole.clone(),
+        name => record.containers.get(name).cloned(),
+    })
+}
+
+/// What is to be remembered of a promise.
+pub fn record(promised: &Pod) -> PodResources {
+    let containers = spec::init_containers(promised).iter().chain(spec::containers(promised));
+    let own = containers.map(|c| (c.name.clone(), c.resources.clone().unwrap_or_default()));
+    PodResources {
+        containers: own.collect(),
+        whole: promised.spec.as_ref().and_then(|s| s.resources.clone()),
+    }
 }
 
 /// The name under which a pod's own resources stand beside its containers'.
@@ -186,6 +206,17 @@ mod tests {
         let wanted = of("1000m");
         let (promised, pending) = promise(&of("1"), &wanted, |_| panic!("nothing to judge"));
         assert!(Arc::ptr_eq(&promised, &wanted) && pending.is_none());
+    }
+
+    #[test]
+    fn an_agent_that_starts_anew_keeps_what_was_recorded() {
+        let of = |c: &str| pod("l", [cpu(c), cpu(c), cpu(c)], json!(null));
+        let wanted = of("2");
+        assert_eq!(shown(&recalled(&wanted, &record(&of("1")))).1, shown(&of("1")).1);
+        assert!(
+            Arc::ptr_eq(&recalled(&wanted, &PodResources::default()), &wanted),
+            "of what is not recorded the spec counts"
+        );
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The part of a pod's life in which its resources change while it runs.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use super::action::{Action, Inputs, Outcome, Output, Ticket};
+use super::checkpoint::PodResources;
 use super::machine::{Machine, later};
+use super::observed::Observed;
 use super::plan::Plan;
 use super::resize::{self, Resize, Share, Standing};
 use super::spec;
@@ -13,6 +17,26 @@ use super::spec;
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 impl Machine {
+    /// A pod's memory where an agent before had given its containers these resources.
+    pub fn after(earlier: &PodResources) -> Self {
+        let whole = earlier.whole.clone().unwrap_or_default();
+        let share = |own: &ResourceRequirements| Share { own: own.clone(), pod: whole.clone() };
+        let started_with = earlier.containers.iter().map(|(name, own)| (name.clone(), share(own))).collect();
+        let mut machine = Self::default();
+        machine.started_with = started_with;
+        machine
+    }
+
+    /// What containers have: those that run, and of others what the last start of their name gave.
+    pub fn given(&self, observed: &Observed) -> PodResources {
+        let running = observed.containers.iter().filter_map(|c| Some((&c.name, self.given.get(&c.id)?)));
+        let shares: BTreeMap<&String, &Share> = self.started_with.iter().chain(running).collect();
+        let whole = shares.values().next().map(|share| share.pod.clone());
+        let whole = whole.filter(|whole| *whole != ResourceRequirements::default());
+        let own = |(name, share): (&String, &Share)| (name.clone(), share.own.clone());
+        PodResources { containers: shares.into_iter().map(own).collect(), whole }
+    }
+
     /// Begins what changed resources need, as far as they are promised.
     pub(super) fn step_resize(&mut self, inputs: &Inputs<'_>, plan: &Plan, output: &mut Output) {
         if inputs.pending.is_some() {
@@ -192,6 +216,23 @@ mod tests {
         life.observed.containers[0] = Container::running("a-again", &spec::containers(&one)[0]);
         assert_eq!(life.step(&two, &deferred()), (vec![], waiting));
         assert_eq!(life.step(&two, &room), (both("resize"), [json!("1"), json!("2"), json!(null)]));
+    }
+
+    #[test]
+    fn an_agent_that_starts_anew_knows_what_was_given_though_nothing_was_reported() {
+        let (one, two, room) = (pod("1"), pod("2"), Verdict::Feasible);
+        let mut life = Life::new(&one);
+        life.step(&one, &room);
+        let given = life.machine.given(&life.observed);
+        let level = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.resources.clone());
+        assert_eq!((given.containers.len(), &given.whole), (2, &level(&one)));
+        // The promise had changed, the containers had not.
+        let mut next = Life::new(&two);
+        let forgetful = next.step(&two, &room).0;
+        next.machine = Machine::after(&given);
+        next.machine.outcome(&Ticket::Volumes, Outcome::Done, Timestamp::UNIX_EPOCH);
+        assert_eq!((forgetful, next.step(&two, &room).0), (vec![], both("resize")));
+        assert_eq!(Machine::default().given(&Observed::default()), PodResources::default());
     }
 
     #[test]

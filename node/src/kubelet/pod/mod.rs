@@ -31,6 +31,8 @@ pub mod terminate;
 
 pub mod allocation;
 
+pub mod checkpoint;
+
 pub mod resize;
 
 pub mod action;

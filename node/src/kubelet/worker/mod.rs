@@ -17,6 +17,8 @@ pub mod pod_worker;
 
 pub mod admission;
 
+pub mod promises;
+
 pub mod pool;
 
 pub mod pleg;

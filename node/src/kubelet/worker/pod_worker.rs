@@ -17,6 +17,7 @@ use crate::kubelet::cri::observe::observe_pod;
 use crate::kubelet::env;
 use crate::kubelet::metrics;
 use crate::kubelet::pod::action::{Inputs, Notice, Outcome, Output, Stop, Ticket};
+use crate::kubelet::pod::checkpoint::PodResources;
 use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::machine::Machine;
 use crate::kubelet::pod::observed::Observed;
@@ -64,6 +65,10 @@ pub struct Channels {
     pub snapshot: watch::Sender<Snapshot>,
     /// The pod with the resources it is promised.
     pub promise: Box<Promise>,
+    /// What the agent before gave the pod's containers.
+    pub given: PodResources,
+    /// Is told what they have now.
+    pub note_given: Box<dyn Fn(PodResources) + Send + Sync>,
 }
 
 /// From a pod as it is wanted to the pod as it is promised, and why that is not all, if so.
@@ -91,8 +96,8 @@ pub async fn run(context: Arc<Context>, channels: Channels) {
     let status = spec::status(&channels.desired.borrow().pod).into_owned();
     let mut worker = Worker {
         context,
+        machine: Machine::after(&channels.given),
         channels,
-        machine: Machine::default(),
         probes,
         observed: Arc::default(),
         status,
@@ -163,6 +168,7 @@ impl Worker {
             pending: pending.as_ref(),
             now: Timestamp::now(),
         });
+        (self.channels.note_given)(self.machine.given(&self.observed));
         self.apply(&desired, output)
     }
 

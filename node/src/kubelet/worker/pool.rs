@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
 use super::context::Context;
 use super::pod_worker::{self, Channels, Desired, Snapshot};
+use super::promises::{Promised, Promises};
 use crate::kubelet::cluster::objects::ObjectRef;
 use crate::kubelet::pod::action::Stop;
 use crate::kubelet::pod::allocation::{self, Verdict};
@@ -69,16 +70,13 @@ pub struct NodeView {
     pub disk_pressure: bool,
 }
 
-/// Pods with the resources they are promised, by uid.
-type Promised = HashMap<String, Arc<Pod>>;
-
 /// The pool. Shared by the feed of pods, the server and the node's status.
 pub struct Pool {
     context: Arc<Context>,
     entries: RwLock<BTreeMap<String, Entry>>,
     mirrors: RwLock<HashMap<String, Arc<Pod>>>,
-    /// Held while a pod is admitted or promised more, since what one gets the next must see. Taken before `entries`.
-    promised: Mutex<Promised>,
+    /// What pods are promised. Its lock is taken before `entries`.
+    promises: Promises,
     /// The API's whole set of pods has been seen: until then nobody knows what room there is.
     complete: AtomicBool,
     /// Deleted pods of which nothing is left here, until the API says that they are gone: late news about them
@@ -95,10 +93,10 @@ impl Pool {
     /// No pods yet.
     pub fn new(context: Arc<Context>) -> Arc<Self> {
         Arc::new(Self {
+            promises: Promises::read(&context.config.root_dir),
             context,
             entries: RwLock::default(),
             mirrors: RwLock::default(),
-            promised: Mutex::default(),
             complete: AtomicBool::new(false),
             ended: RwLock::default(),
             node: RwLock::default(),
@@ -117,6 +115,11 @@ impl Pool {
     /// What workers share.
     pub fn context(&self) -> &Arc<Context> {
         &self.context
+    }
+
+    /// What pods are promised.
+    pub fn promises(&self) -> &Promises {
+        &self.promises
     }
 
     /// Every pod.
@@ -189,6 +192,7 @@ impl Pool {
                 for uid in known.into_iter().filter(|uid| !uids.contains(uid)) {
                     self.gone(&uid);
                 }
+                self.promises.retain(|uid| self.knows(uid));
             }
             PoolEvent::Evict { uid, failure, grace_secs } => {
                 if let Some(entry) = self.entries.read().get(&uid) {
@@ -241,9 +245,9 @@ impl Pool {
     }
 
     fn start(self: &Arc<Self>, uid: String, pod: Arc<Pod>) {
-        let mut promised = self.promised.lock();
+        let mut promised = self.promises.lock();
         let rejected = self.admit(&pod, &promised);
-        promised.insert(uid.clone(), allocation::reported(&pod));
+        self.promises.begin(&mut promised, &pod);
         if let Some(failure) = &rejected {
             self.context.recorder.pod(&pod, None, true, &failure.reason, failure.message.clone());
         }
@@ -258,12 +262,21 @@ impl Pool {
             Some(pool) => pool.promise(pod),
             None => (Arc::clone(pod), None),
         });
+        let weak = Arc::downgrade(self);
+        let of = uid.clone();
+        let note_given = Box::new(move |given| {
+            if let Some(pool) = weak.upgrade() {
+                pool.promises.note_given(&of, given);
+            }
+        });
         let channels = Channels {
             desired: desired_receiver,
             nudge: Arc::clone(&nudge),
             refresh: Arc::clone(&refresh),
             snapshot,
             promise,
+            given: self.promises.given(&uid),
+            note_given,
         };
         let entry = Entry { desired, nudge, refresh, snapshot: snapshot_receiver };
         self.entries.write().insert(uid.clone(), entry);
@@ -272,7 +285,10 @@ impl Pool {
         self.workers.spawn(async move {
             pod_worker::run(context, channels).await;
             let removed = pool.entries.write().remove(&uid);
-            pool.promised.lock().remove(&uid);
+            // The end of the agent is not the pod's.
+            if !pool.workers.is_closed() {
+                pool.promises.remove(&uid);
+            }
             let shown = |e: Entry| {
                 let desired = e.desired.borrow();
                 desired.object.is_some() && !spec::is_static(&desired.pod)
@@ -298,10 +314,10 @@ impl Pool {
 
     /// The pod with the resources it is promised, and why that is not all it wants, if so.
     fn promise(&self, pod: &Arc<Pod>) -> (Arc<Pod>, Option<Standing>) {
-        let mut promised = self.promised.lock();
-        let uid = spec::uid(pod);
-        let before = promised.get(uid).cloned().unwrap_or_else(|| allocation::reported(pod));
-        let (now, pending) = allocation::promise(&before, pod, |wanted| {
+        let mut promised = self.promises.lock();
+        let mut judged = false;
+        let (now, pending) = allocation::promise(&promised.of(pod), pod, |wanted| {
+            judged = true;
             if !self.complete.load(Ordering::Acquire) {
                 return Verdict::Deferred("the pods of this node are not all known yet".to_owned());
             }
@@ -309,7 +325,11 @@ impl Pool {
                 admission.verdict(wanted, others.iter().map(|p| &**p))
             })
         });
-        promised.insert(uid.to_owned(), Arc::clone(&now));
+        if judged && pending.is_none() {
+            self.promises.change(&mut promised, Arc::clone(&now));
+        } else {
+            promised.insert(Arc::clone(&now));
+        }
         (now, pending)
     }
 
