@@ -210,9 +210,6 @@ fn apparmor(
     privileged: bool,
     options: SecurityOptions<'_>,
 ) -> Option<cri::SecurityProfile> {
-    if !options.apparmor {
-        return None;
-    }
     let annotation = spec::annotation(pod, &format!("{APPARMOR_ANNOTATION}{}", container.name));
     let wanted = own.app_armor_profile.as_ref().or(context.app_armor_profile.as_ref());
     let from_field = |p: &AppArmorProfile| match p.type_.as_str() {
@@ -226,16 +223,22 @@ fn apparmor(
         None => profile(ProfileType::RuntimeDefault, String::new()),
     };
     let chosen = wanted.map(from_field).or_else(|| annotation.map(from_annotation));
-    chosen.or_else(|| (!privileged).then(|| profile(ProfileType::RuntimeDefault, String::new())))
+    // What somebody named is asked of the runtime in any case: where there is no AppArmor it refuses to start the container.
+    chosen.or_else(|| {
+        (options.apparmor && !privileged).then(|| profile(ProfileType::RuntimeDefault, String::new()))
+    })
 }
 
 /// True if a container of the pod is to be confined by a profile that somebody named.
 pub fn asks_for_apparmor(pod: &Pod) -> bool {
     let asks = |p: Option<&AppArmorProfile>| p.is_some_and(|p| p.type_ != "Unconfined");
     let containers = spec::init_containers(pod).iter().chain(spec::containers(pod));
+    let debuggers = spec::ephemeral_containers(pod).iter();
+    let debuggers = debuggers.filter_map(|c| c.security_context.as_ref()?.app_armor_profile.as_ref());
     let annotations = pod.metadata.annotations.iter().flatten();
     asks(pod_context(pod).app_armor_profile.as_ref())
         || containers.map(own_context).any(|own| asks(own.app_armor_profile.as_ref()))
+        || debuggers.map(Some).any(asks)
         || annotations.into_iter().any(|(k, v)| k.starts_with(APPARMOR_ANNOTATION) && v != "unconfined")
 }
 
@@ -319,6 +322,24 @@ mod tests {
             profile.map_or_else(String::new, |p| format!("{:?} {}", p.profile_type(), p.localhost_ref))
         };
         (show(c.seccomp), show(c.apparmor))
+    }
+
+    #[test]
+    fn a_profile_that_somebody_named_is_asked_for_where_there_is_no_apparmor() {
+        let check = |own: serde_json::Value, expected: Option<ProfileType>| {
+            let pod = json!({"spec": {"containers": [{"name": "c", "securityContext": own}]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let options =
+                SecurityOptions { seccomp_root: Path::new("/s"), seccomp_default: false, apparmor: false };
+            let c =
+                container_security(&pod, &spec::containers(&pod)[0], &ImageUser::default(), None, options);
+            assert_eq!(c.apparmor.map(|p| p.profile_type()), expected, "{own}");
+        };
+        let named = |kind: &str| json!({"appArmorProfile": {"type": kind}});
+        check(json!({}), None);
+        check(named("RuntimeDefault"), Some(ProfileType::RuntimeDefault));
+        check(named("Localhost"), Some(ProfileType::Localhost));
+        check(named("Unconfined"), Some(ProfileType::Unconfined));
     }
 
     #[test]

@@ -99,7 +99,11 @@ pub fn attributes(method: &Method, path: &str) -> Attributes {
 /// The client a certificate names: common name and organizations.
 pub fn user_of_certificate(der: &[u8]) -> Option<User> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    // Of several, the last, as in Go and everywhere else here.
+    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?.to_owned();
+    if name.is_empty() {
+        return None;
+    }
     let groups = certificate.subject().iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned));
     Some(User {
         name,
@@ -258,13 +262,27 @@ mod tests {
 
     #[test]
     fn certificates_name_users() {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "admin");
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("signed");
-        let user = user_of_certificate(certificate.der()).expect("a user");
-        assert_eq!(user.name, "admin");
-        assert_eq!(user.groups, ["system:masters", "system:authenticated"]);
+        let user = |names: &[&str]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            for (place, name) in names.iter().enumerate() {
+                // A name of one kind can be pushed once: the earlier stand under the kind's number.
+                let kind = match place + 1 == names.len() {
+                    true => rcgen::DnType::CommonName,
+                    false => rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]),
+                };
+                params.distinguished_name.push(kind, *name);
+            }
+            params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+            let key = rcgen::KeyPair::generate().expect("a key");
+            user_of_certificate(params.self_signed(&key).expect("signed").der())
+        };
+        let admin = user(&["admin"]).expect("a user");
+        assert_eq!(
+            (admin.name.as_str(), admin.groups),
+            ("admin", vec!["system:masters".to_owned(), "system:authenticated".to_owned()])
+        );
+        assert_eq!(user(&["first", "last"]).map(|u| u.name).as_deref(), Some("last"));
+        assert_eq!([user(&[]), user(&[""])], [None, None]);
     }
 }

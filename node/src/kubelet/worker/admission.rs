@@ -243,7 +243,12 @@ mod tests {
             check(spec.clone(), text);
         }
         spec["securityContext"] = json!({});
-        spec["containers"][0]["securityContext"] = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+        let asking = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+        spec["ephemeralContainers"] = json!([{"name": "d", "securityContext": asking}]);
+        check(spec.clone(), refused);
+        spec["ephemeralContainers"] = json!(null);
+        check(spec.clone(), "");
+        spec["containers"][0]["securityContext"] = asking;
         check(spec, refused);
     }
 
