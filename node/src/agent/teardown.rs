@@ -25,7 +25,7 @@ pub async fn run(config: &Config, supervisor: Option<Supervisor>) {
             tracing::warn!(%error, point = %point.display(), "cannot unmount");
         }
     }
-    Cgroups::new(config).remove_parents();
+    Cgroups::new(config).remove_parents().await;
     if let Err(error) = proxy::cleanup(&Nft::default()).await {
         tracing::warn!(%error, "service rules cannot be removed");
     }
@@ -71,7 +71,7 @@ async fn remove_pods(config: &Config, runtime: &Runtime) {
                 tracing::warn!(%error, sandbox = sandbox.id, "a pod cannot be removed");
             }
             if let Some(uid) = sandbox.labels.get(names::POD_UID) {
-                let _ = cgroups.remove_uid(uid);
+                let _ = cgroups.remove_uid(uid).await;
                 remove_logs(config, &sandbox, uid);
             }
         }

@@ -73,7 +73,7 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
         let active = views.iter().filter(|view| phase(view).is_none_or(|phase| !phase.is_terminal()));
         let limits = of_classes(node, active.map(|view| &*view.pod));
         if applied != Some(limits) {
-            match context.cgroups.apply_classes(&limits) {
+            match context.cgroups.apply_classes(&limits).await {
                 Ok(()) => applied = Some(limits),
                 Err(error) => tracing::warn!(%error, "the limits of all pods cannot be set"),
             }

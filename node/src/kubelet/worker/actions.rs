@@ -119,6 +119,7 @@ impl Job {
         self.context
             .cgroups
             .ensure_pod(&self.pod)
+            .await
             .map_err(|e| format!("unable to ensure pod container exists: {e}"))?;
         let config = self.context.sandbox_config(&self.pod, attempt)?;
         let logs = &config.log_directory;
@@ -133,7 +134,7 @@ impl Job {
             return failed("CreateContainerError", "the pod's sandbox is gone".into());
         };
         // The spec may have changed while nothing of the pod ran that could have been resized.
-        if let Err(error) = self.context.cgroups.renew_limits(&self.pod) {
+        if let Err(error) = self.context.cgroups.renew_limits(&self.pod).await {
             tracing::debug!(%error, pod = spec::display(&self.pod), "the pod's limits stay as they are");
         }
         let ephemeral = spec::ephemeral_containers(&self.pod).iter().find(|c| c.name == name);
@@ -202,13 +203,13 @@ impl Job {
         }
         // The pod's own limits grow before its containers' and shrink after them: the kernel refuses a parent with less
         // than its child.
-        let mut done = cgroups.ensure_pod(&self.pod);
+        let mut done = cgroups.ensure_pod(&self.pod).await;
         self.context.runtime.update_resources(id, resources).await.map_err(|e| e.to_string())?;
         for _ in 0..SHRINK_TRIES {
             if done.is_ok() {
                 break;
             }
-            done = cgroups.ensure_pod(&self.pod);
+            done = cgroups.ensure_pod(&self.pod).await;
             if done.is_err() {
                 tokio::time::sleep(SHRINK_PAUSE).await;
             }
@@ -268,7 +269,7 @@ impl Job {
             self.event(true, "FailedUnMount", error.to_string());
             return failed("FailedUnMount", error.to_string());
         }
-        match self.context.cgroups.remove_pod(&self.pod) {
+        match self.context.cgroups.remove_pod(&self.pod).await {
             Ok(()) => Outcome::Done,
             Err(error) => failed("FailedKillPod", error.to_string()),
         }

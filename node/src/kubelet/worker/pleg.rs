@@ -213,6 +213,6 @@ async fn clear(pool: &Pool, uid: &str, remains: Remains) -> Result<(), String> {
             _ => {}
         }
     }
-    context.cgroups.remove_uid(uid).map_err(|e| e.to_string())?;
+    context.cgroups.remove_uid(uid).await.map_err(|e| e.to_string())?;
     context.volumes.remove_pod_dir(uid).map_err(|e| e.to_string())
 }

@@ -1,4 +1,4 @@
-//! Cgroups of pods by class, on cgroup v1 (one tree a controller) and v2 (one tree). Containers' own cgroups
+//! Cgroups of pods by class, by the kernel's files ([`trees`]) or by systemd's slices ([`systemd`]). Containers' own cgroups
 //! are the runtime's business.
 
 use std::fs;
@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
 
-use super::cgroup_limits::{ClassLimits, Limits, cpu_weight, of_pod};
+use super::cgroup_limits::{ClassLimits, Limits, of_pod};
 use super::config::{CgroupDriver, Config};
-use super::cri::resources::QUOTA_PERIOD_MICROS;
 use super::pod::qos::{QosClass, class};
 use super::pod::spec;
 use super::stats::usage::{PodUsage, limited_memory, of_cgroup};
+use trees::Trees;
+
+mod systemd;
+mod trees;
 
 /// Where the kernel shows cgroups.
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The cgroup of all pods.
 const KUBEPODS: &str = "kubepods";
-/// Controllers of v1 in whose trees pods get a folder.
-const CONTROLLERS: &[&str] =
-    &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd", "unified"];
 
 /// True on a machine with cgroup v2 alone.
 pub fn is_unified() -> bool {
@@ -37,11 +37,10 @@ pub fn limits_swap() -> bool {
 
 /// Makes and removes pods' cgroups.
 pub struct Cgroups {
-    mount: PathBuf,
+    trees: Trees,
     root: String,
     driver: CgroupDriver,
     per_qos: bool,
-    unified: bool,
     pids_max: i64,
     /// Fires when a pod gets its cgroup or other limits: the weights of the classes follow.
     pub pods_changed: Notify,
@@ -51,77 +50,73 @@ impl Cgroups {
     /// By the settings and what the kernel has.
     pub fn new(config: &Config) -> Self {
         Self {
-            mount: MOUNT.into(),
+            trees: Trees { mount: MOUNT.into(), unified: is_unified() },
             root: config.cgroup_root.clone(),
             driver: config.cgroup_driver,
             per_qos: config.cgroups_per_qos,
-            unified: is_unified(),
             pids_max: config.pod_pids_max,
             pods_changed: Notify::new(),
         }
     }
 
-    /// The names from the root down to the cgroup of all pods.
-    fn parent_names(&self) -> Vec<String> {
+    /// The path below a controller's tree of all pods, or of a class of them.
+    fn class_path(&self, class: Option<&str>) -> String {
         let root = self.root.split('/').filter(|p| !p.is_empty());
-        root.chain([KUBEPODS]).map(str::to_owned).collect()
+        let names: Vec<String> = root.chain([KUBEPODS]).chain(class).map(str::to_owned).collect();
+        self.path(&names)
     }
 
-    /// The names from the root down to the pod: `kubepods`, `burstable`, `pod<uid>`.
-    fn names(&self, class: QosClass, uid: &str) -> Vec<String> {
-        let mut names = self.parent_names();
-        match class {
-            QosClass::Burstable => names.push("burstable".into()),
-            QosClass::BestEffort => names.push("besteffort".into()),
-            QosClass::Guaranteed => {}
-        }
-        names.push(format!("pod{uid}"));
-        names
+    /// The path of a pod: `kubepods`, `burstable`, `pod<uid>`.
+    fn pod_path(&self, class: QosClass, uid: &str) -> String {
+        let root = self.root.split('/').filter(|p| !p.is_empty());
+        let class = match class {
+            QosClass::Burstable => Some("burstable"),
+            QosClass::BestEffort => Some("besteffort"),
+            QosClass::Guaranteed => None,
+        };
+        let own = format!("pod{uid}");
+        let names = root.chain([KUBEPODS]).chain(class).chain([own.as_str()]);
+        self.path(&names.map(str::to_owned).collect::<Vec<_>>())
     }
 
-    /// The path below a controller's tree.
     fn path(&self, names: &[String]) -> String {
         match self.driver {
             CgroupDriver::Cgroupfs => names.join("/"),
-            CgroupDriver::Systemd => {
-                let escaped: Vec<String> = names.iter().map(|n| n.replace('-', "_")).collect();
-                let slices = (1..=escaped.len()).map(|n| format!("{}.slice", escaped[..n].join("-")));
-                slices.collect::<Vec<_>>().join("/")
-            }
+            CgroupDriver::Systemd => systemd::path(names),
         }
+    }
+
+    fn path_of(&self, pod: &Pod) -> String {
+        self.pod_path(class(pod), spec::uid(pod))
     }
 
     /// The pod's cgroup as the runtime wants it named; empty where pods get none.
     pub fn parent_for_runtime(&self, pod: &Pod) -> String {
-        if !self.per_qos {
-            return String::new();
-        }
-        let path = self.path(&self.names(class(pod), spec::uid(pod)));
+        let path = self.path_of(pod);
         match self.driver {
+            _ if !self.per_qos => String::new(),
             CgroupDriver::Cgroupfs => format!("/{path}"),
-            CgroupDriver::Systemd => path.rsplit('/').next().unwrap_or_default().to_owned(),
+            CgroupDriver::Systemd => systemd::unit(&path).to_owned(),
         }
     }
 
-    fn trees(&self) -> Vec<PathBuf> {
-        if self.unified {
-            return vec![self.mount.clone()];
+    /// Makes a cgroup with its limits, or gives one that is there these.
+    async fn ensure(&self, path: &str, limits: Limits) -> io::Result<()> {
+        match self.driver {
+            CgroupDriver::Cgroupfs => self.trees.make(path)?,
+            CgroupDriver::Systemd => systemd::ensure(path, limits, self.trees.unified).await?,
         }
-        CONTROLLERS.iter().map(|c| self.mount.join(c)).filter(|p| p.is_dir()).collect()
+        self.trees.apply(path, limits)
     }
 
-    /// Makes the pod's cgroup with its limits. With systemd the runtime asks it for the slice.
-    pub fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
-        if !self.per_qos || self.driver == CgroupDriver::Systemd {
+    /// Makes the pod's cgroup with its limits.
+    pub async fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
+        if !self.per_qos {
             return Ok(());
         }
-        let path = self.path(&self.names(class(pod), spec::uid(pod)));
-        for tree in self.trees() {
-            let dir = tree.join(&path);
-            self.make(&tree, &dir)?;
-        }
+        let done = self.ensure(&self.path_of(pod), self.limits(pod)).await;
         self.pods_changed.notify_one();
-        self.apply(&path, self.limits(pod))
+        done
     }
 
     fn limits(&self, pod: &Pod) -> Limits {
@@ -129,55 +124,53 @@ impl Cgroups {
     }
 
     /// Gives all pods together and the classes of them their limits.
-    pub fn apply_classes(&self, limits: &ClassLimits) -> io::Result<()> {
-        if !self.per_qos || self.driver == CgroupDriver::Systemd {
-            return Ok(());
-        }
-        let parent = self.parent_names();
+    pub async fn apply_classes(&self, limits: &ClassLimits) -> io::Result<()> {
         let mut done = Ok(());
-        for (class, limits) in limits {
-            let path = parent.iter().map(String::as_str).chain(*class).collect::<Vec<_>>().join("/");
-            for tree in self.trees() {
-                self.make(&tree, &tree.join(&path))?;
-            }
+        for (class, limits) in limits.iter().filter(|_| self.per_qos) {
             // Memory that is in use may be more than the limit: the weights are written all the same.
-            done = done.and(self.apply(&path, *limits));
+            done = done.and(self.ensure(&self.class_path(*class), *limits).await);
         }
         done
     }
 
     /// Writes the pod's limits again; what the kernel refuses as long as containers have more, it takes later.
-    pub fn renew_limits(&self, pod: &Pod) -> io::Result<()> {
-        if !self.per_qos || self.driver == CgroupDriver::Systemd {
+    pub async fn renew_limits(&self, pod: &Pod) -> io::Result<()> {
+        if !self.per_qos {
             return Ok(());
         }
-        self.apply(&self.path(&self.names(class(pod), spec::uid(pod))), self.limits(pod))
+        let (path, limits) = (self.path_of(pod), self.limits(pod));
+        if self.driver == CgroupDriver::Systemd {
+            systemd::renew(&path, limits, self.trees.unified).await?;
+        }
+        self.trees.apply(&path, limits)
     }
 
     /// What the pod's cgroup says it uses.
     pub fn usage(&self, pod: &Pod) -> PodUsage {
-        let path = self.path(&self.names(class(pod), spec::uid(pod)));
-        of_cgroup(|controller| self.folder(controller, &path), self.unified)
+        let path = self.path_of(pod);
+        of_cgroup(|controller| self.trees.folder(controller, &path), self.trees.unified)
     }
 
-    /// The folder of a cgroup in a controller's tree.
-    fn folder(&self, controller: &str, path: &str) -> PathBuf {
-        if self.unified { self.mount.join(path) } else { self.mount.join(controller).join(path) }
+    /// The folder of a container's memory: its name has the id, and what the runtime's driver puts around it.
+    fn memory_of_container(&self, pod: &str, id: &str) -> Option<PathBuf> {
+        let folders = fs::read_dir(self.trees.folder("memory", pod)).ok()?.flatten();
+        folders.filter(|f| f.file_name().to_string_lossy().contains(id)).map(|f| f.path()).next()
     }
 
     /// Why memory limits cannot shrink to what the pod and this container of it shall have now, if they cannot: both use
     /// more. The kernel would end processes for it, or refuse. Texts are upstream's.
     pub fn memory_in_the_way(&self, pod: &Pod, name: &str, id: &str, limit: i64) -> Option<String> {
-        let path = self.path(&self.names(class(pod), spec::uid(pod)));
-        let used = |path: &str, limit: i64| {
+        let path = self.path_of(pod);
+        let used = |folder: Option<PathBuf>, limit: i64| {
             let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0)?;
-            let memory = limited_memory(&self.folder("memory", path), self.unified)?;
+            let memory = limited_memory(&folder?, self.trees.unified)?;
             (limit < memory.limit && memory.usage >= limit).then_some((limit, memory.usage))
         };
-        let of_pod = used(&path, of_pod(pod).memory.unwrap_or(0)).map(|(limit, usage)| {
+        let whole = Some(self.trees.folder("memory", &path));
+        let of_pod = used(whole, of_pod(pod).memory.unwrap_or(0)).map(|(limit, usage)| {
             format!("attempting to set pod memory limit ({limit}) below current usage ({usage})")
         });
-        let of_container = used(&format!("{path}/{id}"), limit).map(|(limit, usage)| {
+        let of_container = used(self.memory_of_container(&path, id), limit).map(|(limit, usage)| {
             format!(
                 "attempting to set container \"{name}\" memory limit ({limit}) below current usage ({usage})"
             )
@@ -190,111 +183,43 @@ impl Cgroups {
         Some(format!("cannot decrease memory limits: {why}"))
     }
 
-    fn make(&self, tree: &Path, dir: &Path) -> io::Result<()> {
-        let Ok(below) = dir.strip_prefix(tree) else { return Ok(()) };
-        let mut path = tree.to_owned();
-        for part in below.components() {
-            if self.unified {
-                // Controllers must be handed down before a child can have them.
-                for controller in ["cpu", "memory", "pids", "cpuset", "io"] {
-                    let _ = fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"));
-                }
-            }
-            let parent = path.clone();
-            path.push(part);
-            match fs::create_dir(&path) {
-                Ok(()) => inherit_cpuset(&parent, &path)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn apply(&self, path: &str, limits: Limits) -> io::Result<()> {
-        let write = |tree: &str, file: &str, value: String| -> io::Result<()> {
-            let base = if self.unified { self.mount.clone() } else { self.mount.join(tree) };
-            let target = base.join(path).join(file);
-            if target.exists() { fs::write(target, value) } else { Ok(()) }
-        };
-        if self.unified {
-            write("", "cpu.weight", cpu_weight(limits.shares).to_string())?;
-            if let Some(quota) = limits.quota {
-                write("", "cpu.max", format!("{quota} {QUOTA_PERIOD_MICROS}"))?;
-            }
-            if let Some(memory) = limits.memory {
-                write("", "memory.max", memory.to_string())?;
-            }
-        } else {
-            write("cpu", "cpu.shares", limits.shares.to_string())?;
-            if let Some(quota) = limits.quota {
-                write("cpu", "cpu.cfs_period_us", QUOTA_PERIOD_MICROS.to_string())?;
-                write("cpu", "cpu.cfs_quota_us", quota.to_string())?;
-            }
-            if let Some(memory) = limits.memory {
-                write("memory", "memory.limit_in_bytes", memory.to_string())?;
-            }
-        }
-        if let Some(pids) = limits.pids {
-            write("pids", "pids.max", pids.to_string())?;
-        }
-        Ok(())
-    }
-
     /// Removes the pod's cgroup; one that is gone counts as removed.
-    pub fn remove_pod(&self, pod: &Pod) -> io::Result<()> {
-        self.remove_uid(spec::uid(pod))
+    pub async fn remove_pod(&self, pod: &Pod) -> io::Result<()> {
+        self.remove_uid(spec::uid(pod)).await
     }
 
     /// Removes the cgroup of a pod of which only the uid is known.
-    pub fn remove_uid(&self, uid: &str) -> io::Result<()> {
-        if !self.per_qos || self.driver == CgroupDriver::Systemd || uid.is_empty() {
+    pub async fn remove_uid(&self, uid: &str) -> io::Result<()> {
+        if !self.per_qos || uid.is_empty() {
             return Ok(());
         }
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            let path = self.path(&self.names(class, uid));
-            for tree in self.trees() {
-                remove_tree(&tree.join(&path))?;
-            }
+            self.stop_and_remove(&self.pod_path(class, uid)).await?;
         }
         Ok(())
     }
 
+    async fn stop_and_remove(&self, path: &str) -> io::Result<()> {
+        if self.driver == CgroupDriver::Systemd && self.trees.has(path) {
+            // One that it does not know is a folder like others.
+            let stopped = systemd::stop(path).await;
+            return self
+                .trees
+                .remove(path)
+                .and(stopped.or_else(|e| if self.trees.has(path) { Err(e) } else { Ok(()) }));
+        }
+        self.trees.remove(path)
+    }
+
     /// Removes the cgroups above the pods, at the end of an agent whose pods are gone.
-    pub fn remove_parents(&self) {
-        let parent = self.parent_names().join("/");
-        for tree in self.trees() {
-            for class in ["burstable", "besteffort", ""] {
-                let _ = fs::remove_dir(tree.join(&parent).join(class));
+    pub async fn remove_parents(&self) {
+        for class in [Some("burstable"), Some("besteffort"), None] {
+            let path = self.class_path(class);
+            if self.driver == CgroupDriver::Systemd && self.trees.has(&path) {
+                let _ = systemd::stop(&path).await;
             }
+            self.trees.remove_empty(&path);
         }
-    }
-}
-
-/// A new cpuset accepts no process before it has CPUs and memory nodes.
-fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let (from, to) = (parent.join(file), child.join(file));
-        if to.exists() && parent.join("cpuset.sched_load_balance").exists() {
-            fs::write(to, fs::read(from)?)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -305,11 +230,10 @@ mod tests {
 
     fn cgroups(driver: CgroupDriver, root: &str) -> Cgroups {
         Cgroups {
-            mount: MOUNT.into(),
+            trees: Trees { mount: MOUNT.into(), unified: false },
             root: root.into(),
             driver,
             per_qos: true,
-            unified: false,
             pids_max: 0,
             pods_changed: Notify::new(),
         }
@@ -318,8 +242,7 @@ mod tests {
     /// A kernel's files as far as a plain folder can show them: they are there before they are written.
     fn pod_folder(mount: &Path, unified: bool) -> (Cgroups, Pod, PathBuf) {
         let cgroups = Cgroups {
-            mount: mount.to_owned(),
-            unified,
+            trees: Trees { mount: mount.to_owned(), unified },
             pids_max: 77,
             ..cgroups(CgroupDriver::Cgroupfs, "/lab")
         };
@@ -334,16 +257,16 @@ mod tests {
         files.iter().map(|f| fs::read_to_string(dir.join(f)).unwrap_or_default()).collect()
     }
 
-    #[test]
-    fn version_two_gets_weight_quota_memory_and_pids() {
+    #[tokio::test]
+    async fn version_two_gets_weight_quota_memory_and_pids() {
         let mount = tempfile::tempdir().expect("a folder");
         let (cgroups, pod, path) = pod_folder(mount.path(), true);
-        cgroups.ensure_pod(&pod).expect("made");
+        cgroups.ensure_pod(&pod).await.expect("made");
         let dir = mount.path().join(&path);
         for file in ["cpu.weight", "cpu.max", "memory.max", "pids.max"] {
             fs::write(dir.join(file), "").expect("a file of the kernel's");
         }
-        cgroups.ensure_pod(&pod).expect("made again");
+        cgroups.ensure_pod(&pod).await.expect("made again");
         let values = written(&dir, &["cpu.weight", "cpu.max", "memory.max", "pids.max"]);
         assert_eq!(values, ["10", "50000 100000", "67108864", "77"]);
         // Controllers are handed down on the way, the root's too.
@@ -353,20 +276,20 @@ mod tests {
         assert_eq!(cgroups.usage(&pod).processes, 0);
     }
 
-    #[test]
-    fn version_one_gets_them_in_the_trees_there_are() {
+    #[tokio::test]
+    async fn version_one_gets_them_in_the_trees_there_are() {
         let mount = tempfile::tempdir().expect("a folder");
         for tree in ["cpu", "memory"] {
             fs::create_dir(mount.path().join(tree)).expect("made");
         }
         let (cgroups, pod, path) = pod_folder(mount.path(), false);
-        cgroups.ensure_pod(&pod).expect("made");
+        cgroups.ensure_pod(&pod).await.expect("made");
         let (cpu, memory) = (mount.path().join("cpu").join(&path), mount.path().join("memory").join(&path));
         for file in ["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"] {
             fs::write(cpu.join(file), "").expect("a file of the kernel's");
         }
         fs::write(memory.join("memory.limit_in_bytes"), "").expect("a file of the kernel's");
-        cgroups.ensure_pod(&pod).expect("made again");
+        cgroups.ensure_pod(&pod).await.expect("made again");
         assert_eq!(
             written(&cpu, &["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"]),
             ["256", "50000", "100000"]
@@ -389,7 +312,7 @@ mod tests {
         ] {
             fs::remove_file(dir.join(file)).expect("a folder of the kernel's has none to remove");
         }
-        cgroups.remove_pod(&pod).expect("removed");
+        cgroups.remove_pod(&pod).await.expect("removed");
         assert!(!cpu.exists() && !memory.exists());
     }
 
