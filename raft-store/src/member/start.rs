@@ -129,7 +129,7 @@ impl Member {
         let raft = Raft::new(
             identity.member_id,
             Arc::new(consensus_config(&config)?),
-            Network::new(peers.clone(), haste.clone()),
+            Network::new(peers.clone(), haste.clone(), state_machine.transfers()),
             parts.log,
             state_machine,
         );

@@ -28,9 +28,9 @@ impl LogCache {
         self.entries.push_back((entry, wire.len()));
     }
 
-    /// Everything up to `index` is on disk; the oldest may go.
+    /// Everything up to `index` is on disk, and nothing more for certain; the oldest may go.
     pub fn flushed(&mut self, index: u64) {
-        self.flushed = self.flushed.max(index);
+        self.flushed = index;
         while self.bytes > CACHED_BYTES_MAX {
             match self.entries.front() {
                 Some((first, _)) if first.index() <= self.flushed => {}

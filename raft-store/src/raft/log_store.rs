@@ -105,7 +105,7 @@ impl LogStore {
         let writer = LogWriter::new(db.clone(), cache.clone(), committed.clone(), flushed.clone(), reach);
         let writes = Arc::new(Writer::start(writer, held)?);
         let log = Self { db, cache, writes, vote: Arc::new(Mutex::new(vote)), committed, flushed, noted };
-        log.flushed.raise(log.reach()?);
+        log.flushed.set(log.reach()?);
         Ok(log)
     }
 
@@ -127,6 +127,16 @@ impl LogStore {
 
     fn index_in(&self, record: &[u8]) -> io::Result<u64> {
         Ok(read_record::<LogId>(&self.db, record)?.map_or(0, |log_id| log_id.index()))
+    }
+
+    /// Bytes of the log, on disk and on the way there, an estimate: what was removed counts until the files are tidied.
+    pub fn size_bytes(&self) -> u64 {
+        let entries = self.db.cf_handle(ENTRIES);
+        let size = |property: &str| {
+            entries.and_then(|entries| self.db.property_int_value_cf(entries, property).ok().flatten())
+        };
+        let parts = ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
+        parts.into_iter().filter_map(size).sum()
     }
 
     /// How far the log went when it was last used, by a note apart from it; behind the truth at worst.
@@ -198,7 +208,23 @@ impl LogStore {
         }
         let mut entries = self.read_disk(from, split)?;
         entries.extend(tail);
+        self.check_whole(from, &entries)?;
         Ok(entries)
+    }
+
+    /// Only what has been removed may be missing, and only at the beginning: openraft would apply what lies behind a gap.
+    fn check_whole(&self, from: u64, entries: &[Entry]) -> io::Result<()> {
+        let Some(first) = entries.first().map(Entry::index) else { return Ok(()) };
+        let gap = (first..).zip(entries).find(|(index, entry)| *index != entry.index());
+        let missing = match gap {
+            Some((index, _)) => index,
+            None if first > from && first > self.purged()? + 1 => from,
+            None => return Ok(()),
+        };
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the raft log has no entry {missing} although it has later ones: it is damaged"),
+        ))
     }
 }
 
@@ -307,6 +333,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let mut entries = self.read(start, end.min(start.saturating_add(READ_ENTRIES_MAX)))?;
+        if entries.first().is_some_and(|first| first.index() != start) {
+            // Removed meanwhile: nothing is better for a follower than what lies behind a gap.
+            return Ok(Vec::new());
+        }
         let mut bytes = 0;
         let fits = entries.iter().take_while(|entry| {
             let room = bytes < READ_BYTES_MAX;
@@ -349,10 +379,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        match &*self.committed.lock() {
-            Some(wire) => codec::decode(wire).map(Some),
-            None => read_record(&self.db, COMMITTED),
+        if let Some(wire) = &*self.committed.lock() {
+            return codec::decode(wire).map(Some);
         }
+        let committed: Option<LogId> = read_record(&self.db, COMMITTED)?;
+        let last = self.get_log_state().await?.last_log_id.map_or(0, |last| last.index());
+        // It may have reached the disk before the entry it names, which a crash then took.
+        Ok(committed.filter(|committed| committed.index() <= last))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>

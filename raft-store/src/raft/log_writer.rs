@@ -71,9 +71,9 @@ impl Flushed {
         self.0.load(Ordering::Acquire)
     }
 
-    /// It is at least this.
-    pub fn raise(&self, index: u64) {
-        self.0.fetch_max(index, Ordering::AcqRel);
+    /// It is this: more than before, or less where entries were taken back.
+    pub fn set(&self, index: u64) {
+        self.0.store(index, Ordering::Release);
     }
 }
 
@@ -130,22 +130,19 @@ impl LogWriter {
 
     /// Writes a group and tells everyone who waits for a part of it.
     pub fn write(&mut self, group: Vec<LogWrite>) {
-        let last = last_index(&group);
+        let ends = ends(&group);
         #[cfg(feature = "planted-bugs")]
         if crate::planted::Bug::AckBeforeSync.is_planted() {
-            return self.acknowledge_first(group, last);
+            return self.acknowledge_first(group, ends.last().copied());
         }
-        let ends = ends(&group);
         let lowered = ends.iter().min().map_or(Ok(()), |lowest| self.reach.lower(*lowest));
         let result = lowered
             .map_err(|error| format!("the note of the log's reach: {error}"))
             .and_then(|()| write(&self.db, &self.committed, &group));
-        if let (Ok(()), Some(last)) = (&result, last) {
-            self.cache.lock().flushed(last);
-            self.flushed.raise(last);
-        }
-        if let (Ok(()), Some(end)) = (&result, ends.last()) {
-            self.reach.raise(*end);
+        if let (Ok(()), Some(&end)) = (&result, ends.last()) {
+            self.cache.lock().flushed(end);
+            self.flushed.set(end);
+            self.reach.raise(end);
         }
         for write in group {
             tell(write, &result);
@@ -169,13 +166,6 @@ impl LogWriter {
             }
         }
     }
-}
-
-fn last_index(group: &[LogWrite]) -> Option<u64> {
-    group.iter().rev().find_map(|write| match write {
-        LogWrite::Append { rows, .. } => rows.last().map(|(index, _)| *index),
-        _ => None,
-    })
 }
 
 /// The log's last index after each write that moves it: appended entries, and a tail taken back.

@@ -20,4 +20,5 @@ pub mod snapshot;
 pub mod state_machine;
 #[cfg(test)]
 mod suite_test;
+pub mod transfers;
 pub mod types;

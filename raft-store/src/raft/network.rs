@@ -29,6 +29,7 @@ use super::{
     haste::{Haste, merged},
     peers::Peers,
     snapshot::SnapshotDir,
+    transfers::Transfers,
     types::{Entry, LogId, MemberId, MemberNode, TypeConfig, Vote},
 };
 use crate::{
@@ -109,12 +110,14 @@ pub fn decode_append(request: AppendRequest) -> io::Result<AppendEntriesRequest<
 pub struct Network {
     peers: Peers,
     haste: Haste,
+    transfers: Transfers,
 }
 
 impl Network {
-    /// Over the member's shared connections; `haste` tells when followers wait for commits.
-    pub fn new(peers: Peers, haste: Haste) -> Self {
-        Self { peers, haste }
+    /// Over the member's shared connections; `haste` tells when followers wait for commits, and `transfers` is told of
+    /// copies that are sent.
+    pub fn new(peers: Peers, haste: Haste, transfers: Transfers) -> Self {
+        Self { peers, haste, transfers }
     }
 }
 
@@ -122,8 +125,9 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: MemberId, node: &MemberNode) -> Connection {
-        let haste = self.haste.clone();
-        Connection { haste, ..Connection::new(self.peers.clone(), target, node.peer_urls.clone()) }
+        let (haste, transfers) = (self.haste.clone(), self.transfers.clone());
+        let connection = Connection::new(self.peers.clone(), target, node.peer_urls.clone());
+        Connection { haste, transfers, ..connection }
     }
 }
 
@@ -132,6 +136,7 @@ pub struct Connection {
     peers: Peers,
     urls: Vec<String>,
     haste: Haste,
+    transfers: Transfers,
     traffic: Arc<PeerTraffic>,
 }
 
@@ -173,7 +178,8 @@ fn unpack<T: DeserializeOwned>(packet: &Packet) -> RpcResult<T> {
 impl Connection {
     /// To a member with these URLs.
     pub fn new(peers: Peers, target: MemberId, urls: Vec<String>) -> Self {
-        Self { peers, urls, haste: Haste::default(), traffic: NETWORK.peer(target) }
+        let (haste, transfers) = (Haste::default(), Transfers::default());
+        Self { peers, urls, haste, transfers, traffic: NETWORK.peer(target) }
     }
 
     fn client(&self) -> RpcResult<proto::raftpb::raft_client::RaftClient<super::peers::PeerChannel>> {
@@ -201,6 +207,8 @@ impl Connection {
         };
         let mut client = self.client()?;
         let resume = within(SNAPSHOT_TIMEOUT, client.resume(header.clone())).await?;
+        // Until the answer: the member opens what it has been sent before it asks for more.
+        let _under_way = self.transfers.begin();
         let (blocks, stream) = tokio::sync::mpsc::channel(SNAPSHOT_BLOCKS_IN_FLIGHT);
         tokio::spawn(read_blocks(dir, header, resume.offset, blocks));
         let stream = tokio_stream::wrappers::ReceiverStream::new(stream);

@@ -17,6 +17,7 @@ use openraft::{
 use super::{
     log_store::LogStore,
     snapshot::SnapshotDir,
+    transfers::Transfers,
     types::{Answers, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
@@ -31,9 +32,12 @@ use crate::{
 const APPLY_ENTRIES_MAX: usize = 512;
 /// Bytes of them, so that a call stays short.
 const APPLY_BYTES_MAX: usize = 2 << 20;
-/// A copy for a lagging member is sent again, and resumed, while it is at most this many entries old and the log goes
-/// on from it: an older one would only be followed by the next copy.
+/// A copy for a lagging member is sent again, and resumed, while the log goes on from it (it would only be followed by the
+/// next copy otherwise) and it is at most this many entries old, or was being sent until a moment ago.
 const COPY_ENTRIES_OLD_MAX: u64 = 2_000;
+/// Bytes of log, or as many as the state has where these are more, that are kept for whoever is being sent a copy. A log
+/// that outgrows what is sent grows faster than it can be sent.
+const LOG_KEPT_BYTES_MAX: u64 = 1 << 30;
 
 /// The applied state of one member, as openraft drives it.
 pub struct StateMachine {
@@ -42,6 +46,7 @@ pub struct StateMachine {
     log: LogStore,
     copy: Option<(SnapshotMeta, SnapshotDir)>,
     copies: u64,
+    transfers: Transfers,
     slow_apply: Duration,
 }
 
@@ -49,7 +54,18 @@ impl StateMachine {
     /// Wraps a loaded machine, whose entries come from `log`. Applying that takes longer than `slow_apply` is reported.
     pub fn new(mut machine: Machine, layout: Layout, log: LogStore, slow_apply: Duration) -> Self {
         machine.follow_log(log.flushed());
-        Self { machine, layout, log, copy: None, copies: 0, slow_apply }
+        Self { machine, layout, log, copy: None, copies: 0, transfers: Transfers::default(), slow_apply }
+    }
+
+    /// The copies that are being sent: to be told of each.
+    pub fn transfers(&self) -> Transfers {
+        self.transfers.clone()
+    }
+
+    /// Whether the log is kept for a member that goes on from a copy of the state.
+    fn keeps_log(&self) -> bool {
+        let bytes_max = self.machine.db().size_bytes().max(LOG_KEPT_BYTES_MAX);
+        self.transfers.need_log(tokio::time::Instant::now()) && self.log.size_bytes() < bytes_max
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -79,7 +95,8 @@ impl StateMachine {
         let index = |log_id: &Option<LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index());
         let Some((copied, _)) = &self.copy else { return Ok(()) };
         let (copied, now) = (index(&copied.last_log_id), index(&self.machine.position().0));
-        if copied < self.log.purged()? || now.saturating_sub(copied) > COPY_ENTRIES_OLD_MAX {
+        let is_old = now.saturating_sub(copied) > COPY_ENTRIES_OLD_MAX && !self.keeps_log();
+        if copied < self.log.purged()? || is_old {
             self.copy = None;
         }
         Ok(())
@@ -159,6 +176,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             next = entries.try_next().await?;
         }
         Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self::SnapshotBuilder> {
+        // What is built allows the log before it to be removed; openraft asks again after as many entries.
+        if !force && self.keeps_log() {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {

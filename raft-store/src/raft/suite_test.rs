@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use openraft::{
-    EntryPayload, StorageError,
+    EntryPayload, RaftLogReader, StorageError,
     entry::RaftEntry,
     storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
     testing::log::{StoreBuilder, Suite},
@@ -62,6 +62,74 @@ async fn a_copy_is_offered_again_while_the_log_goes_on_from_it() {
         let offers = copy.meta.last_log_id.map(|log_id| log_id.index());
         assert_eq!(offers, Some(offered), "applied {applied}, purged {purged}");
         last = applied;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_stays_while_a_copy_is_sent_and_the_copy_with_it() {
+    let (_dir, mut log, mut machine) = Builder.build().await.unwrap();
+    let entry = |index| Entry::new(LogId::new_term_index(1, index), EntryPayload::Blank);
+    for (from, to) in [(1, 10), (11, 9_000)] {
+        log.blocking_append((from..=to).map(entry)).await.unwrap();
+        let entries = (from..=to).map(|index| Ok((entry(index), None)));
+        machine.apply(futures::stream::iter(entries)).await.unwrap();
+        if from == 1 {
+            assert!(machine.try_create_snapshot_builder(false).await.is_some(), "nothing is sent");
+            machine.get_current_snapshot().await.unwrap();
+        }
+    }
+    let mut transfer = Some(machine.transfers().begin());
+    for what in ["it is being sent", "it broke off just now"] {
+        assert!(machine.try_create_snapshot_builder(false).await.is_none(), "{what}");
+        let copy = machine.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(copy.meta.last_log_id.map(|log_id| log_id.index()), Some(10), "{what}");
+        drop(transfer.take());
+    }
+    assert!(machine.try_create_snapshot_builder(true).await.is_some(), "one that must be is made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_entries_that_are_not_there_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = |index| Entry::new(LogId::new_term_index(1, index), EntryPayload::Blank);
+    for (last, committed, believed) in [(5, 4, Some(4)), (7, 7, Some(7)), (9, 12, None)] {
+        let files = TaskTracker::new();
+        let mut log = LogStore::open(dir.path(), files.token()).unwrap();
+        log.save_committed(Some(LogId::new_term_index(1, committed))).await.unwrap();
+        log.blocking_append((last - 1..=last).map(entry)).await.unwrap();
+        assert_eq!(log.flushed().index(), last);
+        drop(log);
+        files.close();
+        files.wait().await;
+        let mut log = LogStore::open(dir.path(), TaskTracker::new().token()).unwrap();
+        let read = log.read_committed().await.unwrap().map(|log_id| log_id.index());
+        assert_eq!(read, believed, "the log ends at {last}");
+        log.truncate_after(Some(LogId::new_term_index(1, last - 1))).await.unwrap();
+        assert_eq!(log.flushed().index(), last - 1, "what was taken back is not on disk");
+        log.blocking_append([entry(last)]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_behind_a_gap_is_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = TaskTracker::new();
+    let entry = |index| Entry::new(LogId::new_term_index(1, index), EntryPayload::Blank);
+    let mut log = LogStore::open(dir.path(), files.token()).unwrap();
+    log.blocking_append((1..=9).map(entry)).await.unwrap();
+    log.purge(LogId::new_term_index(1, 3)).await.unwrap();
+    let indexes = |entries: Vec<Entry>| entries.iter().map(|entry| entry.index()).collect::<Vec<_>>();
+    assert_eq!(indexes(log.try_get_log_entries(2..6).await.unwrap()), [4, 5], "the rest was removed");
+    assert_eq!(indexes(log.limited_get_log_entries(3, 6).await.unwrap()), [0; 0]);
+    assert_eq!(indexes(log.limited_get_log_entries(4, 6).await.unwrap()), [4, 5]);
+    drop(log);
+    files.close();
+    files.wait().await;
+    let mut log = LogStore::open(dir.path(), TaskTracker::new().token()).unwrap();
+    log.blocking_append((11..=12).map(entry)).await.unwrap();
+    for (from, to, is_whole) in [(8, 10, true), (9, 13, false), (10, 13, false), (11, 13, true)] {
+        let read = log.try_get_log_entries(from..to).await;
+        assert_eq!(read.is_ok(), is_whole, "from {from} to {to}: {read:?}");
     }
 }
 
