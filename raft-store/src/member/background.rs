@@ -84,7 +84,12 @@ async fn keep_leases(member: Arc<Member>) {
     loop {
         let Standpoint { leader, term, .. } = *standing.borrow_and_update();
         let leads = leader == Some(member.id);
-        if leads && primary_in != Some(term) {
+        if primary_in.is_some_and(|primary_in| !leads || primary_in != term) {
+            // Whoever led meanwhile may have renewed leases: the old clock says nothing any more.
+            primary_in = None;
+            member.shared.leases.write().become_follower();
+        }
+        if leads && primary_in.is_none() {
             // Leases granted by the leader before must be in the table first.
             if let Ok(index) = member.leader_read_index().await
                 && member.wait_applied(index).await.is_ok()
@@ -96,11 +101,9 @@ async fn keep_leases(member: Arc<Member>) {
                 }
                 primary_in = Some(term);
             }
-        } else if !leads && primary_in.take().is_some() {
-            member.shared.leases.write().become_follower();
         }
-        if primary_in.is_some() {
-            expire(&member).await;
+        if let Some(term) = primary_in {
+            expire(&member, term).await;
         }
         let next = member.shared.leases.read().next_deadline();
         let pause = next.map_or(FAILURE_PAUSE, |at| {
@@ -114,7 +117,7 @@ async fn keep_leases(member: Arc<Member>) {
     }
 }
 
-async fn expire(member: &Arc<Member>) {
+async fn expire(member: &Arc<Member>, term: u64) {
     loop {
         let ids = member.shared.leases.write().take_expired(member.shared.now_millis(), EXPIRE_MAX);
         if ids.is_empty() {
@@ -122,9 +125,9 @@ async fn expire(member: &Arc<Member>) {
         }
         let count = ids.len();
         let command = Caller::trusted().command(Op::LeaseExpire(LeaseExpire { ids }));
-        // Only as the leader whose clock says so: forwarded, or tried again after an election, it would end a lease that
-        // the next leader has renewed meanwhile.
-        match member.propose_for_peer(vec![command]).await {
+        // Only in the term whose clock says so: forwarded, or after an election, it would end a lease that another leader
+        // has renewed meanwhile.
+        match member.propose_in_term(command, term).await {
             Ok(_) => STORE.lease_expired.inc_by(count as u64),
             // They come up again by themselves.
             Err(error) => {

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{
+    errors::{ClientWriteError, Fatal, RaftError},
+    impls::ProgressResponder,
+    raft::ClientWriteResponse,
+};
 use prost::Message;
 use proto::raftpb::{Answer, Batch, Command, ProposeRequest, ProposeResult};
 use tokio::{sync::oneshot, time::Instant};
@@ -13,7 +17,11 @@ use super::{
     gather::{Gather, Joined},
     standing::Standpoint,
 };
-use crate::{error::Error, metrics::SERVER, raft::types::Proposal};
+use crate::{
+    error::Error,
+    metrics::SERVER,
+    raft::types::{Proposal, TypeConfig},
+};
 
 /// Commands that may wait for their entry; beyond it clients are told to come back.
 const WAITING_MAX: usize = 20_000;
@@ -66,6 +74,10 @@ impl Proposals {
         Some((commands, replies, since))
     }
 }
+
+/// What openraft says of a write.
+type WriteResult =
+    Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 /// The results of one entry's commands, and its index.
 type Applied = (Vec<Result<Answer, Error>>, u64);
@@ -166,7 +178,10 @@ impl Member {
 
     /// Writes an entry as the leader; also gives its log index.
     async fn write(&self, wire: Bytes) -> Result<Applied, Failure> {
-        let writing = self.raft.client_write(Proposal { wire });
+        self.written(self.raft.client_write(Proposal { wire })).await
+    }
+
+    async fn written(&self, writing: impl Future<Output = WriteResult>) -> Result<Applied, Failure> {
         // The entry is in the log by then, so its fate is unknown.
         let written = tokio::time::timeout(self.config.request_timeout(), writing)
             .await
@@ -221,6 +236,24 @@ impl Member {
         }
         match self.write(wire).await {
             Ok((results, index)) => Ok((results.into_iter().map(pack).collect(), index)),
+            Err(Failure::Retry) => Err(Error::NOT_LEADER),
+            Err(Failure::Final(error)) => Err(error),
+        }
+    }
+
+    /// Writes an entry as the leader of `term`. `NOT_LEADER` says that nothing was written: this member leads no more, or
+    /// again.
+    pub(crate) async fn propose_in_term(&self, command: Command, term: u64) -> Result<(), Error> {
+        let wire = Bytes::from(Batch { commands: vec![command] }.encode_to_vec());
+        let writing = async {
+            let (responder, written) = ProgressResponder::complete_only();
+            let request = self.raft.write(Proposal { wire }).with_leader(term).responder(responder);
+            request.await.map_err(RaftError::Fatal)?;
+            let written = written.await.map_err(|_| RaftError::Fatal(Fatal::Stopped))?;
+            written.map_err(RaftError::APIError)
+        };
+        match self.written(writing).await {
+            Ok(_) => Ok(()),
             Err(Failure::Retry) => Err(Error::NOT_LEADER),
             Err(Failure::Final(error)) => Err(error),
         }
