@@ -240,12 +240,16 @@ allocated() { field pod "$1" '{.status.containerStatuses[0].allocatedResources.c
 forget_status() { $K patch pod "$1" --subresource=status --type=merge --patch '{"status": {"containerStatuses": []}}' >/dev/null; }
 
 agent() {
-    local name
+    local name most
     for name in promised corrupt; do
         one_pod "$name" 'args: [sleep], resources: {requests: {cpu: 20m}}'
         check "a pod with resources" ready "$name"
-        resize "$name" 9000
-        check "which wants more than there is" within 30 is Infeasible pending "$name"
+    done
+    # All there is, which the other's twenty do not leave.
+    most=$(kubectl get node node -o 'jsonpath={.status.allocatable.cpu}')
+    for name in promised corrupt; do
+        resize "$name" "$most"
+        check "which wants more than there is now" within 30 is Deferred pending "$name"
     done
     kill -KILL "$agent"
     wait "$agent" 2>/dev/null
@@ -262,7 +266,7 @@ open(sys.argv[2], "wb").write(told.recv(100))' "$work/notify" "$work/notified" &
     check "untouched" is "$crash" restarts steady
     check "and answers for them" within 60 eval 'says COLOUR=red $K exec steady -- /web env'
     check "it knows what was promised though the API does not" within 60 is 20m allocated promised
-    check "and why that is not more" is Infeasible pending promised
+    check "and why that is not more" within 30 is Deferred pending promised
     kill -KILL "$agent"
     wait "$agent" 2>/dev/null
     sed -i 's/20m/30m/' "$data/kubelet/allocated_pods_state"
