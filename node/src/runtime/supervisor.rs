@@ -18,8 +18,11 @@ use super::config::{Machine, Paths, text};
 use crate::kernel_modules;
 use crate::kubelet::cri::Runtime;
 
-/// How long containerd may take to answer after it was started.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long containerd may take to answer after it was started: a machine that is slow or has just booted needs more than
+/// half a minute, and a second one started too early has to begin anew.
+const START_LIMIT: Duration = Duration::from_secs(180);
+/// How long one that is there already may take before it counts as stuck.
+const STUCK_LIMIT: Duration = Duration::from_secs(60);
 /// How often a containerd that is not our child is asked whether it lives.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 /// Pause before containerd is started again: first and longest.
@@ -46,7 +49,7 @@ pub enum SupervisorError {
     )]
     Spawn(io::Error),
     /// It runs but does not answer.
-    #[error("containerd does not answer at {socket} after {START_LIMIT:?}; see {log}")]
+    #[error("containerd does not answer at {socket}; see {log}")]
     Silent {
         /// Where it should.
         socket: String,
@@ -120,13 +123,14 @@ impl Supervisor {
         if living(&paths).is_none() && !answers(&paths).await {
             child = Some(spawn(&paths)?);
         }
-        let mut answered = wait_for_answer(&paths).await;
+        let limit = if child.is_some() { START_LIMIT } else { STUCK_LIMIT };
+        let mut answered = wait_for_answer(&paths, child.as_mut(), limit).await;
         let stuck = living(&paths).filter(|_| child.is_none() && answered.is_err());
         if let Some(stuck) = stuck {
             tracing::warn!("the containerd of an earlier agent does not answer; it is replaced");
             let _ = kill(stuck, Signal::SIGKILL);
             child = Some(spawn(&paths)?);
-            answered = wait_for_answer(&paths).await;
+            answered = wait_for_answer(&paths, child.as_mut(), START_LIMIT).await;
         }
         answered?;
         tokio::spawn(watch(paths.clone(), child, shutdown));
@@ -221,9 +225,15 @@ fn spawn(paths: &Paths) -> Result<Child, SupervisorError> {
     Ok(child)
 }
 
-async fn wait_for_answer(paths: &Paths) -> Result<(), SupervisorError> {
-    let deadline = tokio::time::Instant::now() + START_LIMIT;
-    while tokio::time::Instant::now() < deadline {
+/// Waits for the answer as long as the child lives, if it is one's own.
+async fn wait_for_answer(
+    paths: &Paths,
+    mut child: Option<&mut Child>,
+    limit: Duration,
+) -> Result<(), SupervisorError> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut ended = || child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+    while tokio::time::Instant::now() < deadline && !ended() {
         if answers(paths).await {
             return Ok(());
         }
@@ -286,5 +296,15 @@ mod tests {
         assert!(a.socket().as_os_str().len() < 100);
         assert!(is_own(Path::new("/a"), &format!("unix://{}", a.socket().display())));
         assert!(!is_own(Path::new("/a"), "unix:///run/containerd/containerd.sock"));
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new("false").spawn().expect("started");
+        let paths = paths(dir.path());
+        let answer = wait_for_answer(&paths, Some(&mut child), START_LIMIT);
+        let ended = tokio::time::timeout(START_LIMIT / 2, answer).await.expect("ended before its time");
+        assert!(matches!(ended, Err(SupervisorError::Silent { .. })), "{ended:?}");
     }
 }
