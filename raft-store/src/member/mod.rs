@@ -20,6 +20,7 @@ pub mod layout;
 mod leases;
 mod maintenance;
 mod membership;
+mod newcomer;
 mod peer_service;
 mod propose;
 mod read;

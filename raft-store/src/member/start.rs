@@ -4,16 +4,17 @@ use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use openraft::{RaftLogReader, ServerState, async_runtime::WatchReceiver};
 use parking_lot::Mutex;
-use proto::raftpb::{HelloRequest, peer_server::PeerServer, raft_server::RaftServer};
+use proto::raftpb::{peer_server::PeerServer, raft_server::RaftServer};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Member, PeerService, background, compare,
     consensus_thread::ConsensusThread,
-    identity::{self, Identity},
+    identity,
     layout::Layout,
     maintenance::{CLUSTER_VERSION, SERVER_VERSION},
+    newcomer::establish_identity,
     propose::Proposals,
     read::Reads,
     space::Space,
@@ -42,10 +43,6 @@ use crate::{
     watch::{Hub, HubLimits},
 };
 
-/// How long a newcomer asks the members it was told of who it is.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause between two rounds of asking.
-const JOIN_RETRY: Duration = Duration::from_millis(500);
 /// A state up to this size is verified before it is served; a larger one meanwhile, since a start must be short.
 pub const VERIFIED_AT_START_BYTES: u64 = 256 << 20;
 /// How long stopping waits for requests that are under way.
@@ -70,8 +67,8 @@ pub enum StartError {
     State(#[from] Error),
     /// Another member has other data at the same revision.
     #[error(
-        "the state differs from that of member {member:x} at revision {revision}: remove this member's data directory and \
-         let it be rebuilt from its peers, unless it is the other that is damaged"
+        "the state differs from that of member {member:x} at revision {revision}: replace this member (member remove, an \
+         empty data directory, member add), unless it is the other that is damaged"
     )]
     Differs {
         /// The other member.
@@ -93,6 +90,12 @@ pub enum StartError {
         /// Why not.
         cause: String,
     },
+    /// The others know this member as one that has run, but it has lost its files.
+    #[error(
+        "member {0:x} has already been bootstrapped: the others know it, and its data directory holds nothing of it; remove \
+         it from the cluster (member remove), add it again (member add) and start it with --initial-cluster-state=existing"
+    )]
+    Bootstrapped(u64),
     /// The cluster could not be joined.
     #[error("cannot join the cluster: {0}")]
     Join(String),
@@ -310,8 +313,9 @@ fn check_log_reaches(log: &LogStore, logged: u64, layout: &Layout) -> Result<(),
         return Ok(());
     }
     Err(StartError::LostLog(format!(
-        "the raft log {} ends at entry {reach}, but has held entry {was}: the end of the log is lost; remove this \
-         member's data directory and let it be rebuilt from its peers, or, without peers, start it once with --force-new-cluster",
+        "the raft log {} ends at entry {reach}, but has held entry {was}: the end of the log is lost; replace \
+         this member (member remove, an empty data directory, member add): its peers rebuild it; or, without peers, start it once \
+         with --force-new-cluster",
         layout.log().display()
     )))
 }
@@ -336,65 +340,6 @@ fn lock_data_dir(config: &Config) -> Result<File, StartError> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
     }
-}
-
-async fn establish_identity(
-    config: &Config,
-    layout: &Layout,
-    tls: Option<ClientTls>,
-) -> Result<Identity, StartError> {
-    let path = layout.identity_file();
-    if let Some(identity) = Identity::load(&path)? {
-        return Ok(identity);
-    }
-    let identity = if identity::is_founder(config) {
-        Identity::of_founder(config).map_err(StartError::Config)?
-    } else {
-        ask_members(config, tls).await?
-    };
-    identity.store(&path)?;
-    Ok(identity)
-}
-
-/// A newcomer was added by its peer URLs; the members know under which id.
-async fn ask_members(config: &Config, tls: Option<ClientTls>) -> Result<Identity, StartError> {
-    let peers = Peers::new(0, tls, config);
-    let own = &config.initial_advertise_peer_urls;
-    let others: Vec<String> = config
-        .initial_cluster
-        .iter()
-        .filter(|(name, url)| *name != config.name && !own.contains(url))
-        .map(|(_, url)| url.clone())
-        .collect();
-    let deadline = tokio::time::Instant::now() + JOIN_TIMEOUT;
-    let mut last = "--initial-cluster names no other member".to_owned();
-    while tokio::time::Instant::now() < deadline {
-        for url in &others {
-            let hello = async {
-                let mut client = peers.peer(std::slice::from_ref(url))?;
-                Ok::<_, Error>(client.hello(HelloRequest { cluster_id: 0, from: 0 }).await?.into_inner())
-            };
-            match tokio::time::timeout(config.election_timeout, hello).await {
-                Ok(Ok(hello)) => {
-                    let known = hello
-                        .members
-                        .iter()
-                        .find(|member| member.peer_ur_ls.iter().any(|url| own.contains(url)));
-                    if let Some(known) = known {
-                        return Ok(Identity { cluster_id: hello.cluster_id, member_id: known.id });
-                    }
-                    last = format!("{url} knows no member with the peer URLs {own:?}; add it first");
-                }
-                Ok(Err(error)) => last = format!("{url}: {error}"),
-                Err(_) => last = format!("{url}: no answer"),
-            }
-        }
-        if others.is_empty() {
-            break;
-        }
-        tokio::time::sleep(JOIN_RETRY).await;
-    }
-    Err(StartError::Join(last))
 }
 
 fn consensus_config(config: &Config) -> Result<openraft::Config, StartError> {

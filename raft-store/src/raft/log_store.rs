@@ -223,7 +223,10 @@ impl LogStore {
         };
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("the raft log has no entry {missing} although it has later ones: it is damaged"),
+            format!(
+                "the raft log has no entry {missing} although it has later ones: it is damaged; replace this member (member \
+                 remove, an empty data directory, member add): its peers rebuild it"
+            ),
         ))
     }
 }
@@ -253,7 +256,7 @@ fn open_db(path: &Path) -> io::Result<DB> {
         let advice = if text.contains("lock file") || text.contains("lock hold") {
             "another process is using this data directory"
         } else {
-            "the log is damaged; remove this member's data directory and let it be rebuilt from its peers"
+            "the log is damaged; replace this member (member remove, an empty data directory, member add): its peers rebuild it"
         };
         io::Error::other(format!("cannot open the raft log {}: {advice} ({text})", path.display()))
     })
@@ -281,8 +284,8 @@ fn check_entries(db: &DB, path: &Path) -> io::Result<()> {
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!(
-                "the raft log {} is damaged: {detail}; remove this member's data directory and let it be \
-                 rebuilt from its peers",
+                "the raft log {} is damaged: {detail}; replace this member (member remove, an empty data directory, \
+                 member add): its peers rebuild it",
                 path.display()
             ),
         )

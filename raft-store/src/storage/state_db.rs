@@ -79,7 +79,7 @@ impl StateDb {
                 tonic::Code::DataLoss,
                 format!(
                     "etcdserver: {} holds a state format this version cannot read ({}); \
-                     start the version that wrote it, or rebuild this member from its peers",
+                     start the version that wrote it, or replace this member (member remove, an empty data directory, member add)",
                     self.path.display(),
                     hex::encode(found)
                 ),
@@ -260,8 +260,8 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> Error {
     let advice = if text.contains("lock file") || text.contains("lock hold") {
         "another process is using this data directory"
     } else {
-        "the files are damaged; remove this member's data directory and let it be rebuilt from its peers, \
-         or restore a snapshot"
+        "the files are damaged; replace this member (member remove, an empty data directory, member add): its peers \
+         rebuild it; or restore a snapshot"
     };
     Error::new(
         tonic::Code::DataLoss,

@@ -6,7 +6,7 @@ use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest,
     SnapshotRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
 };
-use raft_store::{ClusterState, Config, Member};
+use raft_store::{ClusterState, Config, Error, Member};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Cluster, POLLS, config, count, free_url, put};
@@ -150,7 +150,16 @@ async fn a_removed_member_hears_of_it_running_or_away() {
         if away {
             cluster.stop_member(victim).await;
         }
-        leading.member_remove(MemberRemoveRequest { id }).await.unwrap();
+        // Refused while the leader, or a new one, has not heard of the others lately.
+        let mut outcome = leading.member_remove(MemberRemoveRequest { id }).await;
+        for _ in 0..POLLS {
+            if outcome.as_ref().err() != Some(&Error::MEMBER_NOT_ENOUGH_STARTED) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            outcome = leading.member_remove(MemberRemoveRequest { id }).await;
+        }
+        outcome.unwrap();
         let removed = if away {
             drop(removed);
             cluster.start_member(victim).await;

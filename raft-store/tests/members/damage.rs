@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use proto::etcdserverpb::{MemberAddRequest, MemberRemoveRequest, RangeRequest};
+use proto::etcdserverpb::{MemberAddRequest, MemberListRequest, MemberRemoveRequest, RangeRequest};
 use raft_store::{ClusterState, Config, Error, Member, StartError};
 
-use crate::harness::{Cluster, POLLS, config, count, put};
+use crate::harness::{Cluster, POLLS, config, count, free_url, put};
 
 const KEYS: i64 = 400;
 
@@ -148,6 +148,38 @@ async fn a_member_that_lost_its_files_is_rebuilt_from_its_peers() {
     assert_eq!(rebuilt.hash_kv(0).await.unwrap().hash, leading.hash_kv(0).await.unwrap().hash);
     cluster.members[broken] = Some(rebuilt);
     drop(leading);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_its_files_does_not_come_back_as_if_it_were_new() {
+    let mut cluster = Cluster::start(3).await;
+    let clients = free_url();
+    let config = Config {
+        listen_client_urls: vec![clients.clone()],
+        advertise_client_urls: vec![clients],
+        ..config(&cluster.names[1].0, cluster.dirs[1].path(), &cluster.names)
+    };
+    cluster.stop_member(1).await;
+    let lost = Member::start(config.clone()).await.expect("with its files it comes back");
+    let id = lost.id();
+    let other = cluster.members[0].clone().unwrap();
+    let knows = async || {
+        let list = other.member_list(MemberListRequest { linearizable: false }).await.unwrap();
+        list.members.iter().any(|member| member.id == id && !member.client_ur_ls.is_empty())
+    };
+    for _ in 0..POLLS {
+        if knows().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lost.shutdown().await;
+    drop(lost);
+    fs::remove_dir_all(cluster.dirs[1].path().join("member")).unwrap();
+    let refused = Member::start(config).await.err().expect("what it promised is forgotten");
+    assert!(refused.to_string().contains("has already been bootstrapped"), "{refused}");
+    drop(other);
     cluster.stop().await;
 }
 
