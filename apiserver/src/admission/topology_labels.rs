@@ -1,6 +1,7 @@
 //! PodTopologyLabels and PodResizeValidator: what a pod learns from, and may ask of, its node.
 
 use async_trait::async_trait;
+use machinery::quantity::Quantity;
 use machinery::status::{Cause, StatusError};
 
 use super::plugin::Plugin;
@@ -84,16 +85,47 @@ fn refusal(request: &Admission<'_>, why: &str, reason: &str) -> StatusError {
     request.forbidden(why).with_cause(cause)
 }
 
+/// A resource's name, and how many of its smallest units a quantity is.
+type Counted = (&'static str, fn(Quantity) -> i64);
+
+/// What the node does not have of it, in upstream's words, which its tests look for.
 fn over_capacity(pod: &Object, node: &Object) -> Option<String> {
-    let asked = pod_amounts(pod, "requests");
-    for name in ["cpu", "memory"] {
-        let Some(asked) = asked.get(name) else { continue };
+    let requests = pod_amounts(pod, "requests");
+    let short = |(name, count): Counted| {
+        let asked = *requests.get(name)?;
         let allocatable = quantity(at(node, &["status", "allocatable", name])).unwrap_or_default();
-        if *asked > allocatable {
-            return Some(format!(
-                "Node didn't have enough allocatable resources: {name}, requested: {asked}, allocatable: {allocatable}"
-            ));
-        }
+        let over = asked > allocatable;
+        over.then(|| format!("{name}, requested: {}, allocatable: {}", count(asked), count(allocatable)))
+    };
+    let resources: [Counted; 2] = [("cpu", Quantity::milli_value), ("memory", Quantity::value)];
+    let short: Vec<String> = resources.into_iter().filter_map(short).collect();
+    let said = || format!("node didn't have enough allocatable resources: {}", short.join("; "));
+    (!short.is_empty()).then(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_node_lacks_is_said_in_its_smallest_units() {
+        let pod = |cpu: &str, memory: &str| {
+            let resources = json!({"requests": {"cpu": cpu, "memory": memory}});
+            json!({"spec": {"containers": [{"name": "c", "resources": resources}]}})
+        };
+        let node = json!({"status": {"allocatable": {"cpu": "2", "memory": "1Ki"}}});
+        let check = |cpu, memory, expected: Option<&str>| {
+            let expected =
+                expected.map(|lack| format!("node didn't have enough allocatable resources: {lack}"));
+            assert_eq!(over_capacity(&pod(cpu, memory), &node), expected);
+        };
+        check("2", "1Ki", None);
+        check("2500m", "1", Some("cpu, requested: 2500, allocatable: 2000"));
+        check(
+            "3",
+            "2Ki",
+            Some("cpu, requested: 3000, allocatable: 2000; memory, requested: 2048, allocatable: 1024"),
+        );
     }
-    None
 }
