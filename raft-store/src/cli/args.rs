@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
 
 use super::{
-    flags::{FLAGS, Flag, Kind, Role},
+    flags::{FLAGS, Flag, Kind, Role, variable},
     snapshot::SnapshotCommand,
 };
 
@@ -36,6 +36,29 @@ impl Args {
         let list = std::iter::once("store".to_owned()).chain(flags);
         let matches = command.try_get_matches_from(list)?;
         Self::from_arg_matches(&matches)
+    }
+}
+
+impl Args {
+    /// Refuses a variable beside the flag it stands for, as etcd does: one of the two would be passed over in silence.
+    /// Of variables that stand for none a user is told.
+    ///
+    /// # Errors
+    /// Names the variable.
+    pub(crate) fn check_environment(&self, names: impl Iterator<Item = String>) -> Result<(), String> {
+        for name in names.filter(|name| name.starts_with("ETCD_")) {
+            match FLAGS.iter().find(|flag| variable(flag.name) == name) {
+                Some(flag) if self.given.contains_key(flag.name) => {
+                    return Err(format!(
+                        "conflicting environment variable {name:?} is shadowed by corresponding command-line flag \
+                         (either unset environment variable or disable flag)"
+                    ));
+                }
+                Some(_) => {}
+                None => tracing::warn!(name, "unrecognized environment variable"),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -104,6 +127,9 @@ mod tests {
         let expected =
             [("auto-tls", "false"), ("client-cert-auth", "true"), ("data-dir", "/d"), ("name", "m1")];
         assert_eq!(args.given, expected.map(|(name, value)| (name, value.to_owned())).into());
+        let with = |name: &str| args.check_environment([name.to_owned()].into_iter());
+        assert!(with("ETCD_NAME").unwrap_err().contains("ETCD_NAME"));
+        assert_eq!([with("ETCD_WAL_DIR"), with("ETCD_NONE"), with("NAME")], [Ok(()), Ok(()), Ok(())]);
         assert!(parse(&["--max-wals=3"]).is_ok());
         assert!(parse(&["--no-such-flag=3"]).is_err());
     }

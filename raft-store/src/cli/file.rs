@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_yaml_ng::Value;
 
-use super::flags::{FLAGS, Role};
+use super::{
+    check::is_duration,
+    flags::{FLAGS, Role},
+};
 
 /// Blocks of the file, and what stands before their settings' names as flags. Names within a block that are no flag's
 /// even so are in the second table.
@@ -60,6 +63,8 @@ fn put(values: &mut BTreeMap<String, String>, name: String, value: &Value) -> Re
     let text = match value {
         Value::Null => return Ok(()),
         Value::Bool(value) => value.to_string(),
+        // Go writes durations as nanoseconds in files.
+        Value::Number(value) if is_duration(&name) => format!("{value}ns"),
         Value::Number(value) => value.to_string(),
         Value::String(value) => value.clone(),
         Value::Sequence(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),

@@ -128,17 +128,17 @@ const OF_36_AND_37: &[Row] = &[
     ("max-snapshots", Nothing("7")),
     ("initial-election-tick-advance", Nothing("")),
     ("backend-bbolt-freelist-type", Nothing("7")),
-    ("backend-batch-interval", Nothing("7")),
+    ("backend-batch-interval", Nothing("7s")),
     ("backend-batch-limit", Nothing("7")),
-    ("grpc-keepalive-min-time", Nothing("7")),
+    ("grpc-keepalive-min-time", Nothing("7s")),
     ("socket-reuse-port", Nothing("")),
     ("socket-reuse-address", Nothing("")),
-    ("raft-read-timeout", Nothing("7")),
-    ("raft-write-timeout", Nothing("7")),
-    ("discovery-dial-timeout", Nothing("7")),
-    ("discovery-request-timeout", Nothing("7")),
-    ("discovery-keepalive-time", Nothing("7")),
-    ("discovery-keepalive-timeout", Nothing("7")),
+    ("raft-read-timeout", Nothing("7s")),
+    ("raft-write-timeout", Nothing("7s")),
+    ("discovery-dial-timeout", Nothing("7s")),
+    ("discovery-request-timeout", Nothing("7s")),
+    ("discovery-keepalive-time", Nothing("7s")),
+    ("discovery-keepalive-timeout", Nothing("7s")),
     ("discovery-insecure-transport", Nothing("")),
     ("discovery-insecure-skip-tls-verify", Nothing("")),
     ("discovery-cert", Nothing("7")),
@@ -149,7 +149,7 @@ const OF_36_AND_37: &[Row] = &[
     ("discovery-srv-name", Nothing("7")),
     ("discovery-fallback", Nothing("7")),
     ("pre-vote", Nothing("")),
-    ("logger", Nothing("7")),
+    ("logger", Nothing("zap")),
     ("log-outputs", Nothing("7")),
     ("enable-log-rotation", Nothing("")),
     ("log-rotation-config-json", Nothing("7")),
@@ -159,7 +159,7 @@ const OF_36_AND_37: &[Row] = &[
     ("distributed-tracing-service-name", Nothing("7")),
     ("distributed-tracing-instance-id", Nothing("7")),
     ("distributed-tracing-sampling-rate", Nothing("7")),
-    ("downgrade-check-time", Nothing("7")),
+    ("downgrade-check-time", Nothing("7s")),
     ("memory-mlock", Nothing("")),
     ("bootstrap-defrag-threshold-megabytes", Nothing("7")),
     ("unsafe-no-fsync", Nothing("")),
@@ -194,7 +194,7 @@ const OF_36_ALONE: &[Row] = &[
     ("experimental-distributed-tracing-service-name", Nothing("7")),
     ("experimental-distributed-tracing-instance-id", Nothing("7")),
     ("experimental-distributed-tracing-sampling-rate", Nothing("7")),
-    ("experimental-downgrade-check-time", Nothing("7")),
+    ("experimental-downgrade-check-time", Nothing("7s")),
     ("experimental-enable-lease-checkpoint-persist", Nothing("")),
     ("experimental-watch-progress-notify-interval", As("7s")),
     ("experimental-corrupt-check-time", As("7s")),
@@ -325,11 +325,11 @@ fn switches_are_read_as_go_reads_them_and_unknown_flags_are_errors() {
         let args = Args::from_flags([]).unwrap();
         let settings =
             Settings::gather(&args, |name| (name == "ETCD_CLIENT_CERT_AUTH").then(|| value.to_owned()));
-        settings.unwrap().config().map(|config| config.client_tls.client_cert_auth)
+        settings?.config().map(|config| config.client_tls.client_cert_auth)
     };
     assert_eq!(from_environment("1"), Ok(true));
     assert_eq!(from_environment(""), Ok(false));
-    assert!(from_environment("yes").unwrap_err().contains("--client-cert-auth"));
+    assert!(from_environment("yes").unwrap_err().contains("ETCD_CLIENT_CERT_AUTH"));
     for unknown in ["no-such-flag", "listen-client-url", "discovery-srv-names"] {
         assert!(parse(&given(unknown, "x")).is_err(), "--{unknown}");
     }

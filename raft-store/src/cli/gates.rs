@@ -17,6 +17,13 @@ const GATES: [(&str, Option<&str>); 11] = [
 
 /// Flags and their values that these settings, `name=true` or `name=false` each, stand for.
 pub fn flags(settings: &[String]) -> Result<Vec<(&'static str, String)>, String> {
+    let is_on = |gate: &str| settings.iter().any(|setting| setting.strip_prefix(gate) == Some("=true"));
+    if is_on("LeaseCheckpointPersist") && !is_on("LeaseCheckpoint") && !is_on("AllAlpha") {
+        return Err(
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+                .into(),
+        );
+    }
     let mut flags = Vec::new();
     for setting in settings {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
@@ -39,11 +46,13 @@ mod tests {
     #[test]
     fn gates_stand_for_flags_do_nothing_or_are_unknown() {
         let check = |setting: &str| flags(&[setting.to_owned()]);
-        for (name, flag) in GATES {
+        for (name, flag) in GATES.into_iter().filter(|(name, _)| *name != "LeaseCheckpointPersist") {
             let expected = flag.map(|flag| (flag, "true".to_owned()));
             assert_eq!(check(&format!("{name}=true")), Ok(expected.into_iter().collect()), "{name}");
         }
-        for wrong in ["NoSuchGate=true", "AllBeta", "AllBeta=1"] {
+        let both = ["LeaseCheckpointPersist=true", "LeaseCheckpoint=true"].map(str::to_owned);
+        assert_eq!(flags(&both), Ok(Vec::new()));
+        for wrong in ["NoSuchGate=true", "AllBeta", "AllBeta=1", "LeaseCheckpointPersist=true"] {
             assert!(check(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: etcd's flags, environment and configuration file.
 
 mod args;
+mod check;
 mod dashes;
 pub mod duration;
 mod file;
@@ -9,6 +10,8 @@ mod flags;
 mod flags_test;
 mod gates;
 mod resolve;
+#[cfg(test)]
+mod resolve_test;
 mod snapshot;
 
 use std::sync::Arc;
@@ -71,6 +74,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), CliError
             return Ok(());
         }
         None => {}
+    }
+    if !args.given.contains_key("config-file") {
+        args.check_environment(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
     }
     // A member's memory is many small things that come and go: huge pages would hold twice as much of it resident.
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {

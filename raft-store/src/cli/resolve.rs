@@ -10,7 +10,7 @@ use std::{
 use super::{
     LogSettings,
     args::Args,
-    duration, file,
+    check, duration, file,
     flags::{FLAGS, Role, variable},
     gates,
 };
@@ -21,7 +21,13 @@ use crate::{
 };
 
 /// How often etcd checks hashes of compactions when it is told to.
-const COMPACT_HASH_CHECK_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const COMPACT_HASH_CHECK_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest election timeout etcd takes, in milliseconds.
+const ELECTION_MILLIS_MAX: u128 = 50_000;
+/// Shortest pause between two progress marks; a shorter one is made this long, as in etcd.
+const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// Costs bcrypt knows.
+const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 /// How the TLS flags of a port are named, and where a certificate made for it is kept.
 struct Port {
     prefix: &'static str,
@@ -42,8 +48,11 @@ impl Settings {
     pub fn gather(args: &Args, environment: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let mut values = BTreeMap::new();
         for flag in FLAGS {
-            let found = args.given.get(flag.name).cloned().or_else(|| environment(&variable(flag.name)));
-            if let Some(value) = found {
+            let given = args.given.get(flag.name).cloned().map(|value| (value, None));
+            let variable = variable(flag.name);
+            let set = || environment(&variable).filter(|value| !value.is_empty());
+            if let Some((value, variable)) = given.or_else(|| set().map(|value| (value, Some(&variable)))) {
+                check::value(flag, &value, variable.map(String::as_str))?;
                 values.insert(flag.name.to_owned(), value);
             }
         }
@@ -85,11 +94,9 @@ impl Settings {
 
     /// A switch, as Go reads one.
     fn switch(&self, name: &str, into: &mut bool) -> Result<(), String> {
-        match self.text(name) {
-            None => {}
-            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => *into = true,
-            Some("0" | "f" | "F" | "false" | "False" | "FALSE") => *into = false,
-            Some(other) => return Err(format!("--{name}: {other:?} is neither true nor false")),
+        if let Some(text) = self.text(name) {
+            *into =
+                check::switch(text).ok_or_else(|| format!("--{name}: {text:?} is neither true nor false"))?;
         }
         Ok(())
     }
@@ -111,13 +118,11 @@ impl Settings {
         Ok(())
     }
 
+    /// A duration; one below nothing is nothing, which is what etcd makes of it.
     fn duration(&self, name: &str, into: &mut Duration) -> Result<(), String> {
         if let Some(value) = self.text(name) {
-            // A bare number is nanoseconds: Go writes durations so in files.
-            *into = match value.parse() {
-                Ok(nanos) => Duration::from_nanos(nanos),
-                Err(_) => duration::parse(value).map_err(|error| format!("--{name}: {error}"))?,
-            };
+            let nanos = duration::nanos(value).map_err(|error| format!("--{name}: {error}"))?;
+            *into = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
         }
         Ok(())
     }
@@ -128,21 +133,28 @@ impl Settings {
 
     fn auto_compaction(&self) -> Result<AutoCompaction, String> {
         let retention = self.text("auto-compaction-retention").unwrap_or("0");
-        let bad = || format!("--auto-compaction-retention: {retention:?} cannot be read");
-        match self.text("auto-compaction-mode").unwrap_or("periodic") {
-            "revision" => match retention.parse().map_err(|_| bad())? {
-                0 => Ok(AutoCompaction::Off),
-                revisions => Ok(AutoCompaction::Revision(revisions)),
+        let parsed = || {
+            duration::parse(retention).map_err(|error| format!("error parsing CompactionRetention: {error}"))
+        };
+        match self.values.get("auto-compaction-mode").map_or("periodic", String::as_str) {
+            // A duration is as many revisions as it has nanoseconds.
+            "revision" => match retention.parse::<u32>().map(i64::from) {
+                Ok(0) => Ok(AutoCompaction::Off),
+                Ok(revisions) => Ok(AutoCompaction::Revision(revisions)),
+                Err(_) => {
+                    Ok(AutoCompaction::Revision(i64::try_from(parsed()?.as_nanos()).unwrap_or(i64::MAX)))
+                }
             },
             "periodic" => {
                 // A bare number is hours.
-                let time = match retention.parse::<u64>() {
-                    Ok(hours) => Duration::from_secs(hours * 3600),
-                    Err(_) => duration::parse(retention).map_err(|_| bad())?,
+                let time = match retention.parse::<u32>() {
+                    Ok(hours) => Duration::from_secs(u64::from(hours) * 3600),
+                    Err(_) => parsed()?,
                 };
                 Ok(if time.is_zero() { AutoCompaction::Off } else { AutoCompaction::Periodic(time) })
             }
-            other => Err(format!("--auto-compaction-mode: {other:?} is neither periodic nor revision")),
+            "" => Err("undefined auto-compaction-mode".to_owned()),
+            other => Err(format!("unknown auto-compaction-mode {other:?}")),
         }
     }
 
@@ -185,14 +197,31 @@ impl Settings {
         LogSettings { level, is_json: self.text("log-format").map(|format| format == "json") }
     }
 
-    /// The configuration; the error names the flag.
-    pub fn config(&self) -> Result<Config, String> {
+    fn check_log(&self) -> Result<(), String> {
         match self.text("log-format") {
             None | Some("json" | "console") => {}
-            Some(other) => return Err(format!("--log-format: {other:?} is neither json nor console")),
+            Some(other) => {
+                return Err(format!("unknown log format: {other}, supported values json, console"));
+            }
         }
+        match self.text("log-level") {
+            None | Some("debug" | "info" | "warn" | "error" | "dpanic" | "panic" | "fatal") => {}
+            Some(other) => return Err(format!("unrecognized level: {other:?}")),
+        }
+        match self.text("logger") {
+            None | Some("zap") => Ok(()),
+            Some(other) => Err(format!("unknown logger option {other:?}")),
+        }
+    }
+
+    /// The configuration; the error names the flag.
+    pub fn config(&self) -> Result<Config, String> {
+        self.check_log()?;
         let mut config = Config::embedded("default.etcd");
         self.parsed("name", &mut config.name)?;
+        if self.values.get("name").is_some_and(String::is_empty) {
+            return Err("couldn't find local name \"\" in the initial cluster configuration".to_owned());
+        }
         config.data_dir = self.path("data-dir").unwrap_or_else(|| format!("{}.etcd", config.name).into());
         config.wal_dir = self.path("wal-dir");
         self.urls(&mut config)?;
@@ -210,7 +239,10 @@ impl Settings {
         config.extensive_metrics = match self.text("metrics").unwrap_or("basic") {
             "basic" => false,
             "extensive" => true,
-            other => return Err(format!("--metrics: {other:?} is neither basic nor extensive")),
+            other => {
+                tracing::warn!(metrics = other, "neither basic nor extensive: taken for basic");
+                false
+            }
         };
         config.auto_compaction = self.auto_compaction()?;
         self.switch("force-new-cluster", &mut config.force_new_cluster)?;
@@ -243,7 +275,7 @@ impl Settings {
         config.initial_cluster_state = match self.text("initial-cluster-state").unwrap_or("new") {
             "new" => ClusterState::New,
             "existing" => ClusterState::Existing,
-            other => return Err(format!("--initial-cluster-state: {other:?} is neither new nor existing")),
+            other => return Err(format!("unexpected clusterState {other:?}")),
         };
         self.parsed("initial-cluster-token", &mut config.initial_cluster_token)
     }
@@ -251,38 +283,85 @@ impl Settings {
     fn limits(&self, config: &mut Config) -> Result<(), String> {
         self.parsed("snapshot-count", &mut config.snapshot_count)?;
         self.parsed("snapshot-catchup-entries", &mut config.snapshot_catchup_entries)?;
-        self.parsed("quota-backend-bytes", &mut config.quota_backend_bytes)?;
+        // Below nothing there is no quota.
+        let mut quota = 0_i64;
+        self.parsed("quota-backend-bytes", &mut quota)?;
+        config.quota_backend_bytes = u64::try_from(quota).unwrap_or(0);
         self.parsed("max-request-bytes", &mut config.max_request_bytes)?;
         self.parsed("max-txn-ops", &mut config.max_txn_ops)?;
         self.parsed("max-learners", &mut config.max_learners)?;
-        self.parsed("bcrypt-cost", &mut config.bcrypt_cost)?;
-        self.millis("heartbeat-interval", &mut config.heartbeat_interval)?;
-        self.millis("election-timeout", &mut config.election_timeout)?;
-        if config.election_timeout < 5 * config.heartbeat_interval {
-            return Err(format!(
-                "--election-timeout[{}ms] should be at least as 5 times as --heartbeat-interval[{}ms]",
-                config.election_timeout.as_millis(),
-                config.heartbeat_interval.as_millis()
-            ));
-        }
+        self.bcrypt_cost(config)?;
+        self.timing(config)?;
         self.parsed("max-concurrent-streams", &mut config.max_concurrent_streams)?;
-        self.parsed("compaction-batch-limit", &mut config.compaction_batch_limit)?;
+        let mut batch_limit = 0_i64;
+        self.parsed("compaction-batch-limit", &mut batch_limit)?;
+        if let Ok(limit @ 1..) = usize::try_from(batch_limit) {
+            config.compaction_batch_limit = limit;
+        }
         self.duration("compaction-sleep-interval", &mut config.compaction_sleep_interval)?;
         self.duration("grpc-keepalive-interval", &mut config.grpc_keepalive_interval)?;
         self.duration("grpc-keepalive-timeout", &mut config.grpc_keepalive_timeout)?;
+        if config.grpc_keepalive_timeout.is_zero() {
+            // Without time for the answer nobody is asked, as in etcd.
+            config.grpc_keepalive_interval = Duration::ZERO;
+        }
         self.duration("warning-apply-duration", &mut config.warning_apply_duration)?;
         self.duration("warning-unary-request-duration", &mut config.warning_request_duration)?;
-        self.duration("watch-progress-notify-interval", &mut config.watch_progress_interval)?;
+        let mut progress = Duration::ZERO;
+        self.duration("watch-progress-notify-interval", &mut progress)?;
+        if !progress.is_zero() {
+            config.watch_progress_interval = progress.max(WATCH_PROGRESS_MIN);
+        }
         self.corruption_checks(config)
+    }
+
+    /// A cost that bcrypt does not have is not used, as in etcd.
+    fn bcrypt_cost(&self, config: &mut Config) -> Result<(), String> {
+        let mut cost = config.bcrypt_cost;
+        self.parsed("bcrypt-cost", &mut cost)?;
+        if BCRYPT_COSTS.contains(&cost) {
+            config.bcrypt_cost = cost;
+        } else {
+            tracing::warn!(cost, used = config.bcrypt_cost, "bcrypt has no such cost: the default is used");
+        }
+        Ok(())
+    }
+
+    fn timing(&self, config: &mut Config) -> Result<(), String> {
+        self.millis("heartbeat-interval", &mut config.heartbeat_interval)?;
+        self.millis("election-timeout", &mut config.election_timeout)?;
+        let (heartbeat, election) =
+            (config.heartbeat_interval.as_millis(), config.election_timeout.as_millis());
+        if heartbeat == 0 {
+            return Err("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
+        }
+        if election == 0 {
+            return Err("--election-timeout must be >0 (set to 0ms)".to_owned());
+        }
+        if heartbeat.saturating_mul(5) > election {
+            return Err(format!(
+                "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+            ));
+        }
+        if election > ELECTION_MILLIS_MAX {
+            return Err(format!(
+                "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_MILLIS_MAX}ms"
+            ));
+        }
+        Ok(())
     }
 
     /// Members compare their states as often as the more frequent of etcd's two checks asks for: ours is one.
     fn corruption_checks(&self, config: &mut Config) -> Result<(), String> {
         self.switch("initial-corrupt-check", &mut config.initial_corrupt_check)?;
         self.duration("corrupt-check-time", &mut config.corrupt_check_interval)?;
+        let mut interval = COMPACT_HASH_CHECK_DEFAULT;
+        self.duration("compact-hash-check-time", &mut interval)?;
+        if interval.is_zero() {
+            let set = self.text("compact-hash-check-time").unwrap_or_default();
+            return Err(format!("--compact-hash-check-time must be >0 (set to {set})"));
+        }
         if self.is_on("compact-hash-check-enabled")? {
-            let mut interval = COMPACT_HASH_CHECK_DEFAULT;
-            self.duration("compact-hash-check-time", &mut interval)?;
             let other = Some(config.corrupt_check_interval).filter(|other| !other.is_zero());
             config.corrupt_check_interval = other.map_or(interval, |other| other.min(interval));
         }
@@ -300,100 +379,4 @@ pub fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, String> {
         Ok((name.to_owned(), url.to_owned()))
     };
     text.split(',').map(pair).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
-        let args = Args::from_flags(flags.iter().map(|flag| (*flag).to_owned())).unwrap();
-        let environment: BTreeMap<&str, &str> = environment.iter().copied().collect();
-        Settings::gather(&args, |name| environment.get(name).map(|value| (*value).to_owned()))
-    }
-
-    #[test]
-    fn flags_come_before_the_environment_and_a_file_before_both() {
-        let config = settings(&["--name=flag"], &[("ETCD_NAME", "env"), ("ETCD_MAX_TXN_OPS", "7")]).unwrap();
-        let config = config.config().unwrap();
-        assert_eq!((config.name.as_str(), config.max_txn_ops), ("flag", 7));
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("etcd.yml");
-        std::fs::write(&path, "name: file\nclient-transport-security:\n  cert-file: /c\n").unwrap();
-        let flag = format!("--config-file={}", path.display());
-        let config = settings(&["--name=flag", &flag], &[]).unwrap().config().unwrap();
-        assert_eq!(config.name, "file");
-        assert_eq!(config.client_tls.cert_file, Some("/c".into()));
-        std::fs::write(&path, "no-such: 1\n").unwrap();
-        assert!(settings(&[&flag], &[]).is_err());
-    }
-
-    fn config(flags: &[&str]) -> Result<Config, String> {
-        settings(flags, &[]).and_then(|settings| settings.config())
-    }
-
-    #[test]
-    fn what_is_not_offered_is_refused_and_older_names_count() {
-        assert!(config(&["--discovery-srv=example.com"]).unwrap_err().contains("--initial-cluster"));
-        assert!(config(&["--discovery-srv="]).is_ok(), "an empty value is none");
-        assert_eq!(config(&["--experimental-max-learners=3"]).unwrap().max_learners, 3);
-        assert_eq!(config(&["--experimental-max-learners=3", "--max-learners=2"]).unwrap().max_learners, 2);
-        assert!(config(&["--feature-gates=InitialCorruptCheck=true"]).unwrap().initial_corrupt_check);
-        let checked = config(&["--compact-hash-check-enabled", "--corrupt-check-time=10m"]).unwrap();
-        assert_eq!(checked.corrupt_check_interval, COMPACT_HASH_CHECK_DEFAULT);
-        assert_eq!(config(&["--auth-token-ttl=30"]).unwrap().auth_token_ttl, Duration::from_secs(30));
-    }
-
-    #[test]
-    fn rules_of_certificates_reach_their_port() {
-        let found = config(&[
-            "--client-crl-file=/c",
-            "--peer-crl-file=/p",
-            "--peer-cert-allowed-cn=a,b",
-            "--client-cert-allowed-hostname=h",
-            "--listen-client-urls=https://10.1.2.3:2379",
-            "--advertise-client-urls=https://10.1.2.3:2379",
-        ])
-        .unwrap();
-        assert_eq!(
-            (found.client_tls.crl_file, found.peer_tls.crl_file),
-            (Some("/c".into()), Some("/p".into()))
-        );
-        assert_eq!((found.client_tls.allowed_names.len(), found.peer_tls.allowed_names.len()), (0, 2));
-        assert_eq!(found.client_tls.allowed_hosts, ["h"]);
-        assert_eq!(found.client_tls.auto_tls_hosts, ["10.1.2.3"]);
-        assert!(config(&["--tls-min-version=TLS1.0"]).is_err());
-    }
-
-    #[test]
-    fn a_file_has_its_tls_settings_in_blocks_and_durations_as_go_writes_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("etcd.yml");
-        let text = "name: file\nwatch-progress-notify-interval: 2000000000\nlog-outputs: [stderr]\n\
-                    peer-transport-security:\n  allowed-cn: [one, two]\n  cert-file: /p\n  \
-                    skip-client-san-verification: true\nsocket-options:\n  reuse-port: true\n";
-        std::fs::write(&path, text).unwrap();
-        let found = config(&[&format!("--config-file={}", path.display())]).unwrap();
-        assert_eq!(found.watch_progress_interval, Duration::from_secs(2));
-        assert_eq!(found.peer_tls.allowed_names, ["one", "two"]);
-        assert_eq!(found.peer_tls.cert_file, Some("/p".into()));
-    }
-
-    #[test]
-    fn compaction_is_read_as_etcd_reads_it() {
-        let cases: [(&[&str], Result<AutoCompaction, ()>); 5] = [
-            (&[], Ok(AutoCompaction::Off)),
-            (&["--auto-compaction-retention=1"], Ok(AutoCompaction::Periodic(Duration::from_secs(3600)))),
-            (&["--auto-compaction-retention=5m"], Ok(AutoCompaction::Periodic(Duration::from_secs(300)))),
-            (
-                &["--auto-compaction-mode=revision", "--auto-compaction-retention=1000"],
-                Ok(AutoCompaction::Revision(1000)),
-            ),
-            (&["--auto-compaction-mode=never"], Err(())),
-        ];
-        for (flags, expected) in cases {
-            let found = settings(flags, &[]).unwrap().config().map(|config| config.auto_compaction);
-            assert_eq!(found.map_err(|_| ()), expected, "{flags:?}");
-        }
-    }
 }

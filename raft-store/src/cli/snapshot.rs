@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::CliError;
-use crate::backup::{self, RestoreOptions, SaveOptions};
+use crate::backup::{self, RestoreChanges, RestoreOptions, SaveOptions};
 
 /// Work on snapshot files.
 #[derive(Clone, Debug, Subcommand)]
@@ -34,9 +34,9 @@ pub enum SnapshotCommand {
     Restore {
         /// The file.
         file: PathBuf,
-        /// The new data directory.
+        /// The new data directory; by default the name and `.etcd`.
         #[arg(long)]
-        data_dir: PathBuf,
+        data_dir: Option<PathBuf>,
         /// Name of the member.
         #[arg(long, default_value = "default")]
         name: String,
@@ -49,6 +49,15 @@ pub enum SnapshotCommand {
         /// Peer URLs of the member, comma-separated.
         #[arg(long, default_value = "http://localhost:2380")]
         initial_advertise_peer_urls: String,
+        /// Take a file without a checksum: one copied from a data directory.
+        #[arg(long)]
+        skip_hash_check: bool,
+        /// How much later revisions go on.
+        #[arg(long, default_value_t = 0)]
+        bump_revision: u32,
+        /// Let everything count as compacted; required with --bump-revision, and refused without.
+        #[arg(long)]
+        mark_compacted: bool,
     },
     /// Prints hash, revision, number of keys and size of a file.
     Status {
@@ -72,16 +81,24 @@ pub async fn run(command: &SnapshotCommand) -> Result<(), CliError> {
             initial_cluster,
             initial_cluster_token,
             initial_advertise_peer_urls,
+            skip_hash_check,
+            bump_revision,
+            mark_compacted,
         } => {
+            if mark_compacted != (bump_revision > 0) {
+                return Err("--bump-revision and --mark-compacted need each other".into());
+            }
+            let changes = RestoreChanges { skip_hash_check, bump_revision };
             let options = RestoreOptions {
                 snapshot: file,
-                data_dir,
+                data_dir: data_dir.unwrap_or_else(|| format!("{name}.etcd").into()),
                 name,
                 initial_cluster,
                 initial_cluster_token,
                 peer_url: initial_advertise_peer_urls,
             };
-            let restored = tokio::task::spawn_blocking(move || backup::restore(&options)).await??;
+            let restored =
+                tokio::task::spawn_blocking(move || backup::restore_changed(&options, changes)).await??;
             println!("Restored {} keys at revision {}", restored.keys, restored.revision);
         }
         SnapshotCommand::Status { file } => {

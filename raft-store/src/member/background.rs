@@ -34,6 +34,8 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// Samples of the revision over the retention time of periodic compaction.
 const PERIODIC_SAMPLES: u32 = 10;
+/// Shortest pause between two of them, however short the retention.
+const SAMPLE_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Times a member that was told of its removal asks the others, who may not have heard of it yet.
 const DOUBTS: u32 = 10;
 /// Pause between two of them.
@@ -343,7 +345,7 @@ async fn compact_to(member: &Arc<Member>, revision: i64) {
 }
 
 async fn compact_by_time(member: Arc<Member>, retention: Duration) {
-    let mut ticks = tokio::time::interval(retention / PERIODIC_SAMPLES);
+    let mut ticks = tokio::time::interval((retention / PERIODIC_SAMPLES).max(SAMPLE_PAUSE_MIN));
     let mut samples = std::collections::VecDeque::new();
     loop {
         ticks.tick().await;
