@@ -150,6 +150,9 @@ table! {
     CLUSTER_VERSION_UNAVAILABLE: FailedPrecondition, "etcdserver: cluster version not found during downgrade";
     DOWNGRADE_IN_PROCESS: FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
     NO_INFLIGHT_DOWNGRADE: FailedPrecondition, "etcdserver: no inflight downgrade job";
+    PASSWORD_TOO_LONG: Unknown, "bcrypt: password length exceeds 72 bytes";
+    NO_PASSWORD_USER: Unknown, "auth: authentication failed, password was given for no password user";
+    UNKNOWN_METHOD: Unknown, "etcdserver: unknown method";
     CANCELED: Cancelled, "etcdserver: request canceled";
     DEADLINE_EXCEEDED: DeadlineExceeded, "etcdserver: context deadline exceeded";
 }

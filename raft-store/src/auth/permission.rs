@@ -16,11 +16,11 @@ pub enum Access {
 /// Whether a permission's range is one: a key, and an end behind it.
 pub fn is_valid_range(permission: &Permission) -> bool {
     let range = KeyRange::new(&permission.key, &permission.range_end);
-    match &range.end {
-        End::Point => !permission.key.is_empty(),
+    let is_behind = match &range.end {
+        End::Point | End::Unbounded => true,
         End::Before(end) => end > &permission.key,
-        End::Unbounded => true,
-    }
+    };
+    !permission.key.is_empty() && is_behind
 }
 
 fn grants(permission: &Permission, access: Access) -> bool {

@@ -226,7 +226,8 @@ impl AuthState {
     pub fn password_hash(&self, name: &str) -> Result<&str, Error> {
         match self.users.get(name) {
             Some(user) if !user.no_password => Ok(&user.password_hash),
-            _ => Err(Error::AUTH_FAILED),
+            Some(_) => Err(Error::NO_PASSWORD_USER),
+            None => Err(Error::AUTH_FAILED),
         }
     }
 

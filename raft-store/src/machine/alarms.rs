@@ -63,6 +63,7 @@ impl Alarms {
                     .map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm });
                 (listed.collect(), !gone.is_empty())
             }
+            Ok(AlarmAction::Activate) => (Vec::new(), false),
             _ => (self.list(kind), false),
         }
     }

@@ -14,6 +14,22 @@ use proto::{
 use super::{Caller, Member};
 use crate::{auth::AuthState, error::Error};
 
+/// Longest password: bcrypt takes no more of one into account, and etcd refuses what is longer.
+const PASSWORD_BYTES_MAX: usize = 72;
+
+/// Refuses a password of which bcrypt would cut the end off.
+fn check_password(op: &Op) -> Result<(), Error> {
+    let password = match op {
+        Op::UserAdd(request) if request.options.as_ref().is_some_and(|options| options.no_password) => {
+            return Ok(());
+        }
+        Op::UserAdd(request) => &request.password,
+        Op::UserChangePassword(request) => &request.password,
+        _ => return Ok(()),
+    };
+    if password.len() > PASSWORD_BYTES_MAX { Err(Error::PASSWORD_TOO_LONG) } else { Ok(()) }
+}
+
 impl Member {
     /// Users and roles as they are now.
     pub(crate) fn auth(&self) -> Arc<AuthState> {
@@ -75,6 +91,7 @@ impl Member {
         }
         let hash = auth.password_hash(&request.name)?.to_owned();
         let password = request.password;
+        // Of a longer one bcrypt takes the beginning, here as in etcd: older versions let users have such.
         let matches = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash)).await;
         if !matches!(matches, Ok(Ok(true))) {
             return Err(Error::AUTH_FAILED);
@@ -90,6 +107,7 @@ impl Member {
 
     /// Carries out a change of users or roles; only root may.
     pub async fn auth_change_as(&self, caller: &Caller, op: Op) -> Result<Option<ResponseHeader>, Error> {
+        check_password(&op)?;
         self.check_admin(caller)?;
         let op = self.hash_password(op).await?;
         let revision = self.propose_revision(caller, op).await?;

@@ -150,9 +150,8 @@ impl Member {
         self.check_admin(caller)?;
         self.read_barrier().await?;
         let announced = self.shared.downgrade.load_full();
-        let action = DowngradeAction::try_from(request.action).unwrap_or(DowngradeAction::Validate);
+        let action = DowngradeAction::try_from(request.action).map_err(|_| Error::UNKNOWN_METHOD)?;
         let info = match action {
-            DowngradeAction::Cancel if announced.is_empty() => return Err(Error::NO_INFLIGHT_DOWNGRADE),
             DowngradeAction::Cancel => DowngradeInfo::default(),
             DowngradeAction::Validate | DowngradeAction::Enable => {
                 let target = minor_version(&request.version)?;

@@ -52,9 +52,15 @@ fn select(source: &dyn Source, request: &RangeRequest) -> Result<RangeResponse, 
     }
     let order = Order::of(request);
     let filter = Filter::of(request);
-    // A limit can stop the collecting early only when rows are wanted as they come.
-    let stops_early = request.limit > 0 && order.is_none() && !filter.is_active();
-    let wanted = if stops_early { limit_of(request) } else { usize::MAX };
+    // A limit can stop the collecting early only when rows are wanted as they come. Where a target is named but no order,
+    // etcd sorts the first rows alone, and one more.
+    let is_ordered = request.sort_order != SortOrder::None as i32;
+    let wanted = match limit_of(request) {
+        _ if request.limit <= 0 || filter.is_active() => usize::MAX,
+        limit if order.is_none() => limit,
+        limit if !is_ordered => limit.saturating_add(1),
+        _ => usize::MAX,
+    };
     let mut kvs = Vec::new();
     let mut more = false;
     let mut count: i64 = 0;

@@ -29,7 +29,9 @@ pub fn put(
     request: PutRequest,
     leases: &LeaseExists<'_>,
 ) -> Result<PutResponse, Error> {
-    check_put(pending, &request, leases)?;
+    // A put on its own misses its lease first, one in a transaction its key: etcd's order.
+    check_lease(&request, leases)?;
+    check_before(pending, &request)?;
     let mut response = execute_put(pending, request)?;
     response.header = header(pending.finish_transaction());
     Ok(response)
@@ -67,8 +69,14 @@ pub fn read_only(source: &dyn Source, request: &TxnRequest) -> Result<TxnRespons
     let mut responses = Vec::with_capacity(ops.len());
     for op in ops {
         let response = match &op.request {
-            Some(Request::RequestRange(inner)) => Response::ResponseRange(range::range(source, inner)?),
-            Some(Request::RequestTxn(inner)) => Response::ResponseTxn(read_only(source, inner)?),
+            Some(Request::RequestRange(inner)) => {
+                check_range(source, inner.revision)?;
+                Response::ResponseRange(range::range(source, inner)?)
+            }
+            Some(Request::RequestTxn(inner)) => {
+                let header = Some(ResponseHeader::default());
+                Response::ResponseTxn(TxnResponse { header, ..read_only(source, inner)? })
+            }
             // The caller has checked that nothing is written.
             _ => return Err(Error::KEY_NOT_FOUND),
         };
@@ -102,7 +110,7 @@ fn check(
     let succeeded = path.pop_front().unwrap_or_default();
     for op in chosen(request, succeeded) {
         match &op.request {
-            Some(Request::RequestRange(inner)) => range::check_revision(source, inner.revision)?,
+            Some(Request::RequestRange(inner)) => check_range(source, inner.revision)?,
             Some(Request::RequestPut(inner)) => check_put(source, inner, leases)?,
             Some(Request::RequestTxn(inner)) => check(source, inner, leases, path)?,
             Some(Request::RequestDeleteRange(_)) | None => {}
@@ -112,13 +120,28 @@ fn check(
 }
 
 fn check_put(source: &dyn Source, request: &PutRequest, leases: &LeaseExists<'_>) -> Result<(), Error> {
-    if (request.ignore_value || request.ignore_lease) && source.get(&request.key)?.is_none() {
-        return Err(Error::KEY_NOT_FOUND);
+    check_before(source, request)?;
+    check_lease(request, leases)
+}
+
+fn check_before(source: &dyn Source, request: &PutRequest) -> Result<(), Error> {
+    let needs_before = request.ignore_value || request.ignore_lease;
+    if needs_before && source.get(&request.key)?.is_none() { Err(Error::KEY_NOT_FOUND) } else { Ok(()) }
+}
+
+fn check_lease(request: &PutRequest, leases: &LeaseExists<'_>) -> Result<(), Error> {
+    if request.lease != 0 && !leases(request.lease) { Err(Error::LEASE_NOT_FOUND) } else { Ok(()) }
+}
+
+/// Within a transaction a negative revision is one of the past, not the newest as in a range on its own.
+fn check_range(source: &dyn Source, revision: i64) -> Result<(), Error> {
+    // Before the first compaction etcd calls what is compacted -1.
+    let oldest = if source.compact_revision() == 0 { -1 } else { source.compact_revision() };
+    if revision < 0 && revision < oldest {
+        Err(Error::COMPACTED)
+    } else {
+        range::check_revision(source, revision)
     }
-    if request.lease != 0 && !leases(request.lease) {
-        return Err(Error::LEASE_NOT_FOUND);
-    }
-    Ok(())
 }
 
 fn execute(
@@ -132,7 +155,9 @@ fn execute(
     for op in ops {
         let response = match op.request {
             Some(Request::RequestRange(inner)) => {
-                Some(Response::ResponseRange(range::range(pending, &inner)?))
+                let mut response = range::range(pending, &inner)?;
+                response.header = header(pending.revision());
+                Some(Response::ResponseRange(response))
             }
             Some(Request::RequestPut(inner)) => {
                 let mut response = execute_put(pending, inner)?;

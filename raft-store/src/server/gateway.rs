@@ -11,7 +11,9 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
+};
 use serde_json::json;
 use tonic::{Code, Status, body::Body};
 
@@ -72,6 +74,10 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("/v3/lease/leases", "etcdserverpb.Lease", "LeaseLeases"),
 ];
 
+/// What all paths begin with.
+const PREFIX: &str = "/v3/";
+/// What they began with before etcd 3.4; served as well, as etcd does.
+const OLDER_PREFIX: &str = "/v3beta/";
 /// Largest JSON body taken.
 const BODY_BYTES_MAX: usize = 16 << 20;
 /// Bytes before each message of a gRPC body: a flag and the length.
@@ -97,16 +103,24 @@ impl Gateway {
         Ok(Self { methods: Arc::new(methods) })
     }
 
-    /// Whether a path is one of the gateway's.
+    /// Whether a path is one of the gateway's, which knows no other under the same prefix either.
     pub fn serves(&self, path: &str) -> bool {
-        self.methods.contains_key(path)
+        path.starts_with(PREFIX) || path.starts_with(OLDER_PREFIX)
+    }
+
+    /// The method behind a path; an older client's prefix stands for the present one.
+    fn method(&self, path: &str) -> Option<&MethodDescriptor> {
+        match path.strip_prefix(OLDER_PREFIX) {
+            Some(rest) => self.methods.get(format!("{PREFIX}{rest}").as_str()),
+            None => self.methods.get(path),
+        }
     }
 
     /// Reads a body as a request of the path of that number, and as its answer.
     pub fn transcode(&self, path: usize, body: &[u8]) {
         let (path, ..) = PATHS[path % PATHS.len()];
         if let Some(method) = self.methods.get(path) {
-            let _ = encode_requests(&method.input(), body);
+            let _ = encode_requests(method, body);
             let _ = to_json(&method.output(), body);
         }
     }
@@ -117,7 +131,7 @@ impl Gateway {
         services: impl FnOnce(Request<Body>) -> Answer,
         request: Request<Body>,
     ) -> Response<Body> {
-        let Some(method) = self.methods.get(request.uri().path()).cloned() else {
+        let Some(method) = self.method(request.uri().path()).cloned() else {
             return failure(&Status::not_found("Not Found"));
         };
         match call(services, &method, request).await {
@@ -138,7 +152,7 @@ async fn call(
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
     let body = body.map_err(|error| Status::invalid_argument(error.to_string()))?.to_bytes();
-    let wire = encode_requests(&method.input(), &body)?;
+    let wire = encode_requests(method, &body)?;
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let open_ended = method.is_client_streaming();
     let mut call = Request::builder().method("POST").uri(path).header(CONTENT_TYPE, "application/grpc");
@@ -162,10 +176,10 @@ async fn call(
     if let Some(status) =
         Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
     {
-        return Err(status);
+        return if method.is_server_streaming() { Ok(stream_failure(&status)) } else { Err(status) };
     }
     if method.is_server_streaming() {
-        return Ok(stream_answer(method.output(), response));
+        return stream_answer(method.output(), response).await;
     }
     let collected = response.into_body().collect().await?;
     let trailers: Option<HeaderMap> = collected.trailers().cloned();
@@ -179,20 +193,24 @@ async fn call(
     Ok(text(StatusCode::OK, "application/json", to_json(&method.output(), message)?.to_string()))
 }
 
-/// Turns one JSON object, or several one after another, into a gRPC body.
-fn encode_requests(input: &MessageDescriptor, body: &[u8]) -> Result<Bytes, Status> {
+/// Turns one JSON object, or several one after another where the method takes them, into a gRPC body. Fields that the
+/// message does not have are passed over.
+fn encode_requests(method: &MethodDescriptor, body: &[u8]) -> Result<Bytes, Status> {
     let bad = |error: serde_json::Error| Status::invalid_argument(error.to_string());
+    let options = DeserializeOptions::new().deny_unknown_fields(false);
+    let objects_max = if method.is_client_streaming() { usize::MAX } else { 1 };
     let mut wire = BytesMut::new();
-    let mut objects = serde_json::Deserializer::from_slice(body).into_iter::<serde_json::Value>();
+    let objects = serde_json::Deserializer::from_slice(body).into_iter::<serde_json::Value>();
     let mut values = Vec::new();
-    for object in &mut objects {
+    for object in objects.take(objects_max) {
         values.push(object.map_err(bad)?);
     }
     if values.is_empty() {
         values.push(json!({}));
     }
     for value in values {
-        let message = DynamicMessage::deserialize(input.clone(), value).map_err(bad)?;
+        let message =
+            DynamicMessage::deserialize_with_options(method.input(), value, &options).map_err(bad)?;
         put_frame(&mut wire, &message.encode_to_vec());
     }
     Ok(wire.freeze())
@@ -211,36 +229,52 @@ fn to_json(output: &MessageDescriptor, message: &[u8]) -> Result<serde_json::Val
     message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| failed(&error))
 }
 
-/// Each message as a line `{"result": …}`, as they come; an error at the end as `{"error": …}`.
-fn stream_answer(output: MessageDescriptor, response: Response<Body>) -> Response<Body> {
+/// Each message as a line `{"result": …}`, as they come; an error at the end as `{"error": …}`. One that comes before
+/// any message is the answer's status as well.
+async fn stream_answer(
+    output: MessageDescriptor,
+    response: Response<Body>,
+) -> Result<Response<Body>, Status> {
     let mut pending = BytesMut::new();
-    let frames = BodyStream::new(response.into_body()).map(move |frame| {
-        let chunk = match frame?.into_data() {
-            Ok(chunk) => chunk,
-            Err(last) => return Ok(Frame::data(last_line(&last.into_trailers().unwrap_or_default()))),
-        };
-        pending.extend_from_slice(&chunk);
-        let mut lines = Vec::new();
-        while let Some(message) = take_message(&mut pending) {
-            let line = json!({ "result": to_json(&output, &message)? });
-            lines.extend_from_slice(line.to_string().as_bytes());
-            lines.push(b'\n');
-        }
-        Ok::<_, Status>(Frame::data(Bytes::from(lines)))
-    });
+    let mut frames = BodyStream::new(response.into_body());
+    let first = frames.next().await.transpose()?;
+    let failed = first.as_ref().and_then(|frame| Status::from_header_map(frame.trailers_ref()?));
+    let http = failed.map_or(StatusCode::OK, |status| http_status(status.code()));
+    let frames =
+        futures::stream::iter(first.map(Ok)).chain(frames).map(move |frame: Result<Frame<Bytes>, Status>| {
+            let chunk = match frame?.into_data() {
+                Ok(chunk) => chunk,
+                Err(last) => return Ok(Frame::data(last_line(&last.into_trailers().unwrap_or_default()))),
+            };
+            pending.extend_from_slice(&chunk);
+            let mut lines = Vec::new();
+            while let Some(message) = take_message(&mut pending) {
+                let line = json!({ "result": to_json(&output, &message)? });
+                lines.extend_from_slice(line.to_string().as_bytes());
+                lines.push(b'\n');
+            }
+            Ok::<_, Status>(Frame::data(Bytes::from(lines)))
+        });
     let mut answer = Response::new(Body::new(StreamBody::new(frames)));
+    *answer.status_mut() = http;
     answer.headers_mut().insert(CONTENT_TYPE, ::http::HeaderValue::from_static("application/json"));
-    answer
+    Ok(answer)
 }
 
 /// What the trailers of a stream have to say: nothing when it ended well.
 fn last_line(trailers: &HeaderMap) -> Bytes {
     let status = Status::from_header_map(trailers).filter(|status| status.code() != Code::Ok);
-    let line = status.map(|status| {
-        let error = json!({"code": status.code() as i32, "message": status.message(), "details": []});
-        format!("{}\n", json!({ "error": error }))
-    });
-    line.unwrap_or_default().into()
+    status.map_or_else(String::new, |status| error_line(&status)).into()
+}
+
+fn error_line(status: &Status) -> String {
+    let error = json!({"code": status.code() as i32, "message": status.message(), "details": []});
+    format!("{}\n", json!({ "error": error }))
+}
+
+/// How grpc-gateway shows that a stream did not begin.
+fn stream_failure(status: &Status) -> Response<Body> {
+    text(http_status(status.code()), "application/json", error_line(status))
 }
 
 fn take_message(pending: &mut BytesMut) -> Option<Bytes> {
@@ -255,7 +289,12 @@ fn take_message(pending: &mut BytesMut) -> Option<Bytes> {
 
 /// How grpc-gateway shows an error.
 fn failure(status: &Status) -> Response<Body> {
-    let http = match status.code() {
+    let body = json!({"error": status.message(), "code": status.code() as i32, "message": status.message()});
+    text(http_status(status.code()), "application/json", body.to_string())
+}
+
+fn http_status(code: Code) -> StatusCode {
+    match code {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -268,9 +307,7 @@ fn failure(status: &Status) -> Response<Body> {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let body = json!({"error": status.message(), "code": status.code() as i32, "message": status.message()});
-    text(http, "application/json", body.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -280,8 +317,11 @@ mod tests {
     #[test]
     fn every_path_names_a_method() {
         let gateway = Gateway::new().unwrap();
-        assert!(PATHS.iter().all(|(path, ..)| gateway.serves(path)));
-        assert!(!gateway.serves("/v2/keys"));
+        assert!(PATHS.iter().all(|(path, ..)| gateway.serves(path) && gateway.method(path).is_some()));
+        assert!(gateway.serves("/v3beta/kv/range"));
+        assert_eq!(gateway.method("/v3beta/kv/range").map(MethodDescriptor::name), Some("Range"));
+        assert!(gateway.serves("/v3/kv/none") && gateway.method("/v3/kv/none").is_none());
+        assert!(!gateway.serves("/v2/keys") && !gateway.serves("/v3alpha/kv/range"));
     }
 
     #[test]
@@ -297,11 +337,15 @@ mod tests {
     #[test]
     fn json_becomes_a_message_and_back() {
         let gateway = Gateway::new().unwrap();
-        let input = gateway.methods["/v3/kv/put"].input();
-        let wire = encode_requests(&input, br#"{"key": "Zm9v", "value": "YmFy", "lease": "7"}"#).unwrap();
-        let back = to_json(&input, &wire[FRAME_HEAD..]).unwrap();
+        let put = &gateway.methods["/v3/kv/put"];
+        let body = br#"{"key": "Zm9v", "value": "YmFy", "lease": "7", "none": {}} {"key": "Yg=="}"#;
+        let wire = encode_requests(put, body).unwrap();
+        let back = to_json(&put.input(), &wire[FRAME_HEAD..]).unwrap();
         assert_eq!(back, json!({"key": "Zm9v", "value": "YmFy", "lease": "7"}));
-        assert!(encode_requests(&input, b"{\"key\": 5}").is_err());
-        assert!(encode_requests(&input, b"{").is_err());
+        assert!(encode_requests(put, b"{\"key\": 5}").is_err());
+        assert!(encode_requests(put, b"{").is_err());
+        let keep_alive = &gateway.methods["/v3/lease/keepalive"];
+        let both = encode_requests(keep_alive, br#"{"ID": 1} {"ID": 2}"#).unwrap();
+        assert_eq!(both.len(), 2 * (FRAME_HEAD + 2), "a stream of requests");
     }
 }

@@ -1,6 +1,7 @@
 //! A member as clients reach it: every service, and certificates that change.
 
 mod addresses;
+mod as_etcd;
 mod gateway;
 mod listening;
 mod pages;
