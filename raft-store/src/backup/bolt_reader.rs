@@ -1,6 +1,6 @@
 //! Reading a bbolt file in key order. Damage is an error that names the page, never a wrong answer.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{cell::Cell, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::bolt::{
     BRANCH, BUCKET_FLAG, BUCKET_HEAD, ELEMENT, LEAF, MAGIC, META_LEN, PAGE_HEAD, VERSION, fnv1a, u16_at,
@@ -18,6 +18,8 @@ pub struct BoltReader {
     page_bytes: u64,
     root: u64,
     pages: u64,
+    /// Pages looked at for one answer: more than there are is a loop.
+    seen: Cell<u64>,
 }
 
 /// Called with each key, value, and whether the value is a bucket.
@@ -51,6 +53,7 @@ impl BoltReader {
 
     /// Calls `visit` with every key of a bucket of the root, in order; `false` when there is no such bucket.
     pub fn bucket(&self, name: &str, visit: &mut VisitKey<'_>) -> io::Result<bool> {
+        self.seen.set(0);
         let mut found = None;
         self.walk(self.root, 0, &mut |key, value, is_bucket| {
             if is_bucket && key == name.as_bytes() {
@@ -70,8 +73,22 @@ impl BoltReader {
         Ok(true)
     }
 
+    /// The names of the root's buckets, in order.
+    pub fn buckets(&self) -> io::Result<Vec<String>> {
+        self.seen.set(0);
+        let mut names = Vec::new();
+        self.walk(self.root, 0, &mut |key, _, is_bucket| {
+            names.extend(is_bucket.then(|| String::from_utf8_lossy(key).into_owned()));
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
     fn walk(&self, id: u64, depth: usize, visit: &mut Visit<'_>) -> io::Result<()> {
-        if depth > DEPTH_MAX || id >= self.pages {
+        // The root is read once to find the bucket.
+        let seen = self.seen.get() + 1;
+        self.seen.set(seen);
+        if depth > DEPTH_MAX || id >= self.pages || seen > 2 * self.pages {
             return Err(damaged(format!("page {id} cannot be where it is")));
         }
         let mut head = [0; PAGE_HEAD];
@@ -121,7 +138,13 @@ fn parse_meta(head: &[u8], file: &File) -> io::Result<Option<(u64, BoltReader)>>
     else {
         return Ok(None);
     };
-    let reader = BoltReader { file: file.try_clone()?, page_bytes: page_bytes.into(), root, pages };
+    let reader = BoltReader {
+        file: file.try_clone()?,
+        page_bytes: page_bytes.into(),
+        root,
+        pages,
+        seen: Cell::new(0),
+    };
     Ok(Some((transaction, reader)))
 }
 

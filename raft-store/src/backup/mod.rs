@@ -12,6 +12,7 @@ mod restore;
 use std::{
     fs,
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -53,14 +54,24 @@ pub struct RestoreOptions {
     pub peer_url: String,
 }
 
+/// What else may be asked for when a file is restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreChanges {
+    /// Take a file without a checksum behind it, or with another: one copied from a data directory.
+    pub skip_hash_check: bool,
+    /// Let revisions go on this much later, and everything before count as compacted, so that no client takes what it
+    /// saw of the lost revisions for what comes.
+    pub bump_revision: u32,
+}
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Checksum of its records.
+    /// Checksum of its records: etcdutl's.
     pub hash: u32,
     /// The newest revision.
     pub revision: i64,
-    /// Records in it.
+    /// Keys in it; when it is restored, what is there of their history.
     pub keys: u64,
     /// Bytes.
     pub size: u64,
@@ -78,6 +89,9 @@ pub enum RestoreError {
     /// The file is not what was saved.
     #[error("the snapshot {0} does not match its checksum; take another")]
     Checksum(String),
+    /// The file's end is lost, or it was not saved by a client.
+    #[error("snapshot missing hash but --skip-hash-check=false")]
+    MissingChecksum,
     /// The file is something else.
     #[error("the file has no bucket of keys; it is no snapshot of etcd or of this store")]
     NotASnapshot,
@@ -192,15 +206,20 @@ pub async fn save(options: &SaveOptions, file: &Path) -> Result<u64, Error> {
         request.metadata_mut().insert("token", token);
     }
     let mut pieces = MaintenanceClient::new(channel).snapshot(request).await?.into_inner();
-    let draft = file.with_extension("part");
-    let mut out = fs::File::create(&draft).map_err(Error::internal)?;
+    let draft = beside(file, ".part");
+    // It holds everything, passwords' hashes too: its owner's alone, whoever made a draft of that name before.
+    if draft.exists() {
+        fs::remove_file(&draft).map_err(Error::internal)?;
+    }
+    let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
+    let mut out = options.map_err(Error::internal)?;
     let mut size = 0;
     while let Some(piece) = pieces.message().await? {
         out.write_all(&piece.blob).map_err(Error::internal)?;
         size += piece.blob.len() as u64;
     }
     out.sync_all().map_err(Error::internal)?;
-    restore::check_file(&draft).map_err(Error::internal)?;
+    restore::check_file(&draft, false).map_err(Error::internal)?;
     fs::rename(&draft, file).map_err(Error::internal)?;
     Ok(size)
 }
@@ -211,7 +230,22 @@ pub async fn save(options: &SaveOptions, file: &Path) -> Result<u64, Error> {
 /// When the file is damaged or no snapshot, or the directory holds a member already. Nothing is left half done
 /// under the directory's name.
 pub fn restore(options: &RestoreOptions) -> Result<Contents, RestoreError> {
-    restore::restore(options)
+    restore::restore(options, RestoreChanges::default())
+}
+
+/// The same, with changes.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_changed(options: &RestoreOptions, changes: RestoreChanges) -> Result<Contents, RestoreError> {
+    restore::restore(options, changes)
+}
+
+/// The path with something behind its whole name: `a.1` and `a.2` have different ones.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// What a snapshot file holds.

@@ -6,8 +6,12 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+/// What others may do with a folder of data: nothing.
+const PRIVATE: u32 = 0o700;
 
 /// The folders of one data directory.
 #[derive(Clone, Debug)]
@@ -22,7 +26,7 @@ impl Layout {
     pub fn prepare(data_dir: &Path) -> io::Result<Self> {
         let member = data_dir.join("member");
         let copies = member.join("copies");
-        fs::create_dir_all(&member)?;
+        touch_private(&member)?;
         let log = member.join("log");
         let layout = Self { member, copies, log };
         if layout.copies.exists() {
@@ -46,7 +50,7 @@ impl Layout {
     /// The same, with the log in `dir`, where there is one; it is created.
     pub fn with_log_in(self, dir: Option<&Path>) -> io::Result<Self> {
         let Some(dir) = dir else { return Ok(self) };
-        fs::create_dir_all(dir)?;
+        touch_private(dir)?;
         Ok(Self { log: dir.join("log"), ..self })
     }
 
@@ -143,6 +147,49 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Creates a folder, and those above it, for their owner alone. One that is there and open to others is told of, as etcd
+/// does, and taken: what is created within it is not.
+pub fn touch_private(dir: &Path) -> io::Result<()> {
+    let found = match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(dir);
+        }
+        found => found?,
+    };
+    let mode = found.permissions().mode() & 0o777;
+    if mode != PRIVATE {
+        let (found, advised) = (format!("{mode:o}"), format!("{PRIVATE:o}"));
+        tracing::warn!(dir = %dir.display(), found, advised, "others may read this directory and its data");
+    }
+    Ok(())
+}
+
+/// Makes the name of a file or folder durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_dir(parent.unwrap_or(Path::new(".")))
+}
+
 fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_folders_are_their_owners_alone_and_old_ones_stay_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let data_dir = dir.path().join("data");
+        let layout = Layout::prepare(&data_dir).unwrap();
+        assert_eq!((mode(&data_dir), mode(&data_dir.join("member"))), (PRIVATE, PRIVATE));
+        fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o755)).unwrap();
+        touch_private(&data_dir).unwrap();
+        assert_eq!(mode(&data_dir), 0o755);
+        let log_dir = dir.path().join("wal");
+        layout.with_log_in(Some(&log_dir)).unwrap();
+        assert_eq!(mode(&log_dir), PRIVATE);
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     Member, PeerService, background, compare,
     consensus_thread::ConsensusThread,
     identity,
-    layout::Layout,
+    layout::{Layout, touch_private},
     maintenance::{CLUSTER_VERSION, SERVER_VERSION},
     newcomer::establish_identity,
     propose::Proposals,
@@ -108,7 +108,8 @@ impl Member {
     /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a tokio
     /// runtime: one with several threads, or, in a simulation, one where everything waits for the disk.
     pub async fn start(mut config: Config) -> Result<Arc<Self>, StartError> {
-        std::fs::create_dir_all(config.data_dir.join("member"))?;
+        touch_private(&config.data_dir)?;
+        touch_private(&config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
         let layout = Layout::prepare(&config.data_dir)?.with_log_in(config.wal_dir.as_deref())?;
         if let Some((cluster, token)) = layout.founders()? {

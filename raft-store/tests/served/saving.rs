@@ -1,5 +1,7 @@
 //! `snapshot save` where users are required.
 
+use std::os::unix::fs::PermissionsExt;
+
 use proto::etcdserverpb::{
     AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, auth_client::AuthClient,
 };
@@ -39,6 +41,8 @@ async fn a_snapshot_is_saved_by_root_alone_once_users_are_required() {
     }
     let size = backup::save(&options(Some("root:secret")), &file).await.unwrap();
     assert_eq!(backup::status(&file).unwrap().size, size);
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a snapshot is its owner's alone");
     drop(auth);
     listening.member.shutdown().await;
 }
