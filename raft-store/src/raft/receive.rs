@@ -78,8 +78,13 @@ impl Receiver {
                 return Err(io::Error::other("a snapshot block that crosses files"));
             }
             let mut file = std::fs::OpenOptions::new().append(true).open(incoming.folder.join(name))?;
-            if file.metadata()?.len() != at {
+            let there = file.metadata()?.len();
+            if there < at {
                 return Err(io::Error::other(format!("the snapshot file {name} is not as long as it was")));
+            }
+            if there > at {
+                // A full disk took a part of the block only.
+                file.set_len(at)?;
             }
             file.write_all(&block.data)?;
             if block.data.len() as u64 == left {
@@ -130,6 +135,8 @@ mod tests {
         assert!(receiver.take_whole().is_none(), "the connection broke before the end");
         assert_eq!(receiver.begin(header("one")).unwrap(), 6, "nothing is sent twice");
         assert!(receiver.write(&block(0, b"abcd", false)).is_err(), "nor may it be");
+        // What was written of a block when the disk was full.
+        std::fs::write(dir.path().join("in-one/b"), b"efx").unwrap();
         assert!(receiver.write(&block(6, b"g", true)).unwrap());
         let whole = receiver.take_whole().unwrap();
         assert_eq!(std::fs::read(whole.folder.join("a")).unwrap(), b"abcd");
