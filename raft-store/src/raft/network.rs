@@ -199,10 +199,13 @@ impl Connection {
             hasher.update(&file.size.to_be_bytes());
         }
         let position = snapshot.meta.last_log_id.map_or(0, |log_id| log_id.index());
+        // Another leader's copy at the same position has other files, perhaps of the same names and sizes: the two must
+        // never be pieced together.
+        let (term, leader) = (vote.leader_id.term, vote.leader_id.voted_for);
         let header = SnapshotHeader {
             vote: codec::encode(&vote).map_err(|error| broken(&error))?,
             meta: codec::encode(&snapshot.meta).map_err(|error| broken(&error))?,
-            id: format!("{position}-{:08x}", hasher.finalize()),
+            id: format!("{position}-{term}-{leader:x}-{:08x}", hasher.finalize()),
             files,
         };
         let mut client = self.client()?;
