@@ -15,9 +15,11 @@ use super::payload::{self, File, Payload, PayloadError};
 use super::source::{Resolved, Source};
 use super::tokens::Tokens;
 use super::{atomic, fs_group, host_path, mounts, trust};
+use crate::kubelet::cgroup_limits::of_pod;
 use crate::kubelet::cluster::objects::Objects;
 use crate::kubelet::fields::Allocatable;
 use crate::kubelet::pod::spec;
+use crate::kubelet::quantity;
 
 /// Mode of token files where neither volume nor user decide.
 const TOKEN_MODE_GROUP: u32 = 0o640;
@@ -40,6 +42,13 @@ pub struct Setup<'a> {
 }
 
 type Done = Result<PathBuf, String>;
+
+/// How large a file system in memory may grow: no pod has more memory than all pods together, or than its own limit. Like
+/// upstream's, so that the kernel's default, half of the machine, fills nobody's memory.
+fn memory_bytes(of_node: Option<i64>, of_pod: Option<i64>, wanted: Option<u64>) -> Option<u64> {
+    let bounds = [of_node, of_pod].into_iter().flatten().filter_map(|bytes| u64::try_from(bytes).ok());
+    bounds.chain(wanted).filter(|bytes| *bytes > 0).min()
+}
 
 fn io_text(what: &Path) -> impl Fn(std::io::Error) -> String {
     move |error| format!("{}: {error}", what.display())
@@ -97,13 +106,18 @@ impl Setup<'_> {
         policy == Some("OnRootMismatch")
     }
 
+    fn memory_bytes(&self, wanted: Option<u64>) -> Option<u64> {
+        let node = self.allocatable.get("memory").map(quantity::units);
+        memory_bytes(node, of_pod(self.pod).memory, wanted)
+    }
+
     fn empty_dir(&self, dir: &Path, medium: &str, size_bytes: Option<u64>) -> Done {
         let fresh = !dir.exists();
         fs::create_dir_all(dir).map_err(io_text(dir))?;
         if !medium.is_empty() && !mounts::is_mount_point(dir).map_err(io_text(dir))? {
             match medium.strip_prefix("HugePages") {
                 Some(size) => mounts::hugetlbfs(dir, size.strip_prefix('-')),
-                None => mounts::tmpfs(dir, size_bytes),
+                None => mounts::tmpfs(dir, self.memory_bytes(size_bytes)),
             }
             .map_err(io_text(dir))?;
         } else if !fresh {
@@ -135,7 +149,7 @@ impl Setup<'_> {
     fn write(&self, dir: &Path, files: &Payload, in_memory: bool) -> Done {
         fs::create_dir_all(dir).map_err(io_text(dir))?;
         if in_memory && !mounts::is_mount_point(dir).map_err(io_text(dir))? {
-            mounts::tmpfs(dir, None).map_err(io_text(dir))?;
+            mounts::tmpfs(dir, self.memory_bytes(None)).map_err(io_text(dir))?;
             fs::set_permissions(dir, Permissions::from_mode(0o777)).map_err(io_text(dir))?;
         }
         let group = self.fs_group();
@@ -238,3 +252,23 @@ impl Setup<'_> {
 }
 
 type DataMap = std::collections::BTreeMap<String, Vec<u8>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_a_volume_is_bounded_by_node_pod_and_wish() {
+        for (node, pod, wanted, expected) in [
+            (Some(100), None, None, Some(100)),
+            (Some(100), Some(50), None, Some(50)),
+            (Some(100), Some(50), Some(20), Some(20)),
+            (Some(100), Some(50), Some(70), Some(50)),
+            (Some(100), Some(200), Some(0), Some(100)),
+            (None, None, Some(20), Some(20)),
+            (None, None, None, None),
+        ] {
+            assert_eq!(memory_bytes(node, pod, wanted), expected, "{node:?} {pod:?} {wanted:?}");
+        }
+    }
+}
