@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,7 +21,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// The servers known now, best first.
 #[derive(Debug)]
-pub struct Servers(Mutex<Vec<Server>>);
+pub struct Servers {
+    known: Mutex<Vec<Server>>,
+    /// None answered the last who asked: said once, for an outage may last hours.
+    silent: AtomicBool,
+}
 
 #[derive(Clone, Debug)]
 struct Server {
@@ -39,7 +44,8 @@ impl Servers {
     /// In random order, so that many machines spread over the servers.
     pub fn new(mut addresses: Vec<SocketAddr>) -> Self {
         addresses.shuffle(&mut rand::rng());
-        Servers(Mutex::new(addresses.into_iter().map(Server::new).collect()))
+        let known = addresses.into_iter().map(Server::new).collect();
+        Servers { known: Mutex::new(known), silent: AtomicBool::new(false) }
     }
 
     /// Takes a new list, keeping the order of those that stay. An empty list is not believed.
@@ -47,7 +53,7 @@ impl Servers {
         if addresses.is_empty() {
             return;
         }
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         for gone in known.extract_if(.., |server| !addresses.contains(&server.address)) {
             gone.given_up.cancel();
         }
@@ -60,12 +66,12 @@ impl Servers {
 
     /// Best first.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.lock().iter().map(|server| server.address).collect()
+        self.known.lock().iter().map(|server| server.address).collect()
     }
 
     /// Moves a server to the end and closes its connections.
     pub fn give_up(&self, address: SocketAddr) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if let Some(at) = known.iter().position(|server| server.address == address) {
             known.remove(at).given_up.cancel();
             known.push(Server::new(address));
@@ -73,7 +79,7 @@ impl Servers {
     }
 
     fn list(&self) -> Vec<Server> {
-        self.0.lock().clone()
+        self.known.lock().clone()
     }
 }
 
@@ -101,10 +107,17 @@ pub async fn serve(address: SocketAddr, servers: Arc<Servers>, shutdown: Cancell
 }
 
 async fn relay(mut client: TcpStream, servers: Arc<Servers>) {
-    let Some((mut server, given_up)) = connect(&servers).await else {
-        tracing::warn!("no server answers");
+    let found = connect(&servers).await;
+    let was_silent = servers.silent.swap(found.is_none(), Ordering::Relaxed);
+    let Some((mut server, given_up)) = found else {
+        if !was_silent {
+            tracing::warn!("no server answers");
+        }
         return;
     };
+    if was_silent {
+        tracing::info!("a server answers again");
+    }
     // Small requests go out at once; a failure shows at the first read or write.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     tokio::select! {

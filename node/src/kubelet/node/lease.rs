@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The namespace of nodes' leases.
 const NAMESPACE: &str = "kube-node-lease";
-/// Pause after a renewal failed.
-const RETRY: Duration = Duration::from_millis(500);
+/// Pauses after renewals that failed: the first, and the longest, which is upstream's and short beside any lease.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(7));
 
 /// Builds the lease: kept from `old` where there is one. `node_uid` makes the node its owner.
 pub fn lease(
@@ -58,15 +58,19 @@ pub async fn run(
 ) {
     let api = Api::<Lease>::namespaced(client, NAMESPACE);
     let mut known: Option<Lease> = None;
+    let mut retry = RETRY.0;
     loop {
         let pause = match renew(&api, &name, node_uid.as_deref(), known.take(), duration).await {
             Ok(lease) => {
                 known = Some(lease);
+                retry = RETRY.0;
                 duration / 4
             }
             Err(error) => {
                 tracing::warn!(%error, "the node's lease could not be renewed");
-                RETRY
+                let pause = retry;
+                retry = (retry * 2).min(RETRY.1);
+                pause
             }
         };
         tokio::select! {

@@ -1,5 +1,7 @@
 //! The vocabulary between the state machine of a pod and its shell: inputs, actions, outcomes, notices.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
@@ -166,7 +168,7 @@ pub struct Output {
     /// Start these now.
     pub actions: Vec<Action>,
     /// The pod's status now.
-    pub status: PodStatus,
+    pub status: Arc<PodStatus>,
     /// Events to record.
     pub notices: Vec<Notice>,
     /// Step again at this time at the latest.

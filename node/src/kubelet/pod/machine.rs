@@ -6,6 +6,7 @@
 //! after their processes are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -58,7 +59,7 @@ pub struct Machine {
     pub(super) resizing: Given,
     pub(super) resize: Option<Standing>,
     step_backoff: StepBackoff,
-    old: Option<PodStatus>,
+    old: Option<Arc<PodStatus>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,8 +70,8 @@ struct StepBackoff {
 
 impl Machine {
     /// The status of the last step, or the API's.
-    fn old_status(&self, pod: &Pod) -> PodStatus {
-        self.old.clone().unwrap_or_else(|| spec::status(pod).into_owned())
+    fn old_status(&self, pod: &Pod) -> Arc<PodStatus> {
+        self.old.clone().unwrap_or_else(|| Arc::new(spec::status(pod).into_owned()))
     }
 
     /// True while an action with this ticket is under way.
@@ -129,14 +130,14 @@ impl Machine {
             return self.step_rejected(inputs, failure);
         }
         self.note_deadline(inputs, &mut output);
-        resize::note(&mut self.given, &self.started_with, inputs.pod, inputs.observed);
+        resize::note(&mut self.given, &mut self.started_with, inputs.pod, inputs.observed);
         if let Some(failure) = inputs.stop.and_then(|s| s.failure.clone()) {
             self.failure.get_or_insert(failure);
         }
         let before = self.status(inputs, self.ending_since.is_some());
         if reported_restart_of_all(inputs.pod, &self.old_status(inputs.pod)) {
             // What is started in this step must know that its removal counts as a restart.
-            self.old = Some(before.clone());
+            self.old = Some(Arc::new(before.clone()));
         }
         let over = before.phase.as_deref().and_then(Phase::parse).is_some_and(Phase::is_terminal);
         if self.ending_since.is_none() && (inputs.stop.is_some() || over || self.failure.is_some()) {
@@ -148,11 +149,14 @@ impl Machine {
             self.step_running(inputs, &mut output);
         }
         output.ending = self.ending_since.is_some();
-        output.status = self.status(inputs, output.ending);
+        let mut status = self.status(inputs, output.ending);
         if self.torn_down && inputs.stop.is_some_and(|s| s.delete) {
-            finalize(&mut output.status);
+            finalize(&mut status);
         }
-        self.old = Some(output.status.clone());
+        // Everybody who holds the status holds this one; one that says the same stays.
+        let known = self.old.take().filter(|old| **old == status);
+        output.status = known.unwrap_or_else(|| Arc::new(status));
+        self.old = Some(Arc::clone(&output.status));
         for action in &output.actions {
             self.in_flight.insert(action.ticket());
         }
@@ -176,8 +180,8 @@ impl Machine {
     }
 
     fn step_rejected(&mut self, inputs: &Inputs<'_>, failure: &Failure) -> Output {
-        let status = self.old.clone().unwrap_or_else(|| rejected_status(inputs.pod, failure, inputs.now));
-        self.old = Some(status.clone());
+        let rejected = || Arc::new(rejected_status(inputs.pod, failure, inputs.now));
+        let status = Arc::clone(self.old.get_or_insert_with(rejected));
         let finished = inputs.stop.is_some_and(|s| s.delete);
         Output { status, ending: true, finished, ..Output::default() }
     }

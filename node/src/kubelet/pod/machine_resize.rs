@@ -164,7 +164,7 @@ mod tests {
                 Action::StartContainer { name, .. } => Some(format!("start {name}")),
                 _ => None,
             });
-            let status = serde_json::to_value(&output.status).expect("JSON");
+            let status = serde_json::to_value(&*output.status).expect("JSON");
             let conditions = output.status.conditions.iter().flatten();
             let pending = conditions.filter(|c| c.type_ == "PodResizePending").map(|c| c.reason.clone());
             let (given, promised) =

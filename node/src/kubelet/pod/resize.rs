@@ -98,8 +98,8 @@ fn is_resizable(kind: Kind) -> bool {
 }
 
 /// Notes containers seen for the first time and forgets those that are gone. `started_with` is what the last start of
-/// each name gave.
-pub fn note(given: &mut Given, started_with: &BTreeMap<String, Share>, pod: &Pod, observed: &Observed) {
+/// each name gave, until the container is seen.
+pub fn note(given: &mut Given, started_with: &mut BTreeMap<String, Share>, pod: &Pod, observed: &Observed) {
     given.retain(|id, _| observed.alive().any(|c| c.id == *id));
     for container in observed.containers.iter().filter(|c| c.state == State::Running) {
         let Some((kind, spec)) = spec::find_container(pod, &container.name) else { continue };
@@ -111,8 +111,8 @@ pub fn note(given: &mut Given, started_with: &BTreeMap<String, Share>, pod: &Pod
             Some(share) if share.equals(&wanted) => *share = wanted,
             Some(_) => {}
             None => {
-                let started = || started_with.get(&container.name).cloned();
-                let known = reported(pod, container).or_else(started);
+                let started = started_with.remove(&container.name);
+                let known = reported(pod, container).or(started);
                 given.insert(container.id.clone(), known.unwrap_or(wanted));
             }
         }
@@ -185,7 +185,7 @@ mod tests {
             let before = pod(&own, &level);
             let observed = running(&before);
             let mut given = Given::new();
-            note(&mut given, &BTreeMap::new(), &before, &observed);
+            note(&mut given, &mut BTreeMap::new(), &before, &observed);
             assert_eq!(plan(&given, &before, &observed), []);
             let got = match plan(&given, &pod(&new_own, &new_level), &observed).as_slice() {
                 [] => "nothing",
@@ -215,7 +215,7 @@ mod tests {
             pod.status =
                 Some(serde_json::from_value(json!({"containerStatuses": [reported]})).expect("a status"));
             let mut given = Given::new();
-            note(&mut given, &BTreeMap::new(), &pod, &running(&pod));
+            note(&mut given, &mut BTreeMap::new(), &pod, &running(&pod));
             assert_eq!(serde_json::to_value(&given["id"].own).expect("JSON"), *expected, "{pod:?}");
         };
         let status = |id: &str, resources: &Value| {

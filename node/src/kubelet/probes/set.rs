@@ -173,7 +173,7 @@ impl Driver {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.once().await;
+            Box::pin(self.once()).await;
             if self.counter.is_settled() {
                 return;
             }

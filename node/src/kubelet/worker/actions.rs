@@ -30,7 +30,7 @@ pub struct Job {
     /// The pod.
     pub pod: Arc<Pod>,
     /// Its newest status.
-    pub status: PodStatus,
+    pub status: Arc<PodStatus>,
     /// What the runtime held when the action was decided.
     pub observed: Arc<Observed>,
     /// Fires when the pod ends.

@@ -17,6 +17,7 @@ use crate::kubelet::cri::observe::observe_pod;
 use crate::kubelet::env;
 use crate::kubelet::metrics;
 use crate::kubelet::pod::action::{Inputs, Notice, Outcome, Output, Stop, Ticket};
+use crate::kubelet::pod::allocation;
 use crate::kubelet::pod::checkpoint::PodResources;
 use crate::kubelet::pod::container_status::Waiting;
 use crate::kubelet::pod::machine::Machine;
@@ -67,8 +68,8 @@ pub struct Channels {
     pub promise: Box<Promise>,
     /// What the agent before gave the pod's containers.
     pub given: PodResources,
-    /// Is told what they have now.
-    pub note_given: Box<dyn Fn(PodResources) + Send + Sync>,
+    /// Is told what they have now, where that is not what is promised.
+    pub note_given: Box<dyn Fn(Option<PodResources>) + Send + Sync>,
 }
 
 /// From a pod as it is wanted to the pod as it is promised, and why that is not all, if so.
@@ -80,7 +81,7 @@ struct Worker {
     machine: Machine,
     probes: ProbeSet,
     observed: Arc<Observed>,
-    status: PodStatus,
+    status: Arc<PodStatus>,
     adopted: bool,
     ending: CancellationToken,
     running: JoinSet<(Ticket, Outcome)>,
@@ -93,7 +94,7 @@ pub async fn run(context: Arc<Context>, channels: Channels) {
         ProbeSet::new(context.runtime.clone(), context.recorder.clone(), Arc::clone(&channels.nudge));
     let (reports, receiver) = watch::channel(Report::default());
     let sender = tokio::spawn(status_sender::run(context.client.clone(), receiver));
-    let status = spec::status(&channels.desired.borrow().pod).into_owned();
+    let status = Arc::new(spec::status(&channels.desired.borrow().pod).into_owned());
     let mut worker = Worker {
         context,
         machine: Machine::after(&channels.given),
@@ -124,7 +125,8 @@ impl Worker {
         let mut refresh = tokio::time::interval(frequency + spread);
         refresh.tick().await;
         loop {
-            let wake = match self.turn().await {
+            // In boxes: between turns a pod does not hold the room that they take.
+            let wake = match Box::pin(self.turn()).await {
                 Turn::Finished => return,
                 Turn::Wait(wake) => wake,
             };
@@ -133,8 +135,8 @@ impl Worker {
                 () = self.channels.nudge.notified() => {}
                 Some(done) = self.running.join_next() => self.finish(done),
                 () = tokio::time::sleep(wake) => {}
-                () = self.channels.refresh.notified() => self.refresh().await,
-                _ = refresh.tick() => self.refresh().await,
+                () = self.channels.refresh.notified() => Box::pin(self.refresh()).await,
+                _ = refresh.tick() => Box::pin(self.refresh()).await,
             }
         }
     }
@@ -168,7 +170,8 @@ impl Worker {
             pending: pending.as_ref(),
             now: Timestamp::now(),
         });
-        (self.channels.note_given)(self.machine.given(&self.observed));
+        let given = self.machine.given(&self.observed);
+        (self.channels.note_given)((given != allocation::record(&desired.pod)).then_some(given));
         self.apply(&desired, output)
     }
 
@@ -202,7 +205,7 @@ impl Worker {
         Job {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&desired.pod),
-            status: self.status.clone(),
+            status: Arc::clone(&self.status),
             observed: Arc::clone(&self.observed),
             ending: self.ending.clone(),
         }
@@ -217,13 +220,13 @@ impl Worker {
         let deleting = desired.object.as_ref().is_some_and(|o| o.metadata.deletion_timestamp.is_some());
         let report = Report {
             object: desired.object.clone(),
-            status: self.status.clone(),
+            status: Arc::clone(&self.status),
             remove: finished && (deleting || spec::is_static(&desired.pod)),
         };
         self.reports.send_replace(report);
         let before = self.channels.snapshot.send_replace(Snapshot {
             observed: Arc::clone(&self.observed),
-            status: Arc::new(self.status.clone()),
+            status: Arc::clone(&self.status),
             finished,
         });
         let addresses = |observed: &Observed| observed.sandboxes.first().map(|s| (s.ready, s.ips.clone()));

@@ -31,6 +31,8 @@ const TOGETHER: Duration = Duration::from_millis(200);
 /// The files and what they say.
 pub struct Promises {
     promised: Mutex<Promised>,
+    /// What containers were given where that is not what is promised; of pods that have not appeared yet, what the agent before
+    /// gave.
     given: Mutex<Records>,
     allocated: Saved,
     actuated: Saved,
@@ -109,13 +111,17 @@ impl Promises {
         self.given.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Notes what the pod's containers have.
-    pub fn note_given(&self, uid: &str, resources: PodResources) {
+    /// Notes what the pod's containers have, where that is not what is promised.
+    pub fn note_given(&self, uid: &str, resources: Option<PodResources>) {
         let mut given = self.given.lock();
-        if given.get(uid) != Some(&resources) {
-            given.insert(uid.to_owned(), resources);
-            self.changed.notify_one();
+        if given.get(uid) == resources.as_ref() {
+            return;
         }
+        match resources {
+            Some(resources) => given.insert(uid.to_owned(), resources),
+            None => given.remove(uid),
+        };
+        self.changed.notify_one();
     }
 
     /// Nothing is left of a pod. The files follow with the next change, as upstream's.
@@ -131,14 +137,13 @@ impl Promises {
     }
 
     fn save(&self) {
-        // Each file's turn is taken before its content may change again: what is older is never written later.
+        // The file's turn is taken before the promises may change again: what is older is never written later.
         let promised = self.promised.lock();
-        let (records, turn) = (promised.records(), self.allocated.turn());
+        let (mut records, turn) = (promised.records(), self.allocated.turn());
         drop(promised);
         warn(&self.allocated, self.allocated.write(&records, turn));
-        let given = self.given.lock();
-        let (records, turn) = (given.clone(), self.actuated.turn());
-        drop(given);
+        let turn = self.actuated.turn();
+        records.extend(self.given.lock().clone());
         warn(&self.actuated, self.actuated.write(&records, turn));
     }
 }
@@ -228,13 +233,18 @@ mod tests {
         first.begin(&mut first.lock(), &pod("a", "1"));
         first.begin(&mut first.lock(), &pod("b", "1"));
         first.change(&mut first.lock(), pod("b", "2"));
-        first.note_given("b", allocation::record(&pod("b", "1")));
+        first.note_given("b", Some(allocation::record(&pod("b", "1"))));
+        first.note_given("a", Some(allocation::record(&pod("a", "7"))));
+        first.note_given("a", None);
         first.save();
 
         let second = Promises::read(dir.path());
         let wanted = |uid| cpu(&second.lock().of(&pod(uid, "9")));
         assert_eq!(["a", "b", "c"].map(wanted), ["1", "2", "9"]);
-        assert_eq!(second.given("b"), allocation::record(&pod("b", "1")));
+        assert_eq!(
+            ["a", "b"].map(|uid| second.given(uid)),
+            ["a", "b"].map(|uid| allocation::record(&pod(uid, "1")))
+        );
         // What it writes before all pods have appeared says no less.
         second.change(&mut second.lock(), pod("c", "3"));
         let third = Promises::read(dir.path());

@@ -31,7 +31,7 @@ pub struct Start {
     /// The pod.
     pub pod: Arc<Pod>,
     /// Its newest status.
-    pub status: PodStatus,
+    pub status: Arc<PodStatus>,
     /// The container's name.
     pub name: String,
     /// How often it was restarted before.
@@ -165,7 +165,7 @@ impl Start {
 
     async fn env_sources(&self, container: &Container) -> Result<env::Sources, String> {
         let namespace = spec::namespace(&self.pod);
-        let mut sources = env::Sources { status: self.status.clone(), ..Default::default() };
+        let mut sources = env::Sources { status: PodStatus::clone(&self.status), ..Default::default() };
         if !self.sandbox.ips.is_empty() {
             // The sandbox knows its addresses before the status does.
             sources.status.pod_ip = self.sandbox.ips.first().cloned();

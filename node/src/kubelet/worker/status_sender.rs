@@ -20,7 +20,7 @@ pub struct Report {
     /// The API's object: the pod, or the mirror of a static one. `None` while there is none.
     pub object: Option<Arc<Pod>>,
     /// Its status.
-    pub status: PodStatus,
+    pub status: Arc<PodStatus>,
     /// Remove the object once the status has arrived.
     pub remove: bool,
 }
@@ -31,7 +31,8 @@ pub async fn run(client: Client, mut reports: watch::Receiver<Report>) {
     let mut pause = RETRY.0;
     loop {
         let report = reports.borrow_and_update().clone();
-        match deliver(&client, &report, &mut known).await {
+        // In a box: between reports a pod does not hold the room that a request takes.
+        match Box::pin(deliver(&client, &report, &mut known)).await {
             Ok(true) => return,
             Ok(false) => {
                 pause = RETRY.0;
