@@ -100,7 +100,10 @@ fn stop_call(path: &str) -> Vec<String> {
 }
 
 async fn ask(arguments: Vec<String>) -> io::Result<()> {
-    let output = Command::new("busctl").args(&arguments).kill_on_drop(true).output().await;
+    let mut command = Command::new("busctl");
+    // busctl reports its own failures to the service manager, which is listening to the agent.
+    let command = command.args(&arguments).env_remove("NOTIFY_SOCKET").kill_on_drop(true);
+    let output = command.output().await;
     let output =
         output.map_err(|error| io::Error::new(error.kind(), format!("cannot run busctl: {error}")))?;
     if output.status.success() {
