@@ -112,6 +112,10 @@ impl Reporter {
         let name = self.config().node_name.clone();
         let patch = Patch::Strategic(json!({"status": patch_body(&old, &new)}));
         api.patch_status(&name, &PatchParams::default(), &patch).await?;
+        if let Some(boot) = rebooted(&old, &new) {
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            self.context.recorder.node(true, "Rebooted", message);
+        }
         let in_use = new.volumes_in_use.iter().flatten().cloned().collect();
         self.sent = Some((new, Instant::now()));
         self.context.csi.in_use.tell(in_use);
@@ -227,6 +231,13 @@ fn is_ready(status: &NodeStatus) -> bool {
     status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
+/// The name of this boot, where the API has known the node under another's.
+fn rebooted<'s>(api: &NodeStatus, own: &'s NodeStatus) -> Option<&'s str> {
+    let known = &api.node_info.as_ref()?.boot_id;
+    let own = &own.node_info.as_ref()?.boot_id;
+    (!known.is_empty() && known != own).then_some(own)
+}
+
 /// True if the API still shows what is ours.
 fn same_owned(api: &NodeStatus, own: &NodeStatus) -> bool {
     let ready = |s: &NodeStatus| {
@@ -263,4 +274,24 @@ fn patch_body(old: &NodeStatus, new: &NodeStatus) -> Value {
         }
     }
     Value::Object(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::NodeSystemInfo;
+
+    use super::*;
+
+    #[test]
+    fn another_boot_is_told_apart_from_the_first_report() {
+        let status = |boot: Option<&str>| NodeStatus {
+            node_info: boot.map(|boot| NodeSystemInfo { boot_id: boot.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        for (api, own, expected) in
+            [(None, "b", None), (Some(""), "b", None), (Some("b"), "b", None), (Some("a"), "b", Some("b"))]
+        {
+            assert_eq!(rebooted(&status(api), &status(Some(own))), expected, "{api:?} {own}");
+        }
+    }
 }
