@@ -11,6 +11,8 @@ pub mod log_cache;
 pub mod log_store;
 pub mod log_writer;
 pub mod network;
+#[cfg(test)]
+mod network_test;
 pub mod peers;
 pub mod position;
 pub mod reach;

@@ -299,7 +299,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 .take_while(|message| std::future::ready(message.is_some()));
             let requests = futures::stream::iter([first]).chain(rest.filter_map(std::future::ready));
             let mut asked = is_heartbeat.then(Instant::now);
-            let replies = within(option.soft_ttl(), client.append(requests)).await;
+            // The limit given is for an answer within a heartbeat's time, which openraft watches by itself. A stream of
+            // entries lasts, and may take as long to open as connections may.
+            let limit = option.soft_ttl().max(self.peers.patience());
+            let replies = within(limit, client.append(requests)).await;
             let replies = replies.inspect_err(|_| {
                 self.traffic.send_failures.inc();
                 if is_heartbeat {

@@ -116,6 +116,11 @@ impl Peers {
         Self { threads: Some(threads), ..self }
     }
 
+    /// How long opening a connection may take.
+    pub fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     fn way(&self, url: &str) -> Result<Way, Error> {
         if let Some(way) = self.channels.lock().get(url) {
             return Ok(way.clone());
