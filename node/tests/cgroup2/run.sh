@@ -13,7 +13,7 @@ NAMESPACE=cgroup2
 . ../tour/lib.sh
 ON_NODE=${ON_NODE:-sh}
 AGENT=${AGENT:-quarterdeck-agent}
-NODE=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
+NODE=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}') || { echo "no cluster answers, or it has no node"; exit 1; }
 ROOT=/sys/fs/cgroup
 work=$(mktemp -d /tmp/cgroup2.XXXXXX)
 skipped=0
