@@ -78,6 +78,16 @@ check "metrics of the runtime's operations" says kubelet_runtime_operations_tota
 check "metrics of resources" says 'container_cpu_usage_seconds_total{container="c",namespace="'"$NAMESPACE"'",pod="steady"}' metrics metrics/resource
 check "probes" says prober_probe_total metrics metrics/probes
 check "cAdvisor's names" says container_memory_working_set_bytes metrics metrics/cadvisor
+counter() { metrics metrics/cadvisor | grep "^container_$1{container=\"$2\".*pod=\"limited\"" | wc -l; }
+pod limited <<LIMITED
+  containers: [{name: c, image: $IMAGE, command: [sh, -c, "while :; do :; done"], resources: {limits: {cpu: 50m, memory: 32Mi}}}]
+LIMITED
+limit() { metrics metrics/cadvisor | grep '^container_spec_memory_limit_bytes{container="c".*pod="limited"' | awk '{print $NF}'; }
+check "what a container is limited to" within 60 is 33554432 limit
+for name in cpu_cfs_throttled_seconds_total cpu_user_seconds_total memory_cache memory_failcnt oom_events_total processes spec_cpu_quota; do
+  check "what it uses: $name" within 30 is 1 counter "$name" c
+done
+check "packets of a pod" within 30 is 1 counter network_receive_packets_total ""
 check "the summary" says '"nodeName"' metrics stats/summary
 check "top of nodes" within 60 says "$NODE" kubectl top nodes
 check "top of pods and containers" within 60 says steady $K top pod --containers

@@ -12,6 +12,7 @@ use super::cgroup_limits::{ClassLimits, Limits, of_pod};
 use super::config::{CgroupDriver, Config};
 use super::pod::qos::{QosClass, class};
 use super::pod::spec;
+use super::stats::counters::{self, Counts};
 use super::stats::usage::{PodUsage, limited_memory, of_cgroup};
 use trees::Trees;
 
@@ -149,6 +150,23 @@ impl Cgroups {
     pub fn usage(&self, pod: &Pod) -> PodUsage {
         let path = self.path_of(pod);
         of_cgroup(|controller| self.trees.folder(controller, &path), self.trees.unified)
+    }
+
+    /// The path of the pod's cgroup, or of a container's in it, and what the kernel counts there.
+    pub fn counts(&self, pod: &Pod, container: Option<&str>) -> Option<(String, Counts)> {
+        let mut path = self.path_of(pod);
+        if let Some(id) = container {
+            let folder = self.memory_of_container(&path, id)?;
+            path = format!("{path}/{}", folder.file_name()?.to_string_lossy());
+        }
+        let counts = counters::read(&|controller| self.trees.folder(controller, &path), self.trees.unified);
+        Some((format!("/{path}"), counts))
+    }
+
+    /// A process of a container.
+    pub fn process_of(&self, pod: &Pod, id: &str) -> Option<u32> {
+        let folder = self.memory_of_container(&self.path_of(pod), id)?;
+        fs::read_to_string(folder.join("cgroup.procs")).ok()?.lines().next()?.parse().ok()
     }
 
     /// The folder of a container's memory: its name has the id, and what the runtime's driver puts around it.

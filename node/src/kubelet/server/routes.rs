@@ -38,6 +38,12 @@ pub struct Server {
 }
 
 impl Server {
+    async fn cadvisor(&self) -> String {
+        let pool = Arc::clone(&self.pool);
+        let kernel = tokio::task::spawn_blocking(move || cadvisor::Kernel::read(&pool)).await;
+        cadvisor::text(&self.summary.collect(&self.pool).await, &kernel.unwrap_or_default())
+    }
+
     /// Answers one request of a client that may ask.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
@@ -56,7 +62,7 @@ impl Server {
                 with_type(StatusCode::OK, PROMETHEUS, resource::text(&self.summary.collect(&self.pool).await))
             }
             (&Method::GET, ["metrics", "cadvisor"]) => {
-                with_type(StatusCode::OK, PROMETHEUS, cadvisor::text(&self.summary.collect(&self.pool).await))
+                with_type(StatusCode::OK, PROMETHEUS, self.cadvisor().await)
             }
             (_, ["stats", "summary"]) => json_answer(&self.summary.collect_all(&self.pool).await.to_json()),
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {

@@ -13,4 +13,8 @@ pub mod summary;
 
 pub mod resource;
 
+pub mod counters;
+
+pub mod network;
+
 pub mod cadvisor;

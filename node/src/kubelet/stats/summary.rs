@@ -10,6 +10,7 @@ use proto::cri;
 use serde_json::{Map, Value, json};
 
 use super::disks::{DiskUse, Disks, VolumeUse};
+use super::network::{Interface, Traffic, interfaces};
 use super::rates::Rates;
 use super::usage::PodUsage;
 use crate::kubelet::cri::client::{CALL_TIMEOUT, timed};
@@ -45,17 +46,6 @@ pub struct ContainerUse {
     pub faults: (u64, u64),
     /// What it has written over its image, bytes and inodes.
     pub writable: (u64, u64),
-}
-
-/// Traffic of one network interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Bytes and errors received.
-    pub rx: (u64, u64),
-    /// Bytes and errors sent.
-    pub tx: (u64, u64),
 }
 
 /// Use of one pod.
@@ -222,10 +212,12 @@ async fn sandbox_networks(pool: &Pool) -> HashMap<String, Vec<Interface>> {
         let network = stats.linux.and_then(|l| l.network);
         if let (Some(uid), Some(network)) = (uid, network) {
             let all = network.default_interface.into_iter().chain(network.interfaces);
+            let traffic =
+                |bytes, errors| Traffic { bytes: value(bytes), errors: value(errors), ..Default::default() };
             let convert = |i: cri::NetworkInterfaceUsage| Interface {
                 name: i.name,
-                rx: (value(i.rx_bytes), value(i.rx_errors)),
-                tx: (value(i.tx_bytes), value(i.tx_errors)),
+                rx: traffic(i.rx_bytes, i.rx_errors),
+                tx: traffic(i.tx_bytes, i.tx_errors),
             };
             found.insert(uid, all.map(convert).collect());
         }
@@ -256,27 +248,13 @@ fn boot_time() -> Option<Timestamp> {
     Timestamp::from_second(line.trim().parse().ok()?).ok()
 }
 
-/// Parses `/proc/net/dev`, without the loopback.
-fn interfaces(text: &str) -> Vec<Interface> {
-    let parse = |line: &str| {
-        let (name, counters) = line.split_once(':')?;
-        let n: Vec<u64> = counters.split_whitespace().filter_map(|c| c.parse().ok()).collect();
-        Some(Interface {
-            name: name.trim().to_owned(),
-            rx: (*n.first()?, *n.get(2)?),
-            tx: (*n.get(8)?, *n.get(10)?),
-        })
-    };
-    text.lines().filter_map(parse).filter(|i| i.name != "lo").collect()
-}
-
 fn time(at: Timestamp) -> Value {
     let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
     serde_json::to_value(Time(whole)).unwrap_or_default()
 }
 
 fn network_json(at: Timestamp, interfaces: &[Interface]) -> Value {
-    let one = |i: &Interface| json!({"name": i.name, "rxBytes": i.rx.0, "rxErrors": i.rx.1, "txBytes": i.tx.0, "txErrors": i.tx.1});
+    let one = |i: &Interface| json!({"name": i.name, "rxBytes": i.rx.bytes, "rxErrors": i.rx.errors, "txBytes": i.tx.bytes, "txErrors": i.tx.errors});
     let mut value = interfaces.first().map_or_else(|| json!({}), one);
     value["time"] = time(at);
     value["interfaces"] = interfaces.iter().map(one).collect();
@@ -410,12 +388,5 @@ mod tests {
             (&pod["volume"][0]["usedBytes"], &pod["volume"][0]["pvcRef"]["name"]),
             (&json!(40), &json!("data"))
         );
-    }
-
-    #[test]
-    fn reads_interfaces() {
-        let text = "Inter-|\n face |\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 1 2 0 0 0 0 0 20 1 3 0 0 0 0 0\n";
-        let eth0 = Interface { name: "eth0".into(), rx: (10, 2), tx: (20, 3) };
-        assert_eq!(interfaces(text), [eth0]);
     }
 }
