@@ -26,7 +26,10 @@ impl Layout {
     pub fn prepare(data_dir: &Path) -> io::Result<Self> {
         let member = data_dir.join("member");
         let copies = member.join("copies");
-        touch_private(&member)?;
+        // Whoever holds its lock has made it, and has been told if it is open to others.
+        if !member.exists() {
+            touch_private(&member)?;
+        }
         let log = member.join("log");
         let layout = Self { member, copies, log };
         if layout.copies.exists() {

@@ -108,8 +108,6 @@ impl Member {
     /// Starts a member and returns once it runs; it may not know a leader yet. Must be called within a tokio
     /// runtime: one with several threads, or, in a simulation, one where everything waits for the disk.
     pub async fn start(mut config: Config) -> Result<Arc<Self>, StartError> {
-        touch_private(&config.data_dir)?;
-        touch_private(&config.data_dir.join("member"))?;
         let lock = lock_data_dir(&config)?;
         let layout = Layout::prepare(&config.data_dir)?.with_log_in(config.wal_dir.as_deref())?;
         if let Some((cluster, token)) = layout.founders()? {
@@ -330,10 +328,12 @@ async fn apply_log(machine: &mut Machine, log: &mut LogStore) -> Result<(), Star
     Ok(())
 }
 
-/// One process a data directory.
+/// One process a data directory, which is made where there is none.
 fn lock_data_dir(config: &Config) -> Result<File, StartError> {
-    let path = config.data_dir.join("member").join("LOCK");
-    let file = File::create(&path)?;
+    let member = config.data_dir.join("member");
+    touch_private(&config.data_dir)?;
+    touch_private(&member)?;
+    let file = File::create(member.join("LOCK"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
