@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
 use kube::Client;
 use serde_json::{Value, json};
@@ -49,7 +49,14 @@ impl ApiClient {
     pub async fn send(&self, request: Builder, body: Vec<u8>) -> Result<Value, Failure> {
         let mut request = request.body(body).map_err(|error| Failure::local(error.to_string()))?;
         self.identity.sign(request.headers_mut()).await?;
-        self.client.request::<Value>(request).await.map_err(failure_of)
+        let authorization = request.headers().get(AUTHORIZATION).cloned();
+        let answer = self.client.request::<Value>(request).await.map_err(failure_of);
+        if let Some(authorization) = authorization
+            && answer.as_ref().is_err_and(|failure| failure.code == 401)
+        {
+            self.identity.refused(&authorization).await;
+        }
+        answer
     }
 
     async fn get(&self, path: &str, accept: &str) -> Result<Value, Failure> {

@@ -22,8 +22,12 @@ const TOKEN_SECS: i64 = 3600;
 /// Adds what tells the API server who is asking.
 #[async_trait]
 pub trait Identity: Send + Sync + 'static {
-    /// Adds the headers.
+    /// Adds the headers. Its failures are local ones: a status of the identity's own requests must not be taken for
+    /// that of the request to be signed, whose object a 404 would declare gone.
     async fn sign(&self, headers: &mut HeaderMap) -> Result<(), Failure>;
+
+    /// The API server did not know who asked with this authorization.
+    async fn refused(&self, _authorization: &HeaderValue) {}
 }
 
 /// The identity of the process: its client's own credentials.
@@ -140,11 +144,77 @@ impl Identity for ServiceAccountToken {
         let now = Timestamp::now();
         let usable = current.as_ref().is_some_and(|token| clock::until(token.renew_at, now) > Duration::ZERO);
         if !usable {
-            *current = Some(self.fetch().await?);
+            let fetched = self.fetch().await;
+            *current = Some(fetched.map_err(|failure| {
+                Failure::local(format!("no token of service account {NAMESPACE}/{}: {failure}", self.account))
+            })?);
         }
         if let Some(token) = current.as_ref() {
             headers.insert(AUTHORIZATION, token.header.clone());
         }
         Ok(())
+    }
+
+    /// The account may have been deleted and made again: its old tokens are good for nothing.
+    async fn refused(&self, authorization: &HeaderValue) {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|token| token.header == authorization) {
+            *current = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// A client of a server that answers every path as `answer` says.
+    fn client(answer: impl Fn(&str) -> (StatusCode, Value) + Clone + Send + 'static) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (status, body) = answer(request.uri().path());
+            let body = Body::from(body.to_string().into_bytes());
+            let response = Response::builder().status(status).body(body).expect("a response");
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn a_missing_account_is_not_a_missing_object() {
+        let process = client(|_| {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                "reason": "NotFound", "message": "serviceaccounts \"c\" not found"});
+            (StatusCode::NOT_FOUND, status)
+        });
+        let account = ServiceAccountToken::new(process, "c");
+        let failure = account.sign(&mut HeaderMap::new()).await.expect_err("there is no token");
+        assert!(!failure.is_not_found(), "{failure}");
+        assert!(failure.to_string().contains("kube-system/c"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_asked_for_again() {
+        let given = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let process = client(move |_| {
+            let number = given.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let ends = (Timestamp::now() + jiff::SignedDuration::from_hours(1)).to_string();
+            let status = json!({"token": format!("t{number}"), "expirationTimestamp": ends});
+            (StatusCode::CREATED, json!({ "status": status }))
+        });
+        let account = ServiceAccountToken::new(process, "c");
+        let mut seen = Vec::new();
+        for refused in [false, true, false] {
+            let mut headers = HeaderMap::new();
+            account.sign(&mut headers).await.expect("a token");
+            seen.push(headers[AUTHORIZATION].to_str().expect("text").to_owned());
+            if refused {
+                account.refused(&headers[AUTHORIZATION]).await;
+            }
+            account.refused(&HeaderValue::from_static("Bearer older")).await;
+        }
+        assert_eq!(seen, ["Bearer t0", "Bearer t0", "Bearer t1"]);
     }
 }
