@@ -266,7 +266,11 @@ impl Args {
         }
     }
 
-    fn options(&self, store: Arc<dyn Store>) -> Result<Options, Failure> {
+    /// What these flags say of a server over `store`.
+    ///
+    /// # Errors
+    /// When a flag's value, or a file that it names, cannot be used.
+    pub fn options(&self, store: Arc<dyn Store>) -> Result<Options, Failure> {
         let node_ports: PortRange =
             self.service_node_port_range.parse().map_err(|e| format!("--service-node-port-range: {e}"))?;
         if let Some(sentence) = refusal(&self.refused.names()) {

@@ -50,6 +50,28 @@ pub struct RequestInfo {
 pub trait ClusterReader: Send + Sync {
     /// The object, or `None` when it does not exist. `namespace` is empty for cluster-scoped resources.
     async fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
+    /// The object as it stands in the store now: every write acknowledged before, by whichever server, is seen.
+    async fn get_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError>;
+    /// The object as cached; what the cache lacks is looked for in the store. For decisions that must not take a
+    /// cache a few milliseconds behind for an object that does not exist.
+    async fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
+        match self.get(group, resource, namespace, name).await {
+            Some(cached) => Ok(Some(cached)),
+            None => self.get_current(group, resource, namespace, name).await,
+        }
+    }
     /// All objects of the resource, of one namespace unless `namespace` is empty.
     async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>>;
     /// The objects whose selectable field has this value.

@@ -286,7 +286,7 @@ fn token_documents(
 fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, shutdown: &CancellationToken) {
     api.health.set("log", health::ALL, None);
     follow_stores(api, options, shutdown);
-    let hooks = ["poststarthook/start-apiextensions-controllers", "poststarthook/rbac/bootstrap-roles"];
+    let hooks = [health::CUSTOM_RESOURCES, "poststarthook/rbac/bootstrap-roles"];
     for name in hooks {
         api.health.set(name, health::ALL, Some("not finished"));
     }

@@ -64,6 +64,15 @@ impl ClusterReader for Nothing {
     async fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Arc<Object>> {
         None
     }
+    async fn get_current(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
+        Ok(None)
+    }
     async fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Object>> {
         Vec::new()
     }

@@ -132,7 +132,7 @@ async fn runtime_class(request: &Admission<'_>) -> Result<Option<Arc<Object>>, S
     if name.is_empty() {
         return Ok(None);
     }
-    let class = request.ctx.cluster.get("node.k8s.io", "runtimeclasses", "", name).await;
+    let class = request.ctx.cluster.find("node.k8s.io", "runtimeclasses", "", name).await?;
     let missing = || {
         request.forbidden(format!("pod rejected: RuntimeClass {} not found", machinery::gotext::quote(name)))
     };

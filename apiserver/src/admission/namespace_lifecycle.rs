@@ -1,7 +1,5 @@
 //! NamespaceLifecycle: nothing is created in namespaces that do not exist or are on their way out; some never go.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use machinery::status::{Cause, StatusError};
 
@@ -10,8 +8,6 @@ use crate::contract::{Admission, Operation};
 use crate::kinds::json::{is_set, text};
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-/// A cache may lag behind the creation of a namespace by about this much.
-const MISSING_WAIT: Duration = Duration::from_millis(50);
 
 /// The step.
 pub struct NamespaceLifecycle;
@@ -48,11 +44,7 @@ impl Plugin for NamespaceLifecycle {
 async fn check_namespace(request: &Admission<'_>) -> Result<(), StatusError> {
     let name = request.ctx.info.namespace.as_str();
     let cluster = &request.ctx.cluster;
-    let mut namespace = cluster.get("", "namespaces", "", name).await;
-    if namespace.is_none() && request.creates() {
-        tokio::time::sleep(MISSING_WAIT).await;
-        namespace = cluster.get("", "namespaces", "", name).await;
-    }
+    let namespace = cluster.find("", "namespaces", "", name).await?;
     let Some(namespace) = namespace else { return Err(StatusError::not_found("", "namespaces", name)) };
     let ends = text(&namespace, &["status", "phase"]) == "Terminating"
         || is_set(&namespace, &["metadata", "deletionTimestamp"]);

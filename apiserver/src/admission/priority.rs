@@ -80,7 +80,7 @@ async fn compute(request: &Admission<'_>) -> Result<Computed, StatusError> {
         };
         default
     } else {
-        let found = cluster.get(GROUP, "priorityclasses", "", &wanted).await;
+        let found = cluster.find(GROUP, "priorityclasses", "", &wanted).await?;
         found.ok_or_else(|| request.forbidden(format!("no PriorityClass with name {wanted} was found")))?
     };
     Ok(Computed {

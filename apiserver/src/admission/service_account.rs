@@ -138,7 +138,7 @@ async fn find(request: &Admission<'_>) -> Result<Arc<Object>, StatusError> {
         if attempt > 0 {
             tokio::time::sleep(RETRY).await;
         }
-        if let Some(account) = request.ctx.cluster.get("", "serviceaccounts", namespace, name).await {
+        if let Some(account) = request.ctx.cluster.find("", "serviceaccounts", namespace, name).await? {
             return Ok(account);
         }
     }

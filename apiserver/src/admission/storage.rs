@@ -60,7 +60,7 @@ impl Plugin for PersistentVolumeClaimResize {
             return Err(request.forbidden("Only bound persistent volume claims can be expanded"));
         }
         let (class, old_class) = (class_of(new), class_of(old));
-        let stored = request.ctx.cluster.get("storage.k8s.io", "storageclasses", "", class).await;
+        let stored = request.ctx.cluster.find("storage.k8s.io", "storageclasses", "", class).await?;
         let allows = stored.is_some_and(|class| flag(&class, &["allowVolumeExpansion"]) == Some(true));
         if class.is_empty() || class != old_class || !allows {
             return Err(request.forbidden(

@@ -98,11 +98,10 @@ impl ServiceAccountTokens {
     async fn holder(&self, claims: &ServiceAccountClaims) -> Result<crate::contract::UserInfo, String> {
         let kubernetes = &claims.kubernetes;
         let namespace = kubernetes.namespace.as_str();
-        let account =
-            self.cluster.get("", "serviceaccounts", namespace, &kubernetes.serviceaccount.name).await;
-        let pod = self.find("pods", namespace, &kubernetes.pod).await;
-        let secret = self.find("secrets", namespace, &kubernetes.secret).await;
-        let node = self.find("nodes", "", &kubernetes.node).await;
+        let account = self.find("serviceaccounts", namespace, Some(&kubernetes.serviceaccount)).await?;
+        let pod = self.find("pods", namespace, kubernetes.pod.as_ref()).await?;
+        let secret = self.find("secrets", namespace, kubernetes.secret.as_ref()).await?;
+        let node = self.find("nodes", "", kubernetes.node.as_ref()).await?;
         let bound = BoundObjects {
             service_account: account.as_deref(),
             pod: pod.as_deref(),
@@ -112,8 +111,14 @@ impl ServiceAccountTokens {
         user_of(claims, bound, Timestamp::now())
     }
 
-    async fn find(&self, resource: &str, namespace: &str, target: &Option<ObjectRef>) -> Option<Arc<Object>> {
-        let target = target.as_ref()?;
-        self.cluster.get("", resource, namespace, &target.name).await
+    async fn find(
+        &self,
+        resource: &str,
+        namespace: &str,
+        target: Option<&ObjectRef>,
+    ) -> Result<Option<Arc<Object>>, String> {
+        let Some(target) = target else { return Ok(None) };
+        let found = self.cluster.find("", resource, namespace, &target.name).await;
+        found.map_err(|error| format!("{resource} {} cannot be read: {error}", target.name))
     }
 }

@@ -41,6 +41,15 @@ impl ClusterReader for Flaky {
     async fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.cluster.get(group, resource, namespace, name).await
     }
+    async fn get_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
+        self.cluster.get_current(group, resource, namespace, name).await
+    }
     async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
         self.cluster.list(group, resource, namespace).await
     }

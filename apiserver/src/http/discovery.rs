@@ -77,7 +77,7 @@ impl Discovery {
         let (document, content_type) = match path {
             "/api" if aggregated => (&built.core, AGGREGATED),
             "/apis" if aggregated => (&built.groups, AGGREGATED),
-            _ => (built.classic.get(path).ok_or_else(StatusError::not_found_path)?, "application/json"),
+            _ => (built.classic.get(path).ok_or_else(|| api.unknown_path())?, "application/json"),
         };
         let matches =
             header(headers, &IF_NONE_MATCH).is_some_and(|tags| tags.contains(document.etag.as_str()));

@@ -22,6 +22,9 @@ pub struct In {
 
 /// Everywhere.
 pub const ALL: In = In { healthz: true, livez: true, readyz: true };
+/// Passes once every custom resource that is defined is served (upstream's name of the check).
+pub const CUSTOM_RESOURCES: &str = "poststarthook/start-apiextensions-controllers";
+
 /// Only where a not-ready server must not get traffic.
 pub const READY_ONLY: In = In { healthz: false, livez: false, readyz: true };
 
@@ -82,6 +85,11 @@ impl Health {
     /// Adds or changes a check; `None` means it passes.
     pub fn set(&self, name: &str, place: In, failure: Option<&str>) {
         self.checks.write().insert(name.to_owned(), (place, failure.map(str::to_owned)));
+    }
+
+    /// Whether the check is known and passes.
+    pub fn passes(&self, name: &str) -> bool {
+        self.checks.read().get(name).is_some_and(|(_, failure)| failure.is_none())
     }
 
     /// Whether everything that readiness asks for passes.

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::chain::{RoutedRequest, read_body};
 use super::resources::ResourceRequest;
-use super::{Api, body, profile, respond, version, websocket};
+use super::{Api, body, health, profile, respond, version, websocket};
 use crate::metrics_api;
 use crate::registry::kind::Kind;
 
 /// Checks answer whatever the method.
 const HEALTH: [&str; 3] = ["healthz", "livez", "readyz"];
+/// Upstream's.
+const RETRY_UNINSTALLED_SECS: u32 = 5;
 
 impl Api {
     /// Answers a request whose sender may make it.
@@ -29,7 +31,7 @@ impl Api {
         }
         let found =
             self.registry.catalog.snapshot().find(&info.group, &info.version, &info.resource).cloned();
-        let kind = found.ok_or_else(StatusError::not_found_path)?;
+        let kind = found.ok_or_else(|| self.unknown_path())?;
         check_verb(&kind, &incoming)?;
         let streams = info.verb == "watch" || info.subresource == "log";
         if let Some(socket) = streams.then(|| websocket::accept(&mut incoming.request)).flatten() {
@@ -98,7 +100,7 @@ impl Api {
     fn document(&self, path: &str) -> Result<Response<Body>, StatusError> {
         let documents = self.documents.load();
         let found = documents.as_ref().and_then(|d| d.get(path));
-        let value = found.ok_or_else(StatusError::not_found_path)?;
+        let value = found.ok_or_else(|| self.unknown_path())?;
         let mut response = respond::json(StatusCode::OK, value);
         if path.ends_with("jwks") {
             let content_type = HeaderValue::from_static("application/jwk-set+json");
@@ -108,6 +110,17 @@ impl Api {
             .headers_mut()
             .insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
         Ok(response)
+    }
+
+    /// What a path that nobody serves is answered with. Until every custom resource is served, "not found" would tell
+    /// garbage collectors and operators that objects are gone; it is as upstream's "not found protector" has it.
+    pub(super) fn unknown_path(&self) -> StatusError {
+        if self.health.passes(health::CUSTOM_RESOURCES) {
+            return StatusError::not_found_path();
+        }
+        let why =
+            "the request has been made before all known HTTP paths have been installed, please try again";
+        StatusError::service_unavailable(why).with_retry_after(RETRY_UNINSTALLED_SECS)
     }
 
     /// The `/` document.

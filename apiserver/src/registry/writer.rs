@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::kind::Kind;
 use super::options::{DeleteOptions, WriteOptions};
+use super::read::catch_up;
 use super::update::{Replace, Target};
 use super::{Answer, Registry, meta};
 use crate::cache::Filter;
@@ -121,6 +122,20 @@ impl ClusterReader for Cluster {
         let storage = registry.catalog.snapshot().storage(group, resource).cloned()?;
         storage.cache.ready().await.ok()?;
         Some(storage.cache.get(&storage.object_key(namespace, name))?.value())
+    }
+
+    async fn get_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
+        let registry = self.registry()?;
+        let storage = registry.catalog.snapshot().storage(group, resource).cloned();
+        let storage = storage.ok_or_else(StatusError::not_found_path)?;
+        catch_up(&storage, "").await?;
+        Ok(storage.cache.get(&storage.object_key(namespace, name)).map(|entry| entry.value()))
     }
 
     async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {

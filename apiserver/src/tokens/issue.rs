@@ -44,8 +44,8 @@ impl TokenIssuer {
         check_address(&request, namespace, name)?;
         let account = ctx
             .cluster
-            .get("", "serviceaccounts", namespace, name)
-            .await
+            .get_current("", "serviceaccounts", namespace, name)
+            .await?
             .ok_or_else(|| StatusError::not_found("", "serviceaccounts", name))?;
         self.complete(&mut request, &account, ctx.now)?;
         let bound = self.bound(ctx.cluster.as_ref(), &request, namespace, name).await?;
@@ -119,14 +119,14 @@ impl TokenIssuer {
                 return Err(StatusError::bad_request(format!("cannot bind token to object of type {kind}")));
             }
         };
-        let found = cluster.get("", resource, namespace, name).await;
+        let found = cluster.get_current("", resource, namespace, name).await?;
         let found = found.ok_or_else(|| StatusError::not_found("", resource, name))?;
         let id = ObjectRef::to(&found);
         check_bound_uid(reference, kind, &id)?;
         match kind {
             "Pod" => {
                 check_pod_account(&found, account)?;
-                bound.node = node_of(cluster, &found).await;
+                bound.node = node_of(cluster, &found).await?;
                 bound.pod = Some(id);
             }
             "Secret" => bound.secret = Some(id),
@@ -221,13 +221,12 @@ fn check_pod_account(pod: &Object, account: &str) -> Result<(), StatusError> {
     )))
 }
 
-async fn node_of(cluster: &dyn ClusterReader, pod: &Object) -> Option<ObjectRef> {
+async fn node_of(cluster: &dyn ClusterReader, pod: &Object) -> Result<Option<ObjectRef>, StatusError> {
     let name = text(pod, &["spec", "nodeName"]);
     if name.is_empty() {
-        return None;
+        return Ok(None);
     }
-    match cluster.get("", "nodes", "", name).await {
-        Some(node) => Some(ObjectRef::to(&node)),
-        None => Some(ObjectRef { name: name.to_owned(), uid: String::new() }),
-    }
+    let node = cluster.get_current("", "nodes", "", name).await?;
+    let unknown = || ObjectRef { name: name.to_owned(), uid: String::new() };
+    Ok(Some(node.map_or_else(unknown, |node| ObjectRef::to(&node))))
 }

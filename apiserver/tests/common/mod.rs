@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::cli::{Args, start};
-use apiserver::server::Handle;
+use apiserver::cli::Args;
+use apiserver::server::{self, Handle};
+use apiserver::storage::{self, embedded::EmbeddedStore};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -62,6 +63,26 @@ impl Server {
 
     /// Starts on a store that others may share.
     pub async fn start_with(store: &Store, more: &[&str]) -> Self {
+        Self::start_over(store, |store| store, more).await
+    }
+
+    /// Starts on what `wrap` makes of a store that others may share.
+    pub async fn start_over(
+        store: &Store,
+        wrap: impl FnOnce(Arc<dyn storage::Store>) -> Arc<dyn storage::Store>,
+        more: &[&str],
+    ) -> Self {
+        let server = Self::launch(store, wrap, more).await;
+        server.ready().await;
+        server
+    }
+
+    /// As [`Server::start_over`], but does not wait until it is ready.
+    pub async fn launch(
+        store: &Store,
+        wrap: impl FnOnce(Arc<dyn storage::Store>) -> Arc<dyn storage::Store>,
+        more: &[&str],
+    ) -> Self {
         let tokens = store.folder.path().join("tokens.csv");
         std::fs::write(&tokens, format!("{TOKEN},admin,admin,\"system:masters\"\n")).expect("token file");
         let flags = [
@@ -73,16 +94,10 @@ impl Server {
         let shutdown = CancellationToken::new();
         let flags = flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
         let args = Args::from_flags(flags).expect("flags");
-        let handle = start(args, Some(store.member.clone()), shutdown.clone()).await.expect("server");
-        let server = Self {
-            address: handle.address,
-            client: client(),
-            shutdown,
-            _handle: handle,
-            _store: store.clone(),
-        };
-        server.ready().await;
-        server
+        let wrapped = wrap(Arc::new(EmbeddedStore::new(store.member.clone())));
+        let options = args.options(wrapped).expect("options");
+        let handle = server::Server::start(options, shutdown.clone()).await.expect("server");
+        Self { address: handle.address, client: client(), shutdown, _handle: handle, _store: store.clone() }
     }
 
     async fn ready(&self) {
