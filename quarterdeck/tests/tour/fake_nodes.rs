@@ -97,7 +97,7 @@ async fn renew_all(client: &Client, count: usize, folder: &Path) {
     }
 }
 
-/// Takes a pod one step on. What fails comes again with the next event.
+/// Takes a pod one step on; what fails is told and not tried again.
 async fn serve(client: &Client, pod: Pod, folder: &Path) {
     let (space, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let api = Api::<Pod>::namespaced(client.clone(), &space);
@@ -120,8 +120,9 @@ async fn serve(client: &Client, pod: Pod, folder: &Path) {
         api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     };
     match done {
+        Ok(()) => {}
         // Gone in between.
-        Ok(()) | Err(kube::Error::Api(_)) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => eprintln!("{space}/{name}: {error}"),
     }
 }
