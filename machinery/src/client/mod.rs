@@ -5,6 +5,7 @@
 mod limit;
 pub mod requests;
 pub mod unverified;
+pub mod watch;
 
 use std::path::PathBuf;
 
