@@ -48,7 +48,8 @@ pub struct RequestInfo {
 /// Cached, consistent-enough reads for hooks, admission and authorization. Never blocks on the store for long.
 #[async_trait]
 pub trait ClusterReader: Send + Sync {
-    /// The object, or `None` when it does not exist. `namespace` is empty for cluster-scoped resources.
+    /// The object as cached, or `None` when the cache does not have it or cannot be read now. `namespace` is empty for
+    /// cluster-scoped resources. Whoever decides by what is missing asks with [`Self::find`].
     async fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// The object as it stands in the store now: every write acknowledged before, by whichever server, is seen.
     async fn get_current(
@@ -72,8 +73,24 @@ pub trait ClusterReader: Send + Sync {
             None => self.get_current(group, resource, namespace, name).await,
         }
     }
-    /// All objects of the resource, of one namespace unless `namespace` is empty.
-    async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>>;
+    /// All objects of the resource as cached, of one namespace unless `namespace` is empty; none of a resource that is
+    /// not served.
+    ///
+    /// # Errors
+    /// When the objects are not known: no limit, quota or role may be taken for absent then.
+    async fn list(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError>;
+    /// As [`Self::list`], with every write acknowledged before, by whichever server.
+    async fn list_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError>;
     /// The objects whose selectable field has this value.
     async fn select(&self, group: &str, resource: &str, field: &str, value: &str) -> Selection;
     /// Grows with every change to any object of the resource; equal numbers mean that nothing changed.

@@ -28,4 +28,6 @@ pub mod server;
 pub mod storage;
 pub mod subresources;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod tokens;

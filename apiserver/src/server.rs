@@ -304,7 +304,9 @@ fn spawn_background(api: &Arc<Api>, meaning: &Arc<Meaning>, options: &Options, s
     tokio::spawn(meaning.maintain(shutdown.clone()));
     tokio::spawn(upkeep::run(api.clone(), shutdown.clone()));
     let (registry, cluster) = (api.registry.clone(), api.cluster.clone());
-    tokio::spawn(bootstrap::api_services::run(registry, cluster, shutdown.clone()));
+    let api_ = api.clone();
+    let all_served = move || api_.health.passes(health::CUSTOM_RESOURCES);
+    tokio::spawn(bootstrap::api_services::run(registry, cluster, all_served, shutdown.clone()));
 }
 
 /// Each store is watched for whether it answers, and compacted.

@@ -2,7 +2,6 @@
 //! of their own, events that go, watches over WebSocket, objects that follow their definition.
 
 mod common;
-mod lagging;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +12,6 @@ use apiserver::storage::keys::prefix_end;
 use common::{Server, Store, TOKEN};
 use futures::StreamExt as _;
 use http::Method;
-use lagging::Lagging;
 use proto::etcdserverpb::RangeRequest;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -145,76 +143,6 @@ async fn dry_runs_allocate_and_give_back_nothing() {
         "type": "NodePort", "clusterIP": "10.0.0.78", "ports": [{"port": 80, "nodePort": 30006}]}});
     let made = first.post(SERVICES, &real).await;
     assert_eq!(made.code, 201, "{}", made.text);
-}
-
-/// What was acknowledged by one server holds on the others at once, however far their caches are: namespaces, service
-/// accounts and their tokens, priority classes.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_one_server_acknowledged_exists_on_the_others() {
-    let store = Store::new().await;
-    let key = store.folder.path().join("sa.key");
-    std::fs::write(&key, rcgen::KeyPair::generate().expect("a key").serialize_pem()).expect("a file");
-    let flags = [&*format!("--service-account-signing-key-file={}", key.display())];
-    let here = Server::start_with(&store, &flags).await;
-    let there = Server::start_over(&store, Lagging::watches, &flags).await;
-    for round in 0..5 {
-        let name = format!("n{round}");
-        let space = format!("/api/v1/namespaces/{name}");
-        let named = json!({"metadata": {"name": name}});
-        let other = json!({"metadata": {"name": "other"}});
-        let class = json!({"metadata": {"name": name}, "value": 7});
-        let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "other",
-            "priorityClassName": name, "containers": [{"name": "c", "image": "i"}]}});
-        let steps = [
-            (&here, "/api/v1/namespaces".to_owned(), &named),
-            (&there, format!("{space}/configmaps"), &named),
-            (&here, format!("{space}/serviceaccounts"), &named),
-            (&there, format!("{space}/serviceaccounts/{name}/token"), &json!({})),
-            (&here, format!("{space}/serviceaccounts"), &other),
-            (&here, "/apis/scheduling.k8s.io/v1/priorityclasses".to_owned(), &class),
-            (&there, format!("{space}/pods"), &pod),
-        ];
-        for (server, path, body) in steps {
-            let answer = server.post(&path, body).await;
-            assert_eq!(answer.code, 201, "{path}: {}", answer.text);
-            if path.ends_with("/token") {
-                let review = json!({"spec": {"token": answer.json["status"]["token"]}});
-                let review = there.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
-                assert_eq!(review.json["status"]["authenticated"], true, "{}", review.text);
-            }
-        }
-    }
-}
-
-/// A server that has not read the definitions yet must not say that their objects do not exist: garbage collectors and
-/// operators would believe it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_starting_server_denies_no_custom_resource() {
-    let store = Store::new().await;
-    let first = Server::start_with(&store, &[]).await;
-    let definition = json!({
-        "metadata": {"name": "widgets.example.com"},
-        "spec": {"group": "example.com", "scope": "Cluster",
-            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
-            "versions": [{"name": "v1", "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": {"type": "object"}}}]},
-    });
-    let made = first.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
-    assert_eq!(made.code, 201, "{}", made.text);
-    let (widgets, group) = ("/apis/example.com/v1/widgets", "/apis/example.com");
-    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}});
-    eventually("a widget is made", async || first.post(widgets, &widget).await.code == 201).await;
-    let late = |store| Lagging::watches_and_reads_of("/registry/apiextensions.k8s.io/", store);
-    let second = Server::launch(&store, late, &[]).await;
-    let mut codes = BTreeSet::new();
-    eventually("the second server shows the widget", async || {
-        codes.insert(second.get(group).await.code.as_u16());
-        let answer = second.get(&format!("{widgets}/w")).await;
-        codes.insert(answer.code.as_u16());
-        answer.code == 200
-    })
-    .await;
-    assert_eq!(codes, BTreeSet::from([200, 503]));
 }
 
 /// A store with an address, as its own server would be.

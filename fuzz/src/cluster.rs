@@ -73,8 +73,11 @@ impl ClusterReader for Nothing {
     ) -> Result<Option<Arc<Object>>, StatusError> {
         Ok(None)
     }
-    async fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Object>> {
-        Vec::new()
+    async fn list(&self, _: &str, _: &str, _: &str) -> Result<Vec<Arc<Object>>, StatusError> {
+        Ok(Vec::new())
+    }
+    async fn list_current(&self, _: &str, _: &str, _: &str) -> Result<Vec<Arc<Object>>, StatusError> {
+        Ok(Vec::new())
     }
     async fn select(&self, _: &str, _: &str, _: &str, _: &str) -> Selection {
         Selection::new(0, Vec::new)

@@ -34,7 +34,7 @@ impl Plugin for DefaultStorageClass {
         }
         let class =
             default_of(request.ctx.cluster.as_ref(), "storage.k8s.io", "storageclasses", &DEFAULT_STORAGE)
-                .await;
+                .await?;
         if let (Some(class), Some(claim)) = (class, request.object.as_deref_mut()) {
             set(claim, &["spec", "storageClassName"], class);
         }
@@ -59,7 +59,7 @@ impl Plugin for DefaultIngressClass {
             return Ok(());
         }
         let cluster = request.ctx.cluster.as_ref();
-        let class = default_of(cluster, "networking.k8s.io", "ingressclasses", &DEFAULT_INGRESS).await;
+        let class = default_of(cluster, "networking.k8s.io", "ingressclasses", &DEFAULT_INGRESS).await?;
         if let (Some(class), Some(ingress)) = (class, request.object.as_deref_mut()) {
             set(ingress, &["spec", "ingressClassName"], class);
         }
@@ -73,8 +73,8 @@ async fn default_of(
     group: &str,
     resource: &str,
     marks: &[&str],
-) -> Option<String> {
-    let classes = cluster.list(group, resource, "").await;
+) -> Result<Option<String>, StatusError> {
+    let classes = cluster.list(group, resource, "").await?;
     let marked = |class: &&Arc<Object>| {
         marks.iter().any(|mark| text(class, &["metadata", "annotations", mark]) == "true")
     };
@@ -82,7 +82,7 @@ async fn default_of(
     let made = |class: &Arc<Object>| text(class, &["metadata", "creationTimestamp"]).to_owned();
     let newest =
         classes.iter().filter(marked).max_by(|a, b| made(a).cmp(&made(b)).then(name(b).cmp(&name(a))));
-    newest.map(name)
+    Ok(newest.map(name))
 }
 
 /// The step that applies a pod's runtime class.

@@ -29,7 +29,7 @@ impl Plugin for NodeDeclaredFeatures {
             return Ok(());
         }
         let quoted = machinery::gotext::quote(node);
-        let found = request.ctx.cluster.get("", "nodes", "", node).await;
+        let found = request.ctx.cluster.find("", "nodes", "", node).await?;
         let found = found.ok_or_else(|| request.forbidden(format!("node {quoted} not found")))?;
         let missing: Vec<&str> = wanted
             .into_iter()

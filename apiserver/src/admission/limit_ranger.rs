@@ -1,11 +1,14 @@
 //! LimitRanger: defaults and bounds that a namespace sets for containers, pods and claims.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use machinery::quantity::Quantity;
 use machinery::status::StatusError;
 use machinery::status::field::aggregate_texts;
 use serde_json::Value;
 
+use super::live::LiveLists;
 use super::plugin::Plugin;
 use crate::contract::{Admission, Object, Operation};
 use crate::kinds::json::{at, entries, is_set, items, items_mut, set, set_if_null, text};
@@ -14,7 +17,21 @@ use crate::kinds::pod::resources::{Amounts, amounts, effective};
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// The step.
-pub struct LimitRanger;
+pub struct LimitRanger {
+    ranges: LiveLists,
+}
+
+impl Default for LimitRanger {
+    fn default() -> Self {
+        Self { ranges: LiveLists::of("limitranges") }
+    }
+}
+
+impl LimitRanger {
+    async fn ranges(&self, request: &Admission<'_>) -> Result<Vec<Arc<Object>>, StatusError> {
+        self.ranges.list(request.ctx.cluster.as_ref(), &request.ctx.info.namespace).await
+    }
+}
 
 /// Pods and claims on creation, and what resizes a pod.
 fn concerns(request: &Admission<'_>) -> bool {
@@ -36,7 +53,7 @@ impl Plugin for LimitRanger {
         if request.ctx.info.resource != "pods" || !concerns(request) {
             return Ok(());
         }
-        let ranges = request.ctx.cluster.list("", "limitranges", &request.ctx.info.namespace).await;
+        let ranges = self.ranges(request).await?;
         if let Some(pod) = request.object.as_deref_mut() {
             ranges.iter().for_each(|range| fill(pod, range));
         }
@@ -47,7 +64,7 @@ impl Plugin for LimitRanger {
         if !concerns(request) {
             return Ok(());
         }
-        for range in request.ctx.cluster.list("", "limitranges", &request.ctx.info.namespace).await {
+        for range in self.ranges(request).await? {
             let broken = if request.ctx.info.resource == "pods" {
                 broken_by_pod(request.new_object(), &range)
             } else {

@@ -8,6 +8,7 @@ pub mod classes;
 pub mod declared_features;
 pub mod escalation;
 pub mod limit_ranger;
+pub mod live;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod plugin;
@@ -17,6 +18,8 @@ pub mod privileged;
 pub mod quota;
 pub mod service_account;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 pub mod tolerations;
 pub mod topology_labels;
 
@@ -54,7 +57,7 @@ pub fn build(config: Config) -> Result<Chain, UnknownPlugin> {
     };
     let mut plugins: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
-        Arc::new(limit_ranger::LimitRanger),
+        Arc::new(limit_ranger::LimitRanger::default()),
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction),
         Arc::new(tolerations::TaintNodesByCondition),

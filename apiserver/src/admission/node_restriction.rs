@@ -82,7 +82,7 @@ async fn pod(request: &Admission<'_>, node: &str) -> Verdict {
         Operation::Create => mirror_pod(request, node).await,
         Operation::Delete => {
             let info = &request.ctx.info;
-            let stored = request.ctx.cluster.get("", "pods", &info.namespace, &info.name).await;
+            let stored = request.ctx.cluster.find("", "pods", &info.namespace, &info.name).await?;
             let stored = stored.ok_or_else(|| StatusError::not_found("", "pods", &info.name))?;
             if text(&stored, &["spec", "nodeName"]) != node {
                 let why = format!("node {quoted} can only delete pods with spec.nodeName set to itself");
@@ -130,7 +130,7 @@ async fn mirror_pod(request: &Admission<'_>, node: &str) -> Verdict {
     if flag(owner, &["blockOwnerDeletion"]) == Some(true) {
         return refuse(format!("node {quoted} must not set blockOwnerDeletion on an owner reference"));
     }
-    let stored = request.ctx.cluster.get("", "nodes", "", node).await;
+    let stored = request.ctx.cluster.find("", "nodes", "", node).await?;
     let stored = stored.ok_or_else(|| StatusError::not_found("", "nodes", node))?;
     let uid = text(&stored, &["metadata", "uid"]);
     if of("uid") != uid {
@@ -206,7 +206,7 @@ fn pod_status(request: &Admission<'_>, node: &str) -> Verdict {
 
 async fn eviction(request: &Admission<'_>, node: &str) -> Verdict {
     let info = &request.ctx.info;
-    let stored = request.ctx.cluster.get("", "pods", &info.namespace, &info.name).await;
+    let stored = request.ctx.cluster.find("", "pods", &info.namespace, &info.name).await?;
     let stored = stored.ok_or_else(|| StatusError::not_found("", "pods", &info.name))?;
     if text(&stored, &["spec", "nodeName"]) == node {
         return Ok(());
@@ -301,7 +301,7 @@ async fn token(request: &Admission<'_>, node: &str) -> Verdict {
     if of("uid").is_empty() {
         return Err(request.forbidden("node requested token with a pod binding without a uid"));
     }
-    let pod = request.ctx.cluster.get("", "pods", &request.ctx.info.namespace, of("name")).await;
+    let pod = request.ctx.cluster.find("", "pods", &request.ctx.info.namespace, of("name")).await?;
     let pod = pod.ok_or_else(|| StatusError::not_found("", "pods", of("name")))?;
     let (uid, own) = (of("uid"), text(&pod, &["metadata", "uid"]));
     if uid != own {

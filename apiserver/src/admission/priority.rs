@@ -60,7 +60,7 @@ impl Plugin for Priority {
         if !request.is_for(GROUP, "priorityclasses", "") || !writes || !wants_default {
             return Ok(());
         }
-        let Some(default) = default_class(request.ctx.cluster.as_ref()).await else { return Ok(()) };
+        let Some(default) = default_class(request.ctx.cluster.as_ref()).await? else { return Ok(()) };
         let name = text(&default, &["metadata", "name"]);
         if request.creates() || name != text(class, &["metadata", "name"]) {
             let why =
@@ -75,7 +75,7 @@ async fn compute(request: &Admission<'_>) -> Result<Computed, StatusError> {
     let cluster = request.ctx.cluster.as_ref();
     let wanted = text(request.new_object(), &["spec", "priorityClassName"]).to_owned();
     let class = if wanted.is_empty() {
-        let Some(default) = default_class(cluster).await else {
+        let Some(default) = default_class(cluster).await? else {
             return Ok(Computed { class: wanted, value: 0, preemption: "PreemptLowerPriority".into() });
         };
         default
@@ -119,8 +119,8 @@ fn fill(pod: &mut Object, computed: Computed) {
 }
 
 /// The default class; should there be several, the one of the lowest value.
-async fn default_class(cluster: &dyn ClusterReader) -> Option<std::sync::Arc<Object>> {
-    let classes = cluster.list(GROUP, "priorityclasses", "").await;
+async fn default_class(cluster: &dyn ClusterReader) -> Result<Option<std::sync::Arc<Object>>, StatusError> {
+    let classes = cluster.list(GROUP, "priorityclasses", "").await?;
     let defaults = classes.into_iter().filter(|class| flag(class, &["globalDefault"]) == Some(true));
-    defaults.min_by_key(|class| int(class, &["value"]))
+    Ok(defaults.min_by_key(|class| int(class, &["value"])))
 }

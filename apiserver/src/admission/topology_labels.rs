@@ -35,7 +35,7 @@ impl Plugin for PodTopologyLabels {
         if node.is_empty() {
             return Ok(());
         }
-        let Some(node) = request.ctx.cluster.get("", "nodes", "", node).await else { return Ok(()) };
+        let Some(node) = request.ctx.cluster.find("", "nodes", "", node).await? else { return Ok(()) };
         if let Some(object) = request.object.as_deref_mut() {
             for label in LABELS {
                 let value = at(&node, &["metadata", "labels", label]);
@@ -65,7 +65,7 @@ impl Plugin for PodResizeValidator {
             return Ok(());
         }
         let quoted = machinery::gotext::quote(name);
-        let node = request.ctx.cluster.get("", "nodes", "", name).await;
+        let node = request.ctx.cluster.find("", "nodes", "", name).await?;
         let node = node.ok_or_else(|| request.forbidden(format!("node {quoted} not found")))?;
         let os = text(&node, &["metadata", "labels", "kubernetes.io/os"]);
         if !matches!(os, "" | "linux") {

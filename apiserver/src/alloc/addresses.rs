@@ -13,7 +13,9 @@ use crate::kinds::service::family_of;
 pub const GROUP: &str = "networking.k8s.io";
 pub const RESOURCE: &str = "ipaddresses";
 /// Who made the object, in its label; upstream's allocator uses the same name.
-pub const MANAGED_BY: &str = "ipallocator";
+pub const MANAGED_BY: &str = "ipallocator.k8s.io";
+/// What this server wrote there up to 0.1; such objects are in stores.
+pub const MANAGED_BY_BEFORE: &str = "ipallocator";
 /// So many names are tried before a claim gives up, even where the cache says that they are free.
 const CLAIMS_MAX: usize = 64;
 
@@ -27,9 +29,15 @@ pub enum AddressError {
 }
 
 /// The networks of all ready ServiceCIDR objects; those of the flags before any object exists.
-pub async fn networks(cluster: &dyn ClusterReader, configured: &ServiceNetworks) -> ServiceNetworks {
+///
+/// # Errors
+/// When the objects are not known: a network that is being given up must give no more addresses.
+pub async fn networks(
+    cluster: &dyn ClusterReader,
+    configured: &ServiceNetworks,
+) -> Result<ServiceNetworks, StatusError> {
     let mut networks = Vec::new();
-    for cidr in cluster.list(GROUP, "servicecidrs", "").await {
+    for cidr in cluster.list(GROUP, "servicecidrs", "").await? {
         let deleted = !text(&cidr, &["metadata", "deletionTimestamp"]).is_empty();
         let ready =
             |condition: &serde_json::Value| condition["type"] == "Ready" && condition["status"] == "False";
@@ -40,7 +48,7 @@ pub async fn networks(cluster: &dyn ClusterReader, configured: &ServiceNetworks)
             texts(&cidr, &["spec", "cidrs"]).filter_map(|network| network.parse::<ipnet::IpNet>().ok()),
         );
     }
-    if networks.is_empty() { configured.clone() } else { ServiceNetworks { networks } }
+    Ok(if networks.is_empty() { configured.clone() } else { ServiceNetworks { networks } })
 }
 
 /// Claims this very address for the service.

@@ -70,7 +70,12 @@ impl Allocators {
         if ctx.dry_run {
             return;
         }
-        let stored = self.stored(ctx, object).await;
+        let stored = match self.stored(ctx, object).await {
+            Ok(stored) => stored,
+            // Whether the service was written is not known: what it may hold is not given to others. The comparison
+            // gives it back later, should nobody hold it.
+            Err(error) => return tracing::debug!(%error, "what a service claimed is not given back yet"),
+        };
         let kept = stored.as_deref().map(service::addresses).unwrap_or_default();
         for address in service::addresses(object).into_iter().filter(|address| !kept.contains(address)) {
             let holder = ctx.cluster.get(addresses::GROUP, addresses::RESOURCE, "", &address).await;
@@ -92,16 +97,20 @@ impl Allocators {
     }
 
     /// The stored service, unless this request deletes it.
-    async fn stored(&self, ctx: &RequestContext, object: &Object) -> Option<std::sync::Arc<Object>> {
+    async fn stored(
+        &self,
+        ctx: &RequestContext,
+        object: &Object,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
         let deletes = matches!(ctx.info.verb.as_str(), "delete" | "deletecollection")
             || !text(object, &["metadata", "deletionTimestamp"]).is_empty();
         if deletes {
-            return None;
+            return Ok(None);
         }
         let (namespace, name) =
             (text(object, &["metadata", "namespace"]), text(object, &["metadata", "name"]));
-        let stored = ctx.cluster.get("", "services", namespace, name).await?;
-        (text(&stored, &["metadata", "uid"]) == text(object, &["metadata", "uid"])).then_some(stored)
+        let stored = ctx.cluster.get_current("", "services", namespace, name).await?;
+        Ok(stored.filter(|stored| text(stored, &["metadata", "uid"]) == text(object, &["metadata", "uid"])))
     }
 
     async fn claim_addresses(
@@ -114,7 +123,7 @@ impl Allocators {
         if text(new, &["spec", "type"]) == "ExternalName" || headless {
             return Ok(());
         }
-        let networks = addresses::networks(ctx.cluster.as_ref(), &self.configured).await;
+        let networks = addresses::networks(ctx.cluster.as_ref(), &self.configured).await?;
         let families: Vec<String> = texts(new, &["spec", "ipFamilies"]).map(str::to_owned).collect();
         let mut ips: Vec<String> = texts(new, &["spec", "clusterIPs"]).map(str::to_owned).collect();
         ips.resize(families.len().max(ips.len()), String::new());

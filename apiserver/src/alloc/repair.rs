@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use machinery::status::StatusError;
 
-use super::addresses::{self, MANAGED_BY, belongs_to};
+use super::addresses::{self, MANAGED_BY, MANAGED_BY_BEFORE, belongs_to};
 use super::allocators::Allocators;
 use super::ports::PortSet;
 use crate::contract::{ClusterWriter, Object};
@@ -48,7 +49,8 @@ pub fn plan(services: &[Arc<Object>], held: &[Arc<Object>], now: Timestamp) -> P
 }
 
 fn is_ours(address: &Object) -> bool {
-    at(address, &["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]) == MANAGED_BY
+    let by = at(address, &["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]);
+    by == MANAGED_BY || by == MANAGED_BY_BEFORE
 }
 
 fn is_young(address: &Object, now: Timestamp) -> bool {
@@ -84,10 +86,20 @@ impl Leaks {
     }
 }
 
-/// Compares and repairs once.
+/// Compares and repairs once; nothing where not all services are known, for what they hold would seem to be nobody's.
 pub async fn run(cluster: &dyn ClusterWriter, allocators: &Allocators, leaks: &mut Leaks) {
+    if let Err(error) = compare(cluster, allocators, leaks).await {
+        tracing::warn!(%error, "cluster IPs and node ports could not be compared with the services");
+    }
+}
+
+async fn compare(
+    cluster: &dyn ClusterWriter,
+    allocators: &Allocators,
+    leaks: &mut Leaks,
+) -> Result<(), StatusError> {
     let configured = allocators.configured();
-    let services = cluster.list("", "services", "").await;
+    let services = cluster.list_current("", "services", "").await?;
     let used: BTreeSet<u16> = services.iter().flat_map(|s| service::node_ports(s)).collect();
     // The count of rounds is taken once, however often the swap is tried.
     let mut counted = Leaks(leaks.0.clone());
@@ -103,25 +115,27 @@ pub async fn run(cluster: &dyn ClusterWriter, allocators: &Allocators, leaks: &m
         Ok(()) => *leaks = counted,
         Err(error) => tracing::warn!(%error, "node ports could not be compared with the services"),
     }
-    let held = cluster.list(addresses::GROUP, addresses::RESOURCE, "").await;
+    let held = cluster.list(addresses::GROUP, addresses::RESOURCE, "").await?;
     let plan = plan(&services, &held, Timestamp::now());
     for ip in &plan.release {
         tracing::info!(%ip, "giving back a cluster IP that no service holds");
         addresses::release(cluster, ip).await;
     }
-    let networks = addresses::networks(cluster, configured).await;
+    let networks = addresses::networks(cluster, configured).await?;
     for (index, ip) in &plan.claim {
         let Ok(address) = ip.parse() else { continue };
         if let Err(error) = addresses::claim_exact(cluster, &networks, &services[*index], address).await {
             tracing::warn!(%ip, %error, "a service holds a cluster IP that cannot be claimed for it");
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alloc::PortRange;
+    use crate::alloc::{PortRange, ServiceNetworks};
+    use crate::testing::{Silent, Veiled};
     use serde_json::json;
 
     #[test]
@@ -136,6 +150,21 @@ mod tests {
         assert_eq!(set.taken().collect::<Vec<_>>(), [12]);
         leaks.repair(&mut set, &used);
         assert!(leaks.0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn addresses_stay_while_the_services_are_not_known() {
+        let address = json!({"metadata": {"name": "10.0.0.3",
+            "labels": {"ipaddress.kubernetes.io/managed-by": MANAGED_BY}}});
+        let networks = ServiceNetworks { networks: vec!["10.0.0.0/24".parse().expect("a network")] };
+        let range = PortRange { first: 10, last: 20 };
+        let allocators = Allocators::new(networks, range, Arc::new(Silent));
+        for (hidden, expected) in [("services", &[][..]), ("", &["10.0.0.3"])] {
+            let objects = vec![Arc::new(address.clone())];
+            let cluster = Veiled { objects, hidden, is_readable: true.into(), ..Veiled::default() };
+            run(&cluster, &allocators, &mut Leaks::default()).await;
+            assert_eq!(*cluster.deleted.lock(), expected, "hidden: {hidden:?}");
+        }
     }
 
     #[test]

@@ -26,8 +26,11 @@ impl TokenStep for BootstrapTokens {
     async fn check(&self, token: &str, audiences: &[String]) -> TokenOutcome {
         let Some((id, secret)) = split(token) else { return TokenOutcome::NotMine };
         let name = format!("bootstrap-token-{id}");
-        let Some(stored) = self.cluster.get("", "secrets", NAMESPACE, &name).await else {
-            return TokenOutcome::NotMine;
+        // Machines join through whichever server answers, right after another one has made the token.
+        let stored = match self.cluster.find("", "secrets", NAMESPACE, &name).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return TokenOutcome::NotMine,
+            Err(error) => return TokenOutcome::Refused(format!("secret {name} cannot be read: {error}")),
         };
         match user_of(&stored, id, secret, Timestamp::now()) {
             Some(user) => TokenOutcome::Found { user, audiences: audiences.to_vec() },

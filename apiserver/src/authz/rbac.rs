@@ -31,7 +31,10 @@ impl RbacAuthorizer {
 
     /// The rules the user holds in the namespace, and why the list may be incomplete.
     pub async fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<Rule>, Option<String>) {
-        let index = self.index().await;
+        let index = match self.index().await {
+            Ok(index) => index,
+            Err(error) => return (Vec::new(), Some(error.message().to_owned())),
+        };
         let (mut rules, mut errors) = (Vec::new(), Vec::new());
         for grant in index.1.grants(user, namespace) {
             match &grant.rules {
@@ -48,7 +51,7 @@ impl RbacAuthorizer {
         role_ref: &serde_json::Value,
         namespace: &str,
     ) -> Result<Arc<[Rule]>, StatusError> {
-        let rules = self.index().await.1.role_rules(role_ref, namespace);
+        let rules = self.index().await?.1.role_rules(role_ref, namespace);
         rules.map_err(|_| {
             // Upstream answers with the binding's kind and the role's name.
             let kind = if namespace.is_empty() { "clusterrolebindings" } else { "rolebindings" };
@@ -61,26 +64,27 @@ impl RbacAuthorizer {
         RESOURCES.map(|resource| self.cluster.version(RBAC_GROUP, resource))
     }
 
-    async fn index(&self) -> Arc<(Versions, RbacIndex)> {
+    /// The grants as cached. What cannot be read is not kept as "nobody may do anything": nothing would change it later.
+    async fn index(&self) -> Result<Arc<(Versions, RbacIndex)>, StatusError> {
         if let Some(index) = self.fresh() {
-            return index;
+            return Ok(index);
         }
         let _one_builder = self.building.lock().await;
         if let Some(index) = self.fresh() {
-            return index;
+            return Ok(index);
         }
         // Read before the lists: a change in between makes the next request build again.
         let versions = self.versions();
         let list = |resource| self.cluster.list(RBAC_GROUP, resource, "");
         let objects = RbacObjects {
-            cluster_roles: list("clusterroles").await,
-            roles: list("roles").await,
-            cluster_role_bindings: list("clusterrolebindings").await,
-            role_bindings: list("rolebindings").await,
+            cluster_roles: list("clusterroles").await?,
+            roles: list("roles").await?,
+            cluster_role_bindings: list("clusterrolebindings").await?,
+            role_bindings: list("rolebindings").await?,
         };
         let index = Arc::new((versions, RbacIndex::build(&objects)));
         self.index.store(Some(index.clone()));
-        index
+        Ok(index)
     }
 
     fn fresh(&self) -> Option<Arc<(Versions, RbacIndex)>> {
@@ -91,8 +95,13 @@ impl RbacAuthorizer {
 #[async_trait]
 impl Authorizer for RbacAuthorizer {
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
-        let index = self.index().await;
-        decide(&index.1, user, info)
+        match self.index().await {
+            Ok(index) => decide(&index.1, user, info),
+            Err(error) => {
+                let reason = format!("RBAC: roles and bindings cannot be read: {}", error.message());
+                Decision::NoOpinion { reason }
+            }
+        }
     }
 }
 
@@ -114,6 +123,7 @@ fn decide(index: &RbacIndex, user: &UserInfo, info: &RequestInfo) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Veiled;
     use serde_json::{Value, json};
 
     fn index() -> RbacIndex {
@@ -152,6 +162,33 @@ mod tests {
             Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(reason),
         };
         assert_eq!(got.as_deref().map_err(String::as_str), expected);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_is_read_again() {
+        let binding = json!({"metadata": {"name": "view"}, "roleRef": {"kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "Group", "name": "viewers"}],
+            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        let cluster = Arc::new(Veiled { objects: vec![Arc::new(binding)], ..Veiled::default() });
+        let rbac = RbacAuthorizer::new(cluster.clone());
+        let user = UserInfo { groups: vec!["viewers".to_owned()], ..UserInfo::default() };
+        let info = RequestInfo {
+            is_resource: true,
+            verb: "get".to_owned(),
+            resource: "pods".to_owned(),
+            ..RequestInfo::default()
+        };
+        let unknown = rbac.authorize(&user, &info).await;
+        assert!(
+            matches!(&unknown, Decision::NoOpinion { reason } if reason.contains("cannot be read")),
+            "{unknown:?}"
+        );
+        cluster.is_readable.store(true, std::sync::atomic::Ordering::SeqCst);
+        let known = rbac.authorize(&user, &info).await;
+        assert!(
+            matches!(known, Decision::Allow { .. }),
+            "nothing has changed, and it is known now: {known:?}"
+        );
     }
 
     #[test]

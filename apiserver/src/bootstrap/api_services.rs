@@ -23,12 +23,19 @@ const LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// How often the catalog is looked at; nothing is read from the store for that.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps the objects in step until `shutdown`.
-pub async fn run(registry: Arc<Registry>, cluster: Arc<dyn ClusterWriter>, shutdown: CancellationToken) {
+/// Keeps the objects in step until `shutdown`, once `all_served` says that every definition is served: those of kinds
+/// that are not served yet would go, and come again as others.
+pub async fn run(
+    registry: Arc<Registry>,
+    cluster: Arc<dyn ClusterWriter>,
+    all_served: impl Fn() -> bool,
+    shutdown: CancellationToken,
+) {
     let mut done = None;
     loop {
+        let is_ready = all_served();
         let snapshot = registry.catalog.snapshot_arc();
-        if done != Some(snapshot.generation) {
+        if is_ready && done != Some(snapshot.generation) {
             match reconcile(cluster.as_ref(), &wanted(&snapshot)).await {
                 Ok(()) => done = Some(snapshot.generation),
                 Err(error) => tracing::debug!(%error, "APIServices are not in step yet; trying again"),
@@ -86,7 +93,7 @@ async fn reconcile(
             passed(cluster.update_status(GROUP, RESOURCE, available(&stored)).await)?;
         }
     }
-    for stored in cluster.list(GROUP, RESOURCE, "").await {
+    for stored in cluster.list(GROUP, RESOURCE, "").await? {
         let follows = text(&stored, &["metadata", "labels", LABEL]) == "true";
         let name = text(&stored, &["metadata", "name"]);
         if follows && !wanted.contains_key(name) {

@@ -47,7 +47,7 @@ pub async fn ensure_service(
 
 /// Makes Endpoints and EndpointSlice list the live servers.
 pub async fn reconcile(cluster: &dyn ClusterWriter, _: &Config) -> Result<(), StatusError> {
-    let mut servers = live_servers(cluster, Timestamp::now()).await;
+    let mut servers = live_servers(cluster, Timestamp::now()).await?;
     // A loopback address means another machine to everybody else; validation refuses it for that reason.
     servers.retain(|server| !server.address.ip().is_loopback());
     if servers.is_empty() {

@@ -54,12 +54,12 @@ pub async fn resign(cluster: &dyn ClusterWriter, config: &Config) {
 }
 
 /// The servers whose lease holds, sorted.
-pub async fn live_servers(cluster: &dyn ClusterWriter, now: Timestamp) -> Vec<Server> {
-    let leases = cluster.list(GROUP, "leases", NAMESPACE).await;
+pub async fn live_servers(cluster: &dyn ClusterWriter, now: Timestamp) -> Result<Vec<Server>, StatusError> {
+    let leases = cluster.list(GROUP, "leases", NAMESPACE).await?;
     let mut servers: Vec<Server> = leases.iter().filter_map(|lease| live(lease, now)).collect();
     servers.sort();
     servers.dedup();
-    servers
+    Ok(servers)
 }
 
 fn live(lease: &Object, now: Timestamp) -> Option<Server> {

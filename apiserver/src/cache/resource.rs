@@ -464,8 +464,14 @@ impl ResourceCache {
         if !matches!(*phase, Phase::Stopped) {
             *phase = Phase::Idle;
         }
-        // Before the watchers are closed: whoever opens a watch later finds it out.
-        self.state.write().is_stale = true;
+        {
+            // Before the watchers are closed: whoever opens a watch later finds it out. It is a change, too: what was
+            // made of the objects (who may do what) must be made again from a load, which its next reader begins.
+            let mut state = self.state.write();
+            state.is_stale = true;
+            state.changes += 1;
+            self.changes.store(state.changes, Ordering::Release);
+        }
         self.watchers.lock().close_all(Closed::Restarted);
     }
 

@@ -106,15 +106,16 @@ async fn delete_instances(
     finish(cluster, definition).await
 }
 
-/// Whether the very definition is no longer there.
+/// Whether the very definition is known to be no longer there.
 async fn is_gone(cluster: &Arc<dyn ClusterWriter>, definition: &Value) -> bool {
-    let current = cluster.get(GROUP, RESOURCE, "", meta::name(definition)).await;
-    current.is_none_or(|current| meta::text(&current, "uid") != meta::text(definition, "uid"))
+    let found = cluster.find(GROUP, RESOURCE, "", meta::name(definition)).await;
+    let is_another = |current: Arc<Value>| meta::text(&current, "uid") != meta::text(definition, "uid");
+    found.is_ok_and(|current| current.is_none_or(is_another))
 }
 
 /// Takes the finalizer away, which ends the definition.
 async fn finish(cluster: &Arc<dyn ClusterWriter>, definition: &Value) -> Result<(), StatusError> {
-    let current = cluster.get(GROUP, RESOURCE, "", meta::name(definition)).await;
+    let current = cluster.find(GROUP, RESOURCE, "", meta::name(definition)).await?;
     let Some(current) = current else { return Ok(()) };
     let mut next = (*current).clone();
     let left: Vec<String> =

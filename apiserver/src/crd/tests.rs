@@ -50,8 +50,21 @@ impl ClusterReader for Flaky {
     ) -> Result<Option<Arc<Object>>, StatusError> {
         self.cluster.get_current(group, resource, namespace, name).await
     }
-    async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
+    async fn list(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError> {
         self.cluster.list(group, resource, namespace).await
+    }
+    async fn list_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError> {
+        self.cluster.list_current(group, resource, namespace).await
     }
     async fn select(&self, group: &str, resource: &str, field: &str, value: &str) -> Selection {
         self.cluster.select(group, resource, field, value).await

@@ -74,6 +74,10 @@ impl Discovery {
     pub fn answer(&self, api: &Api, path: &str, headers: &HeaderMap) -> Result<Response<Body>, StatusError> {
         let built = self.current(api);
         let aggregated = wants_aggregated(header(headers, &ACCEPT).unwrap_or_default());
+        if path == "/apis" && !api.serves_all() {
+            // Whoever empties a namespace by it would leave the custom resources behind.
+            return Err(api.unknown_path());
+        }
         let (document, content_type) = match path {
             "/api" if aggregated => (&built.core, AGGREGATED),
             "/apis" if aggregated => (&built.groups, AGGREGATED),

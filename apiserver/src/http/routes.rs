@@ -115,12 +115,17 @@ impl Api {
     /// What a path that nobody serves is answered with. Until every custom resource is served, "not found" would tell
     /// garbage collectors and operators that objects are gone; it is as upstream's "not found protector" has it.
     pub(super) fn unknown_path(&self) -> StatusError {
-        if self.health.passes(health::CUSTOM_RESOURCES) {
+        if self.serves_all() {
             return StatusError::not_found_path();
         }
         let why =
             "the request has been made before all known HTTP paths have been installed, please try again";
         StatusError::service_unavailable(why).with_retry_after(RETRY_UNINSTALLED_SECS)
+    }
+
+    /// Whether every custom resource that was defined at the start is served.
+    pub(super) fn serves_all(&self) -> bool {
+        self.health.passes(health::CUSTOM_RESOURCES)
     }
 
     /// The `/` document.

@@ -93,7 +93,7 @@ impl Api {
             _ => return Err(StatusError::not_found_path()),
         };
         self.keep_reading().await;
-        let objects = self.cluster.list("", group, &info.namespace).await;
+        let objects = self.cluster.list("", group, &info.namespace).await?;
         let fits = |object: &Value| {
             let wanted = info.name.is_empty() || object["metadata"]["name"] == info.name;
             wanted && selector.matches(&object["metadata"]["labels"])
@@ -152,7 +152,11 @@ impl Api {
     }
 
     async fn read_all(&self) {
-        let nodes = self.cluster.list("", "nodes", "").await;
+        let nodes = match self.cluster.list("", "nodes", "").await {
+            Ok(nodes) => nodes,
+            // The readings so far stay.
+            Err(error) => return tracing::debug!(%error, "the nodes to read are not known"),
+        };
         let names: Vec<String> =
             nodes.iter().filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned)).collect();
         let readings: Vec<(String, Result<Scrape, String>)> = futures::stream::iter(names.clone())

@@ -72,6 +72,22 @@ impl Cluster {
         }
     }
 
+    /// The objects of a namespace, or of all, once the cache is as new as `resource_version` demands.
+    async fn objects(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        resource_version: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError> {
+        let storage = self.registry()?.catalog.snapshot().storage(group, resource).cloned();
+        let Some(storage) = storage else { return Ok(Vec::new()) };
+        catch_up(&storage, resource_version).await?;
+        let namespace = Some(namespace.to_owned()).filter(|n| !n.is_empty());
+        let (page, _) = storage.cache.list(&Filter { namespace, ..Filter::default() }, None, 0);
+        Ok(page.entries.iter().map(|e| e.value()).collect())
+    }
+
     async fn write(
         &self,
         group: &str,
@@ -138,17 +154,22 @@ impl ClusterReader for Cluster {
         Ok(storage.cache.get(&storage.object_key(namespace, name)).map(|entry| entry.value()))
     }
 
-    async fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
-        let Some(registry) = self.registry.upgrade() else { return Vec::new() };
-        let Some(storage) = registry.catalog.snapshot().storage(group, resource).cloned() else {
-            return Vec::new();
-        };
-        if storage.cache.ready().await.is_err() {
-            return Vec::new();
-        }
-        let namespace = Some(namespace.to_owned()).filter(|n| !n.is_empty());
-        let (page, _) = storage.cache.list(&Filter { namespace, ..Filter::default() }, None, 0);
-        page.entries.iter().map(|e| e.value()).collect()
+    async fn list(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError> {
+        self.objects(group, resource, namespace, "0").await
+    }
+
+    async fn list_current(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, StatusError> {
+        self.objects(group, resource, namespace, "").await
     }
 
     async fn select(&self, group: &str, resource: &str, field: &str, value: &str) -> Selection {

@@ -256,11 +256,11 @@ impl Api {
             }
             None => wanted.port,
         };
-        let slices = self.cluster.list("discovery.k8s.io", "endpointslices", namespace).await;
+        let slices = self.cluster.list_current("discovery.k8s.io", "endpointslices", namespace).await?;
         let mut found = endpoints::behind(&slices, namespace, wanted.name, port_name);
         while !found.is_empty() {
             let chosen = found.swap_remove(usize::from(rand::random::<u16>()) % found.len());
-            let pod = self.cluster.get("", "pods", namespace, &chosen.pod).await;
+            let pod = self.cluster.find("", "pods", namespace, &chosen.pod).await?;
             if pod.is_some_and(|pod| endpoints::is_at(&pod, &chosen.host)) {
                 let Endpoint { host, port, .. } = chosen;
                 return Ok(Destination { host, port, tls: wanted.tls, is_kubelet: false });

@@ -1,5 +1,5 @@
 //! A store whose watches are late, as on a busy machine or on a member behind its leader; of reads only those that one
-//! asks to be.
+//! asks to be. Answers to writes can be lost on the way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +19,21 @@ pub struct Lagging {
     store: Arc<dyn Store>,
     /// Reads of keys that begin so are slow.
     slow: Option<&'static str>,
+    /// Answers to writes of keys that begin so are lost.
+    mute: Option<&'static str>,
 }
 
 impl Lagging {
     pub fn watches(store: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Self { store, slow: None })
+        Arc::new(Self { store, slow: None, mute: None })
     }
 
     pub fn watches_and_reads_of(prefix: &'static str, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Self { store, slow: Some(prefix) })
+        Arc::new(Self { store, slow: Some(prefix), mute: None })
+    }
+
+    pub fn watches_and_answers_lost_of(prefix: &'static str, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(Self { store, slow: None, mute: Some(prefix) })
     }
 }
 
@@ -48,6 +54,11 @@ impl Store for Lagging {
         self.store.range(request).await
     }
     async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, StoreError> {
+        let is_lost = |prefix: &str| request.compare.iter().any(|c| c.key.starts_with(prefix.as_bytes()));
+        if self.mute.is_some_and(is_lost) {
+            self.store.txn(request).await?;
+            return Err(StoreError::Timeout("the answer is lost".to_owned()));
+        }
         self.store.txn(request).await
     }
     async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, StoreError> {

@@ -61,8 +61,6 @@ impl std::fmt::Display for Standard {
 }
 
 impl Standard {
-    const OPEN: Standard = Standard { level: Level::Privileged, minor: None };
-
     fn findings(self, meta: &Value, spec: &Value) -> Vec<Finding> {
         if self.level == Level::Privileged {
             return Vec::new();
@@ -179,19 +177,24 @@ impl Plugin for PodSecurity {
     }
 }
 
-async fn namespace_policy(request: &Admission<'_>) -> Policy {
-    let namespace = request.ctx.cluster.get("", "namespaces", "", &request.ctx.info.namespace).await;
-    namespace
-        .map_or(Policy { enforce: Standard::OPEN, warn: Standard::OPEN }, |namespace| policy(&namespace).0)
+/// The namespace's policy. Without its namespace nobody knows what a pod may do.
+async fn namespace_policy(request: &Admission<'_>) -> Result<Policy, StatusError> {
+    let name = &request.ctx.info.namespace;
+    let unknown = || {
+        let name = machinery::gotext::quote(name);
+        StatusError::internal(format!("failed to lookup namespace {name}"))
+    };
+    let namespace = request.ctx.cluster.find("", "namespaces", "", name).await?.ok_or_else(unknown)?;
+    Ok(policy(&namespace).0)
 }
 
 async fn check_pod(request: &Admission<'_>) -> Result<(), StatusError> {
-    let policy = namespace_policy(request).await;
     let pod = request.new_object();
     let unchanged = request.old.is_some_and(|old| !images_changed(pod, old));
     if unchanged && request.operation == Operation::Update {
         return Ok(());
     }
+    let policy = namespace_policy(request).await?;
     let (meta, spec) = (at(pod, &["metadata"]), at(pod, &["spec"]));
     let found = policy.enforce.findings(meta, spec);
     if !found.is_empty() {
@@ -203,8 +206,10 @@ async fn check_pod(request: &Admission<'_>) -> Result<(), StatusError> {
 }
 
 async fn warn_about(request: &Admission<'_>, template: &Value) {
-    if !template.is_null() {
-        let policy = namespace_policy(request).await;
+    // Only a warning: its pods are checked when they come.
+    if !template.is_null()
+        && let Ok(policy) = namespace_policy(request).await
+    {
         warn(request, policy, at(template, &["metadata"]), at(template, &["spec"]));
     }
 }
@@ -246,7 +251,7 @@ async fn check_namespace(request: &Admission<'_>) -> Result<(), StatusError> {
     if new.enforce == old.enforce || new.enforce.level == Level::Privileged || relaxed {
         return Ok(());
     }
-    let pods = request.ctx.cluster.list("", "pods", name).await;
+    let pods = request.ctx.cluster.list("", "pods", name).await?;
     if pods.len() > PODS_MAX {
         let total = pods.len();
         request.ctx.warn(format!(

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+use super::live::LiveLists;
 use super::plugin::Plugin;
 use crate::contract::{Admission, Object, Operation};
 use crate::kinds::json::{has, set, text};
@@ -33,9 +34,15 @@ const CATCH_UP: Duration = Duration::from_millis(25);
 type Written = FxHashMap<String, Arc<Object>>;
 
 /// The step.
-#[derive(Default)]
 pub struct ResourceQuota {
+    quotas: LiveLists,
     turns: Mutex<FxHashMap<String, Arc<tokio::sync::Mutex<Written>>>>,
+}
+
+impl Default for ResourceQuota {
+    fn default() -> Self {
+        Self { quotas: LiveLists::of("resourcequotas"), turns: Mutex::default() }
+    }
 }
 
 #[async_trait]
@@ -53,8 +60,7 @@ impl Plugin for ResourceQuota {
         if !measure.handles(&info.subresource, request.operation, request.new_object(), request.old) {
             return Ok(());
         }
-        let cluster = &request.ctx.cluster;
-        if cluster.list("", "resourcequotas", &info.namespace).await.is_empty() {
+        if self.quotas.list(request.ctx.cluster.as_ref(), &info.namespace).await?.is_empty() {
             return Ok(());
         }
         let turn = self.turns.lock().entry(info.namespace.clone()).or_default().clone();
@@ -98,7 +104,7 @@ async fn reserve(
         if attempt > 0 {
             tokio::time::sleep(CATCH_UP).await;
         }
-        let cached = cluster.list("", "resourcequotas", namespace).await;
+        let cached = cluster.list("", "resourcequotas", namespace).await?;
         written.retain(|name, own| {
             let seen = cached.iter().find(|quota| text(quota, &["metadata", "name"]) == name);
             seen.is_some_and(|seen| revision(seen) < revision(own))

@@ -188,7 +188,9 @@ async fn nothing_stale_looks_new_while_events_are_lost() {
     let cache = hub.add(spec("things/"));
     cache.wait_current().await.expect("loaded");
     // Between the loss and the next load, what is here says how old it is, and opens no watch.
+    let before = cache.changes();
     cache.restart(20);
+    assert!(cache.changes() > before, "what was made of the objects is made again");
     hub.seen.store(20, Ordering::Release);
     let (page, revision) = cache.list(&Filter::default(), None, 0);
     assert_eq!((page.entries[0].revision, revision), (10, 10));
