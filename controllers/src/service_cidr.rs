@@ -14,8 +14,8 @@ use crate::runtime::{
 };
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
-/// Who makes the addresses that count.
-const MANAGED_BY: &str = "ipallocator.k8s.io";
+/// Who makes the addresses that count: upstream's name, and what our API server wrote up to 0.1.
+const MANAGED_BY: [&str; 2] = ["ipallocator.k8s.io", "ipallocator"];
 /// Allocators of other API servers may still be giving out addresses for so long after the deletion was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// How soon a blocked deletion is looked at again.
@@ -132,7 +132,8 @@ impl ServiceCidrs {
 fn addresses(list: &Value) -> impl Iterator<Item = IpAddr> {
     let items = list["items"].as_array().into_iter().flatten();
     let managed = items.filter(|item| {
-        item["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"].as_str() == Some(MANAGED_BY)
+        let by = item["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"].as_str();
+        by.is_some_and(|by| MANAGED_BY.contains(&by))
     });
     managed.filter_map(|item| item["metadata"]["name"].as_str()?.parse().ok())
 }
@@ -184,8 +185,8 @@ mod tests {
         value
     }
 
-    fn address(ip: &str) -> Value {
-        json!({"kind": "IPAddress", "metadata": {"name": ip, "labels": {"ipaddress.kubernetes.io/managed-by": MANAGED_BY}},
+    fn address(ip: &str, by: &str) -> Value {
+        json!({"kind": "IPAddress", "metadata": {"name": ip, "labels": {"ipaddress.kubernetes.io/managed-by": by}},
             "spec": {"parentRef": {"name": "s", "resource": "services"}}})
     }
 
@@ -208,7 +209,13 @@ mod tests {
 
     #[test]
     fn a_range_goes_after_its_last_address_whatever_dies() {
-        let objects = [cidr("a", "10.0.0.0/24", json!({})), address("10.0.0.7"), address("10.9.0.1")];
+        for by in MANAGED_BY {
+            goes_after_its_last_address(by);
+        }
+    }
+
+    fn goes_after_its_last_address(by: &str) {
+        let objects = [cidr("a", "10.0.0.0/24", json!({})), address("10.0.0.7", by), address("10.9.0.1", by)];
         let mut scenario = Scenario::new(&[super::build], &objects);
         let delete: fn(&mut Model) = |model| model.remove("ServiceCIDR", "", "a", None);
         scenario.horizon = std::time::Duration::from_secs(60);

@@ -12,6 +12,7 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
+use machinery::client::watch::lasting;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
@@ -209,7 +210,7 @@ async fn watch(gvr: Gvr, feed: Feed, client: kube::Client, listed: Arc<AtomicBoo
     let definitions = gvr.plural == "customresourcedefinitions";
     let gvr = Arc::new(gvr);
     let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, &resource);
-    let stream = watcher::watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
+    let stream = lasting(api, watcher::Config::default()).backoff(WatchBackoff::default());
     let mut stream = stream.boxed();
     let (mut known, mut seen) = (FxHashSet::<String>::default(), FxHashSet::<String>::default());
     loop {

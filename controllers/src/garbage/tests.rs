@@ -11,7 +11,7 @@ use super::graph::{Graph, Node};
 use super::monitor::Feed;
 use super::{Collector, Owner};
 use crate::runtime::store::AnyStore;
-use crate::runtime::{Controller, Gvr, Object, Propagation, Wiring};
+use crate::runtime::{Controller, Failure, Gvr, Object, Propagation, Wiring};
 use crate::testing::crash::check_crashes;
 use crate::testing::model::Model;
 use crate::testing::world::{Scenario, World};
@@ -71,6 +71,25 @@ fn absent_owners_are_verified() {
         let objects = [pod.clone()];
         let case = Case { answers: vec![(ask.clone(), answer)], ..Case::new(build, &objects) };
         assert_eq!(case.plan("u-p").summary(), expected);
+    }
+}
+
+#[test]
+fn a_path_that_is_not_served_is_no_absent_owner() {
+    let pod = owned("Pod", "p", &[("ReplicaSet", "gone")]);
+    let ask = Case::new(build, std::slice::from_ref(&pod)).plan("u-p").asks.remove(0);
+    let delete = "delete /api/v1/namespaces/ns/pods/p";
+    for (reason, message, expected) in [
+        ("NotFound", "replicasets.apps \"gone\" not found", delete),
+        ("NotFound", "the server could not find the requested resource", ""),
+        ("Failed to parse error data", "404 page not found", ""),
+    ] {
+        let failure = Failure { code: 404, reason: reason.into(), message: message.into(), creating: false };
+        let objects = [pod.clone()];
+        let answers = vec![(ask.clone(), crate::runtime::Answer::Failed(failure))];
+        let plan = Case { answers, ..Case::new(build, &objects) }.plan("u-p");
+        assert_eq!(plan.summary(), expected, "{message}");
+        assert_eq!(plan.problem.is_some(), expected.is_empty(), "it is asked again: {message}");
     }
 }
 

@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client};
+use machinery::client::watch::lasting;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Object, Store};
@@ -30,7 +31,7 @@ pub struct KindInformer<K>(pub Store<K>);
 impl<K: Object> Informer for KindInformer<K> {
     async fn run(&self, client: Client, stop: CancellationToken) {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        let stream = watcher::watcher(Api::<K>::all(client), config).backoff(WatchBackoff::default());
+        let stream = lasting(Api::<K>::all(client), config).backoff(WatchBackoff::default());
         feed(&self.0, stream.boxed(), stop).await;
     }
 }
@@ -84,5 +85,67 @@ impl Iterator for WatchBackoff {
 impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A server whose store was restored after the first list: the revision of that list is not one of its own.
+    fn restored() -> Client {
+        let lists = Arc::new(AtomicUsize::new(0));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default();
+            let (code, body) = if query.contains("resourceVersion=9000") {
+                let message = "Too large resource version: 9000, current: 7";
+                (
+                    504,
+                    json!({"kind": "Status", "status": "Failure", "code": 504, "reason": "Timeout", "message": message}),
+                )
+            } else if query.contains("watch=") {
+                (200, json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}}))
+            } else {
+                let (revision, name) =
+                    [("9000", "before"), ("7", "after")][lists.fetch_add(1, Ordering::SeqCst).min(1)];
+                let item = json!({"metadata": {"name": name, "namespace": "n", "resourceVersion": revision}});
+                (
+                    200,
+                    json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": revision},
+                    "items": [item]}),
+                )
+            };
+            let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            std::future::ready(answer)
+        });
+        Client::new(service, "n")
+    }
+
+    #[tokio::test]
+    async fn a_store_that_went_back_is_listed_again() {
+        let (store, stop) = (Store::<ConfigMap>::default(), CancellationToken::new());
+        let informer = KindInformer(store.clone());
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { informer.run(restored(), stop).await }
+        });
+        let is_there = || store.all().iter().any(|map| map.metadata.name.as_deref() == Some("after"));
+        for _ in 0..6000 {
+            if is_there() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(is_there() && store.all().len() == 1, "what is cached is what the server has now");
+        stop.cancel();
+        running.await.expect("it ends");
     }
 }

@@ -65,6 +65,10 @@ impl ServedResource {
     }
 }
 
+/// What API servers say of paths that they do not serve: ours and upstream's aggregator, upstream's handler of custom
+/// resources.
+const UNKNOWN_PATHS: [&str; 2] = ["the server could not find the requested resource", "404 page not found"];
+
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -85,9 +89,10 @@ impl Failure {
         Self { code: 0, reason: String::new(), message: message.into(), creating: false }
     }
 
-    /// The object does not exist.
+    /// The object does not exist. That nothing is served at its path does not say so: a definition may be gone, or not
+    /// served yet by the server that was asked.
     pub fn is_not_found(&self) -> bool {
-        self.code == 404
+        self.code == 404 && !UNKNOWN_PATHS.contains(&self.message.trim())
     }
 
     /// The namespace is being deleted, so creating in it is pointless.
