@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use machinery::client::watch::lasting;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -165,7 +166,7 @@ impl Fleet {
     /// Carries the fleet's pods until the token fires.
     async fn pods(self: &Arc<Self>, shutdown: &CancellationToken) {
         let stream =
-            watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+            lasting(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff();
         let mut stream = std::pin::pin!(stream);
         let mut addresses: HashMap<String, u32> = HashMap::new();
         let mut next = FIRST_POD_IP;

@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use machinery::client::watch::lasting;
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -180,14 +180,10 @@ pub async fn start(
     let health = Arc::new(Health::default());
     let pressure = Arc::new(Pressure::new(context.config.eviction_pressure_transition));
     let pool = Pool::new(context);
-    let complete = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
 
     let serving = serve_clients(&pool, &health, &mut tasks, &shutdown).await?;
-    let is_complete = Arc::clone(&complete);
-    let is_complete: Arc<dyn Fn() -> bool + Send + Sync> =
-        Arc::new(move || is_complete.load(Ordering::Relaxed));
-    tasks.spawn(pleg::run(Arc::clone(&pool), Arc::clone(&health), is_complete, shutdown.clone()));
+    tasks.spawn(pleg::run(Arc::clone(&pool), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(eviction::run(Arc::clone(&pool), Arc::clone(&pressure), shutdown.clone()));
     tasks.spawn(super::worker::promises::keep(Arc::clone(&pool), shutdown.clone()));
     tasks.spawn(super::cgroup_limits::run(Arc::clone(&pool), shutdown.clone()));
@@ -199,19 +195,21 @@ pub async fn start(
     tasks.spawn(refresh_volumes(Arc::clone(&pool), changes, shutdown.clone()));
     let reporter = Reporter::new(Arc::clone(&pool), health, pressure);
     tasks.spawn(be_a_node(reporter, Arc::clone(&pool), shutdown.clone()));
-    tasks.spawn(follow_pods(Arc::clone(&pool), complete, shutdown));
+    tasks.spawn(follow_pods(Arc::clone(&pool), shutdown));
     Ok(Kubelet { pool, serving, tasks })
 }
 
 /// Registers, then reports and renews the lease.
 async fn be_a_node(mut reporter: Reporter, pool: Arc<Pool>, shutdown: CancellationToken) {
-    let Some(node) = reporter.register(&shutdown).await else { return };
+    if reporter.register(&shutdown).await.is_none() {
+        return;
+    }
     let context = pool.context();
     context.recorder.node(false, "Starting", "Starting kubelet.".into());
     let renew = lease::run(
         context.client.clone(),
         context.config.node_name.clone(),
-        node.metadata.uid,
+        || pool.node.read().node.as_ref().and_then(|n| n.metadata.uid.clone()),
         context.config.lease_duration,
         shutdown.clone(),
     );
@@ -219,12 +217,12 @@ async fn be_a_node(mut reporter: Reporter, pool: Arc<Pool>, shutdown: Cancellati
 }
 
 /// Feeds the pool from the API's pods bound to this node.
-async fn follow_pods(pool: Arc<Pool>, complete: Arc<AtomicBool>, shutdown: CancellationToken) {
+async fn follow_pods(pool: Arc<Pool>, shutdown: CancellationToken) {
     let context = Arc::clone(pool.context());
     let selector = format!("spec.nodeName={}", context.config.node_name);
     let api = Api::<Pod>::all(context.client.clone());
     let config = watcher::Config::default().fields(&selector);
-    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut stream = std::pin::pin!(lasting(api, config).default_backoff());
     let mut listed: Option<Vec<Pod>> = None;
     loop {
         let event = tokio::select! {
@@ -243,7 +241,6 @@ async fn follow_pods(pool: Arc<Pool>, complete: Arc<AtomicBool>, shutdown: Cance
                     pool.handle(PoolEvent::Apply(Arc::new(slim(pod))));
                 }
                 pool.handle(PoolEvent::Complete(uids));
-                complete.store(true, Ordering::Relaxed);
             }
             Some(Ok(watcher::Event::Apply(pod))) => pool.handle(PoolEvent::Apply(Arc::new(slim(pod)))),
             Some(Ok(watcher::Event::Delete(pod))) => {

@@ -1,14 +1,15 @@
 //! Static pods: read from files on this machine, run without asking anybody, and shown in the API by mirrors.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ use super::worker::{Pool, PoolEvent};
 
 /// How often the folder and the mirrors are looked at.
 const PERIOD: Duration = Duration::from_secs(2);
+/// A file that held a pod may hold none for so many looks before its pod goes: editors do not write all at once. With
+/// [`PERIOD`] as long as upstream takes between two looks at the whole folder.
+const WRONG_LOOKS_MAX: u32 = 10;
 
 /// Reads one manifest. The pod gets the node's name and an identity that follows file and content.
 pub fn parse(path: &Path, text: &str, node_name: &str) -> Result<Pod, String> {
@@ -69,37 +73,89 @@ pub fn mirror(pod: &Pod, node_name: &str, node_uid: &str) -> Pod {
     mirror
 }
 
-/// Reads every manifest of the folder; a file that cannot be used is reported and left out.
-fn read_folder(dir: &Path, node_name: &str) -> BTreeMap<String, Pod> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeMap::new() };
-    let mut pods = BTreeMap::new();
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if hidden || !path.is_file() {
-            continue;
-        }
-        let parsed = std::fs::read_to_string(&path)
-            .map_err(|e| e.to_string())
-            .and_then(|text| parse(&path, &text, node_name));
-        match parsed {
-            Ok(pod) => {
-                pods.insert(spec::uid(&pod).to_owned(), pod);
+/// What the folder's files held.
+#[derive(Default)]
+struct Manifests {
+    /// By file: its pod, and how many looks in a row it has not held one since.
+    files: BTreeMap<PathBuf, (Pod, u32)>,
+}
+
+/// Why a file is no static pod.
+enum Unusable {
+    /// It is not there any more.
+    Gone,
+    /// It cannot be read now.
+    Unreadable(io::Error),
+    /// It holds something else, or only half of what it is to hold.
+    Wrong(String),
+}
+
+fn read_file(path: &Path, node_name: &str) -> Result<Pod, Unusable> {
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Unusable::Gone,
+        io::ErrorKind::InvalidData => Unusable::Wrong(error.to_string()),
+        _ => Unusable::Unreadable(error),
+    })?;
+    parse(path, &text, node_name).map_err(Unusable::Wrong)
+}
+
+impl Manifests {
+    /// The pods that the folder wants, by uid. A file that cannot be used is reported; the pod it held before stays while
+    /// it may be in the midst of being written. An error says nothing about any pod.
+    fn read(&mut self, dir: &Path, node_name: &str) -> io::Result<BTreeMap<String, Pod>> {
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        let mut files = BTreeMap::new();
+        for entry in entries {
+            let path = entry.path();
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if hidden || std::fs::metadata(&path).is_ok_and(|data| !data.is_file()) {
+                continue;
             }
-            Err(error) => tracing::warn!(error, path = %path.display(), "this file is no static pod"),
+            let (error, looks) = match read_file(&path, node_name) {
+                Ok(pod) => {
+                    files.insert(path, (pod, 0));
+                    continue;
+                }
+                Err(Unusable::Gone) => continue,
+                Err(Unusable::Unreadable(error)) => (error.to_string(), 0),
+                Err(Unusable::Wrong(error)) => (error, 1),
+            };
+            tracing::warn!(error, path = %path.display(), "this file is no static pod");
+            if let Some((pod, before)) = self.files.remove(&path)
+                && before + looks <= WRONG_LOOKS_MAX
+            {
+                files.insert(path, (pod, before + looks));
+            }
         }
+        self.files = files;
+        Ok(self.files.values().map(|(pod, _)| (spec::uid(pod).to_owned(), pod.clone())).collect())
     }
-    pods
 }
 
 /// Follows the folder and keeps the mirrors until the token fires.
 pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
-    let Some(dir) = pool.context().config.static_pod_path.clone() else { return };
+    let Some(dir) = pool.context().config.static_pod_path.clone() else {
+        pool.statics_are_known();
+        return;
+    };
     let node_name = pool.context().config.node_name.clone();
+    let mut manifests = Manifests::default();
     loop {
-        follow(&pool, read_folder(&dir, &node_name));
-        if let Err(error) = keep_mirrors(&pool).await {
-            tracing::debug!(%error, "mirrors of static pods are not current");
+        match manifests.read(&dir, &node_name) {
+            Ok(wanted) => {
+                follow(&pool, wanted);
+                pool.statics_are_known();
+                if let Err(error) = keep_mirrors(&pool).await {
+                    tracing::debug!(%error, "mirrors of static pods are not current");
+                }
+            }
+            Err(error) => {
+                let path = dir.display();
+                tracing::warn!(%error, %path, "static pods stay as they are: their folder cannot be read");
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
@@ -128,35 +184,52 @@ fn follow(pool: &Arc<Pool>, wanted: BTreeMap<String, Pod>) {
     }
 }
 
+/// Makes what is missing of mirrors and removes what is too much. One that fails keeps no other from its turn; the error is
+/// the first.
 async fn keep_mirrors(pool: &Arc<Pool>) -> Result<(), kube::Error> {
     let node = pool.node.read().node.clone();
     let Some(node_uid) = node.and_then(|n| n.metadata.uid) else { return Ok(()) };
-    let context = pool.context();
     let statics: Vec<Arc<Pod>> =
         pool.views().into_iter().filter(|v| spec::is_static(&v.pod)).map(|v| v.pod).collect();
+    let context = pool.context();
+    let mut outcome = Ok(());
     for pod in &statics {
-        let hash = spec::annotation(pod, CONFIG_HASH_ANNOTATION);
-        match pool.mirror_of(pod) {
-            Some(found)
-                if found.metadata.deletion_timestamp.is_none()
-                    && spec::annotation(&found, CONFIG_MIRROR_ANNOTATION) == hash => {}
-            Some(stale) => pod_status::remove(&context.client, &stale).await?,
-            None => {
-                let body = mirror(pod, &context.config.node_name, &node_uid);
-                let api = Api::<Pod>::namespaced(context.client.clone(), spec::namespace(pod));
-                match api.create(&PostParams::default(), &body).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.code == 409 => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let found = pool.mirror_of(pod);
+        let done = keep_mirror(&context.client, pod, found, &context.config.node_name, &node_uid).await;
+        outcome = outcome.and(done);
     }
     let names: Vec<String> = statics.iter().map(|p| full_name(p)).collect();
     for orphan in pool.mirrors().into_iter().filter(|m| !names.contains(&full_name(m))) {
-        pod_status::remove(&context.client, &orphan).await?;
+        outcome = outcome.and(pod_status::remove(&context.client, &orphan).await);
     }
-    Ok(())
+    outcome
+}
+
+/// One static pod's turn; `found` is the mirror that the API shows.
+async fn keep_mirror(
+    client: &Client,
+    pod: &Pod,
+    found: Option<Arc<Pod>>,
+    node_name: &str,
+    node_uid: &str,
+) -> Result<(), kube::Error> {
+    let hash = spec::annotation(pod, CONFIG_HASH_ANNOTATION);
+    match found {
+        Some(found)
+            if found.metadata.deletion_timestamp.is_none()
+                && spec::annotation(&found, CONFIG_MIRROR_ANNOTATION) == hash =>
+        {
+            Ok(())
+        }
+        Some(stale) => pod_status::remove(client, &stale).await,
+        None => {
+            let api = Api::<Pod>::namespaced(client.clone(), spec::namespace(pod));
+            match api.create(&PostParams::default(), &mirror(pod, node_name, node_uid)).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                made => made.map(drop),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,5 +260,35 @@ mod tests {
         assert!(spec::is_mirror(&mirror));
         assert_eq!(spec::annotation(&mirror, CONFIG_MIRROR_ANNOTATION), Some(spec::uid(&pod)));
         assert_eq!(mirror.metadata.owner_references.map(|o| o[0].uid.clone()), Some("node-uid".into()));
+    }
+
+    #[test]
+    fn a_pod_stays_until_its_file_is_known_to_want_it_no_more() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (dir, file) = (root.path().join("m"), root.path().join("m/web.yaml"));
+        let mut manifests = Manifests::default();
+        let mut count = || manifests.read(&dir, "n1").map(|pods| pods.len()).map_err(|e| e.kind());
+        let write = |text: &str| std::fs::write(&file, text).expect("written");
+        assert_eq!(count(), Ok(0), "no folder, no pods");
+        std::fs::create_dir(&dir).expect("made");
+        write(TEXT);
+        assert_eq!(count(), Ok(1));
+        // Half of it, for as long as somebody may be writing.
+        write(&TEXT[..TEXT.len() - 9]);
+        let looks: Vec<_> = (0..=WRONG_LOOKS_MAX).map(|_| count()).collect();
+        assert_eq!(looks.iter().filter(|n| **n == Ok(1)).count(), WRONG_LOOKS_MAX as usize, "{looks:?}");
+        assert_eq!(looks.last(), Some(&Ok(0)));
+        write(TEXT);
+        assert_eq!(count(), Ok(1));
+        // Something that cannot be listed: nobody knows.
+        let aside = root.path().join("aside");
+        std::fs::rename(&dir, &aside).expect("moved");
+        std::fs::write(&dir, "").expect("written");
+        assert_eq!(count(), Err(io::ErrorKind::NotADirectory));
+        std::fs::remove_file(&dir).expect("removed");
+        std::fs::rename(&aside, &dir).expect("moved back");
+        assert_eq!(count(), Ok(1));
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(count(), Ok(0));
     }
 }

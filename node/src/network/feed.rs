@@ -19,6 +19,7 @@ use kube::{
     Api, Client, Resource,
     runtime::{WatchStreamExt, watcher},
 };
+use machinery::client::watch::lasting;
 use rustc_hash::FxHashSet;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -168,7 +169,7 @@ impl Hub {
             return;
         }
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        let stream = watcher(Api::<K>::all(self.client.clone()), config).default_backoff();
+        let stream = lasting(Api::<K>::all(self.client.clone()), config).default_backoff();
         let mut stream = stream
             .inspect_err(|error| tracing::warn!(?kind, %error, "watch failed; it is retried with back-off"))
             .boxed();

@@ -65,6 +65,13 @@ async fn static_pods_live_through_restarts_and_leave_nothing() {
     lab.restart_agent().await;
     let pod = lab.wait_ready("one", Duration::from_secs(30)).await;
     assert_eq!(lab::container_id(&pod, "web"), id, "the agent's restart is none of its containers'");
+    let (manifests, aside) = (lab.path("manifests"), lab.path("aside"));
+    std::fs::rename(&manifests, &aside).expect("moved");
+    std::fs::write(&manifests, "no folder").expect("written");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(lab.exec("one-lab", "web", "/web cat /info/name").await, "one-lab", "nobody knows: it stays");
+    std::fs::remove_file(&manifests).expect("removed");
+    std::fs::rename(&aside, &manifests).expect("moved back");
     lab.kill_runtime().await;
     let pod = lab.wait_ready("one", Duration::from_secs(60)).await;
     assert_eq!(lab::container_id(&pod, "web"), id, "the runtime's restart is none of its containers'");

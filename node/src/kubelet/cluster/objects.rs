@@ -14,6 +14,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
+use machinery::client::watch::lasting_object;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -200,7 +201,7 @@ struct Follow<T> {
 
 impl<T: Kept> Follow<T> {
     async fn run(self) {
-        let stream = watcher::watch_object(self.api.clone(), &self.object.name);
+        let stream = lasting_object(self.api.clone(), &self.object.name);
         pin_mut!(stream);
         let mut look = tokio::time::interval(UNUSED_MAX / 10);
         let mut pause = RETRY.0;

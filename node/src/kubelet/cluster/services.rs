@@ -6,6 +6,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
+use machinery::client::watch::lasting;
 use tokio_util::sync::CancellationToken;
 
 /// A live copy of every service. Cheap to clone.
@@ -25,7 +26,7 @@ impl Services {
             service.metadata.labels = None;
             service.status = None;
         };
-        let stream = watcher(Api::<Service>::all(client), watcher::Config::default())
+        let stream = lasting(Api::<Service>::all(client), watcher::Config::default())
             .default_backoff()
             .modify(slim)
             .reflect(writer);

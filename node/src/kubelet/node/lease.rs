@@ -48,11 +48,12 @@ pub fn lease(
     lease
 }
 
-/// Renews until the token fires.
+/// Renews until the token fires. `node_uid` tells who the node is now: one that was removed comes back as another, and a
+/// lease of the first is taken along with it.
 pub async fn run(
     client: Client,
     name: String,
-    node_uid: Option<String>,
+    node_uid: impl Fn() -> Option<String>,
     duration: Duration,
     shutdown: CancellationToken,
 ) {
@@ -60,7 +61,7 @@ pub async fn run(
     let mut known: Option<Lease> = None;
     let mut retry = RETRY.0;
     loop {
-        let pause = match renew(&api, &name, node_uid.as_deref(), known.take(), duration).await {
+        let pause = match renew(&api, &name, node_uid().as_deref(), known.take(), duration).await {
             Ok(lease) => {
                 known = Some(lease);
                 retry = RETRY.0;
@@ -102,7 +103,47 @@ async fn renew(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_taken_away_is_made_for_the_node_as_it_is_now() {
+        let (made, mut owners) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let made = made.clone();
+            async move {
+                let is_new = request.method() == Method::POST;
+                let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                let mut answer = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+                if is_new {
+                    answer = serde_json::from_slice(&body).unwrap_or_default();
+                    let owner = answer["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap_or_default();
+                    // The test may have seen enough.
+                    let _ = made.send(owner.to_owned());
+                }
+                let code = if is_new { 201 } else { 404 };
+                Response::builder().status(code).body(Body::from(Value::to_string(&answer).into_bytes()))
+            }
+        });
+        let node = Arc::new(AtomicUsize::new(1));
+        let now = Arc::clone(&node);
+        let uid = move || Some(now.load(Ordering::SeqCst).to_string());
+        let client = Client::new(service, "default");
+        tokio::spawn(run(client, "n".into(), uid, Duration::from_secs(40), CancellationToken::new()));
+        for expected in ["1", "2"] {
+            node.store(expected.parse().expect("a number"), Ordering::SeqCst);
+            let owner = tokio::time::timeout(Duration::from_secs(3600), owners.recv()).await;
+            assert_eq!(owner.expect("a lease is made").as_deref(), Some(expected));
+        }
+    }
 
     #[test]
     fn renewal_keeps_the_object() {

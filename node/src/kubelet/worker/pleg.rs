@@ -44,20 +44,15 @@ impl Health {
     }
 }
 
-/// Lists until the token fires. Remains are cleared away only once `complete` says that every pod is known.
-pub async fn run(
-    pool: Arc<Pool>,
-    health: Arc<Health>,
-    complete: Arc<dyn Fn() -> bool + Send + Sync>,
-    shutdown: CancellationToken,
-) {
+/// Lists until the token fires. Remains are cleared away only once every pod is known.
+pub async fn run(pool: Arc<Pool>, health: Arc<Health>, shutdown: CancellationToken) {
     tokio::spawn(follow_events(Arc::clone(&pool), shutdown.clone()));
     let pool_context = Arc::clone(pool.context());
     let mut lister =
         Lister { pool, seen: BTreeMap::new(), orphans: HashMap::new(), clearing: HashMap::new() };
     loop {
         let started = std::time::Instant::now();
-        match lister.list(complete()).await {
+        match lister.list().await {
             Ok(()) => {
                 health.last_success.store(Timestamp::now().as_second(), Ordering::Relaxed);
                 metrics::observe_relist(started.elapsed());
@@ -118,7 +113,9 @@ struct Remains {
 }
 
 impl Lister {
-    async fn list(&mut self, complete: bool) -> Result<(), CriError> {
+    async fn list(&mut self) -> Result<(), CriError> {
+        // Before the lists: what is made while they are under way is not known to be nobody's.
+        let complete = self.pool.is_complete();
         let runtime = &self.pool.context().runtime;
         let (sandboxes, containers) =
             tokio::try_join!(runtime.list_pod_sandbox(None), runtime.list_containers(None))?;

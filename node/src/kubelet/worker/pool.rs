@@ -16,7 +16,7 @@ use super::pod_worker::{self, Channels, Desired, Snapshot};
 use super::promises::{Promised, Promises};
 use crate::kubelet::cluster::objects::ObjectRef;
 use crate::kubelet::pod::action::Stop;
-use crate::kubelet::pod::allocation::{self, Verdict};
+use crate::kubelet::pod::allocation::Verdict;
 use crate::kubelet::pod::phase::Phase;
 use crate::kubelet::pod::resize::Standing;
 use crate::kubelet::pod::spec;
@@ -79,6 +79,8 @@ pub struct Pool {
     promises: Promises,
     /// The API's whole set of pods has been seen: until then nobody knows what room there is.
     complete: AtomicBool,
+    /// The folder of static pods has been read.
+    statics_known: AtomicBool,
     /// Deleted pods of which nothing is left here, until the API says that they are gone: late news about them
     /// must not start them anew.
     ended: RwLock<BTreeSet<String>>,
@@ -98,6 +100,7 @@ impl Pool {
             entries: RwLock::default(),
             mirrors: RwLock::default(),
             complete: AtomicBool::new(false),
+            statics_known: AtomicBool::new(false),
             ended: RwLock::default(),
             node: RwLock::default(),
             changed: Notify::new(),
@@ -142,6 +145,16 @@ impl Pool {
     pub fn find(&self, namespace: &str, name: &str) -> Option<View> {
         let named = |p: &Pod| spec::name(p) == name && spec::namespace(p) == namespace;
         self.views().into_iter().rev().find(|v| named(&v.pod))
+    }
+
+    /// Every static pod has been handed in once, or there are none.
+    pub fn statics_are_known(&self) {
+        self.statics_known.store(true, Ordering::Release);
+    }
+
+    /// True once every pod of this machine is known, wherever it comes from: what is not among them then belongs to nobody.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire) && self.statics_known.load(Ordering::Acquire)
     }
 
     /// True if a worker cares for that uid.
@@ -314,23 +327,14 @@ impl Pool {
 
     /// The pod with the resources it is promised, and why that is not all it wants, if so.
     fn promise(&self, pod: &Arc<Pod>) -> (Arc<Pod>, Option<Standing>) {
-        let mut promised = self.promises.lock();
-        let mut judged = false;
-        let (now, pending) = allocation::promise(&promised.of(pod), pod, |wanted| {
-            judged = true;
+        self.promises.promise(&mut self.promises.lock(), pod, |wanted, promised| {
             if !self.complete.load(Ordering::Acquire) {
                 return Verdict::Deferred("the pods of this node are not all known yet".to_owned());
             }
-            self.with_admission(wanted, &promised, |admission, others| {
+            self.with_admission(wanted, promised, |admission, others| {
                 admission.verdict(wanted, others.iter().map(|p| &**p))
             })
-        });
-        if judged && pending.is_none() {
-            self.promises.change(&mut promised, Arc::clone(&now));
-        } else {
-            promised.insert(Arc::clone(&now));
-        }
-        (now, pending)
+        })
     }
 
     /// Asks admission with the active pods beside this one, as they are promised.

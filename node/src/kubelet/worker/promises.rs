@@ -1,7 +1,7 @@
 //! What pods were promised of the machine and what their containers were started with, beyond the end of the agent: two
 //! files in its folder, named as upstream's.
 //!
-//! Invariants: a promise that changes is on disk before anything is done for it; a pod's first one, and what containers were
+//! Invariants: a promise that changes is on disk before anything is done for it, or is not made; a pod's first one, and what containers were
 //! given, follow soon after, since until then the pod itself says the same. A file that cannot be read is named and passed
 //! over: pods then have what was reported of them.
 
@@ -17,8 +17,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Pool;
+use crate::kubelet::pod::allocation::{self, Verdict};
 use crate::kubelet::pod::checkpoint::{PodResources, Records, decode, encode};
-use crate::kubelet::pod::{allocation, spec};
+use crate::kubelet::pod::resize::Standing;
+use crate::kubelet::pod::spec;
 use crate::whole_file;
 
 /// What was promised; upstream's name.
@@ -100,10 +102,41 @@ impl Promises {
         self.changed.notify_one();
     }
 
-    /// A promise that changed, on disk when this returns: a full disk does not keep what the kernel has room for.
-    pub fn change(&self, promised: &mut Promised, pod: Arc<Pod>) {
+    /// Promises the pod what it wants where `judge` has room for it; the promise, and why it is not all that is wanted, if
+    /// so. One that cannot be written down is not made: the next agent would not know of it.
+    pub fn promise(
+        &self,
+        promised: &mut Promised,
+        pod: &Arc<Pod>,
+        judge: impl FnOnce(&Pod, &Promised) -> Verdict,
+    ) -> (Arc<Pod>, Option<Standing>) {
+        let before = promised.of(pod);
+        let mut judged = false;
+        let (now, pending) = allocation::promise(&before, pod, |wanted| {
+            judged = true;
+            judge(wanted, promised)
+        });
+        if !judged || pending.is_some() {
+            promised.insert(Arc::clone(&now));
+            return (now, pending);
+        }
+        if let Err(error) = self.change(promised, Arc::clone(&now)) {
+            warn(&self.allocated, &error);
+            let text = format!("the node cannot write down what it allocates: {error}");
+            let (kept, pending) = allocation::promise(&before, pod, |_| Verdict::Deferred(text));
+            promised.insert(Arc::clone(&kept));
+            return (kept, pending);
+        }
+        (now, None)
+    }
+
+    /// A promise that changed, on disk when this returns.
+    fn change(&self, promised: &mut Promised, pod: Arc<Pod>) -> io::Result<()> {
+        let mut records = promised.records();
+        records.insert(spec::uid(&pod).to_owned(), allocation::record(&pod));
+        self.allocated.write(&records, self.allocated.turn())?;
         promised.insert(pod);
-        warn(&self.allocated, self.allocated.write(&promised.records(), self.allocated.turn()));
+        Ok(())
     }
 
     /// What the pod's containers were started with last, by the agent before.
@@ -141,10 +174,10 @@ impl Promises {
         let promised = self.promised.lock();
         let (mut records, turn) = (promised.records(), self.allocated.turn());
         drop(promised);
-        warn(&self.allocated, self.allocated.write(&records, turn));
+        self.allocated.write(&records, turn).unwrap_or_else(|error| warn(&self.allocated, &error));
         let turn = self.actuated.turn();
         records.extend(self.given.lock().clone());
-        warn(&self.actuated, self.actuated.write(&records, turn));
+        self.actuated.write(&records, turn).unwrap_or_else(|error| warn(&self.actuated, &error));
     }
 }
 
@@ -203,11 +236,9 @@ impl Saved {
     }
 }
 
-fn warn(file: &Saved, written: io::Result<()>) {
-    if let Err(error) = written {
-        let path = file.path.display();
-        tracing::warn!(%path, %error, "what pods were promised cannot be kept for the next agent");
-    }
+fn warn(file: &Saved, error: &io::Error) {
+    let path = file.path.display();
+    tracing::warn!(%path, %error, "what pods were promised cannot be kept for the next agent");
 }
 
 #[cfg(test)]
@@ -232,7 +263,7 @@ mod tests {
         let first = Promises::read(dir.path());
         first.begin(&mut first.lock(), &pod("a", "1"));
         first.begin(&mut first.lock(), &pod("b", "1"));
-        first.change(&mut first.lock(), pod("b", "2"));
+        first.change(&mut first.lock(), pod("b", "2")).expect("written");
         first.note_given("b", Some(allocation::record(&pod("b", "1"))));
         first.note_given("a", Some(allocation::record(&pod("a", "7"))));
         first.note_given("a", None);
@@ -246,7 +277,7 @@ mod tests {
             ["a", "b"].map(|uid| allocation::record(&pod(uid, "1")))
         );
         // What it writes before all pods have appeared says no less.
-        second.change(&mut second.lock(), pod("c", "3"));
+        second.change(&mut second.lock(), pod("c", "3")).expect("written");
         let third = Promises::read(dir.path());
         assert_eq!(["a", "b", "c"].map(|uid| cpu(&third.lock().of(&pod(uid, "9")))), ["1", "2", "3"]);
 
@@ -266,11 +297,31 @@ mod tests {
             std::fs::write(dir.path().join(ALLOCATED), broken).expect("written");
             let promises = Promises::read(dir.path());
             assert_eq!(cpu(&promises.lock().of(&pod("a", "9"))), "9");
-            promises.change(&mut promises.lock(), pod("a", "1"));
+            promises.change(&mut promises.lock(), pod("a", "1")).expect("written");
             assert_eq!(cpu(&Promises::read(dir.path()).lock().of(&pod("a", "9"))), "1");
         }
         // A folder in its place: the agent goes on without.
         std::fs::create_dir(dir.path().join(ACTUATED)).expect("made");
         Promises::read(dir.path()).save();
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_promised() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let promises = Promises::read(dir.path());
+        promises.begin(&mut promises.lock(), &pod("a", "1"));
+        let ask = || promises.promise(&mut promises.lock(), &pod("a", "2"), |_, _| Verdict::Feasible);
+        // A folder takes no file's place.
+        let in_the_way = dir.path().join(ALLOCATED).join("deep");
+        std::fs::create_dir_all(&in_the_way).expect("made");
+        let (kept, pending) = ask();
+        assert_eq!(cpu(&kept), "1");
+        assert!(matches!(&pending, Some(Standing::Pending("Deferred", _))), "{pending:?}");
+        assert_eq!(cpu(&promises.lock().of(&pod("a", "9"))), "1");
+
+        std::fs::remove_dir_all(dir.path().join(ALLOCATED)).expect("removed");
+        let (now, pending) = ask();
+        assert_eq!((cpu(&now), pending), ("2".to_owned(), None));
+        assert_eq!(cpu(&Promises::read(dir.path()).lock().of(&pod("a", "9"))), "2");
     }
 }
