@@ -148,7 +148,8 @@ impl Volumes {
         }
     }
 
-    /// Brings files from API objects up to date.
+    /// Brings files from API objects up to date. A volume that cannot be has no part in the others: a token must be renewed
+    /// whatever becomes of a ConfigMap. The error is the first one.
     pub async fn refresh(
         &self,
         pod: &Pod,
@@ -156,16 +157,27 @@ impl Volumes {
         allocatable: &Allocatable,
     ) -> Result<(), VolumeError> {
         let setup = self.setup(pod, status, allocatable);
+        let mut outcome = Ok(());
         for (name, prepared) in self.of(spec::uid(pod)).iter() {
-            if prepared.volume.source.is_live() {
-                let done = setup.prepare(&prepared.volume).await;
-                done.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
-            }
-            let again = self.csi.republish(&self.layout, &self.objects, pod, &prepared.volume).await;
-            again.map_err(|text| VolumeError::SetUp { volume: name.clone(), text })?;
-            self.grow(pod, name, prepared).await?;
+            let done = self.refresh_one(&setup, name, prepared).await;
+            outcome = outcome.and(done);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn refresh_one(
+        &self,
+        setup: &Setup<'_>,
+        name: &str,
+        prepared: &Prepared,
+    ) -> Result<(), VolumeError> {
+        let failed = |text| VolumeError::SetUp { volume: name.to_owned(), text };
+        if prepared.volume.source.is_live() {
+            setup.prepare(&prepared.volume).await.map_err(failed)?;
+        }
+        let again = self.csi.republish(&self.layout, &self.objects, setup.pod, &prepared.volume).await;
+        again.map_err(failed)?;
+        self.grow(setup.pod, name, prepared).await
     }
 
     /// Lets a volume follow its disk if that has grown.
@@ -225,5 +237,57 @@ impl Volumes {
     pub fn pods_on_disk(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.layout.pods()) else { return vec![] };
         entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API with these ConfigMaps, of one key each, that can be listed by name.
+    fn api(maps: &'static [(&str, &str)]) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| async move {
+            let query = request.uri().query().unwrap_or_default();
+            if query.contains("watch=") {
+                return Err(io::Error::other("no watch here"));
+            }
+            let asked = maps.iter().filter(|(name, _)| query.contains(&format!("metadata.name%3D{name}")));
+            let items: Vec<_> = asked
+                .map(|(name, value)| json!({"metadata": {"name": name, "namespace": "ns"}, "data": {"key": value}}))
+                .collect();
+            let list = json!({"kind": "ConfigMapList", "apiVersion": "v1",
+                "metadata": {"resourceVersion": "1"}, "items": items});
+            Ok(Response::new(Body::from(list.to_string().into_bytes())))
+        });
+        Client::new(service, "ns")
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_cannot_be_refreshed_does_not_keep_the_others_from_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"containers": [],
+            "volumes": [{"name": "a", "configMap": {"name": "first"}}, {"name": "b", "configMap": {"name": "second"}}]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let client = api(&[("first", "old"), ("second", "old")]);
+        let objects = Arc::new(Objects::new(client.clone()).0);
+        let csi = Arc::new(Plugins::new(client.clone(), "lab"));
+        let mut volumes = Volumes::new(client, Layout::new(dir.path()), objects, csi);
+        let status = PodStatus::default();
+        volumes.prepare(&pod, &status, &Allocatable::default()).await.expect("prepared");
+
+        // The first map is gone, the second has changed.
+        volumes.objects = Arc::new(Objects::new(api(&[("second", "new")])).0);
+        let done = volumes.refresh(&pod, &status, &Allocatable::default()).await;
+        let text = done.expect_err("the first cannot be").to_string();
+        assert!(text.contains("volume \"a\"") && text.contains("\"first\" not found"), "{text}");
+        let read = |name: &str| {
+            let folder = volumes.of("u").get(name).expect("prepared").path.clone();
+            fs::read_to_string(folder.join("key")).expect("readable")
+        };
+        assert_eq!([read("a"), read("b")], ["old", "new"]);
     }
 }
