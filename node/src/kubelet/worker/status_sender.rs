@@ -25,7 +25,7 @@ pub struct Report {
     pub remove: bool,
 }
 
-/// Runs until the sender of reports is dropped and the last report has arrived, or the object is gone.
+/// Runs until the sender of reports is dropped and the last report has arrived, or the object was removed.
 pub async fn run(client: Client, mut reports: watch::Receiver<Report>) {
     let mut known: Option<Arc<Pod>> = None;
     let mut pause = RETRY.0;
@@ -49,7 +49,8 @@ pub async fn run(client: Client, mut reports: watch::Receiver<Report>) {
     }
 }
 
-/// True once the object is gone.
+/// True once the object was removed. One that is gone already is passed over: another may take its place, as the next
+/// mirror of a static pod does.
 async fn deliver(
     client: &Client,
     report: &Report,
@@ -64,11 +65,9 @@ async fn deliver(
     if let Some(body) = pod_status::patch(&base, &report.status) {
         match pod_status::send(client, &base, &body).await {
             Ok(answer) => *known = Some(Arc::new(answer)),
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             // Another pod has taken the name.
-            Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => {
-                return Ok(true);
-            }
+            Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => {}
             Err(error) => return Err(error),
         }
     } else {
@@ -85,4 +84,71 @@ fn newer(a: &Pod, b: &Pod) -> bool {
     let version =
         |p: &Pod| p.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     spec::uid(a) == spec::uid(b) && version(a) > version(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API that knows the pod of the uid `there` only; what it was asked.
+    fn api(asked: Arc<Mutex<Vec<String>>>) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                let method = request.method().clone();
+                let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let uid = [&body["metadata"]["uid"], &body["preconditions"]["uid"]];
+                let uid = uid.iter().find_map(|uid| uid.as_str()).unwrap_or_default().to_owned();
+                asked.lock().push(format!("{method} {uid}"));
+                let (code, answer) = match uid.as_str() {
+                    "there" => (200, json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}})),
+                    "other" => {
+                        (409, json!({"kind": "Status", "code": 409, "message": "UID in precondition: other"}))
+                    }
+                    _ => (404, json!({"kind": "Status", "code": 404, "message": "not found"})),
+                };
+                Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()))
+            }
+        });
+        Client::new(service, "n")
+    }
+
+    fn report(uid: &str, remove: bool) -> Report {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}});
+        let status = PodStatus { phase: Some("Running".into()), ..Default::default() };
+        let object = serde_json::from_value(pod).expect("a pod");
+        Report { object: Some(Arc::new(object)), status: Arc::new(status), remove }
+    }
+
+    #[tokio::test]
+    async fn an_object_in_the_place_of_a_lost_one_gets_its_status() {
+        let asked = Arc::new(Mutex::new(vec![]));
+        let (sender, receiver) = watch::channel(Report::default());
+        let task = tokio::spawn(run(api(Arc::clone(&asked)), receiver));
+        let reports = [("gone", false), ("other", false), ("there", false), ("gone", true)];
+        let mut expected = vec![];
+        for (uid, remove) in reports {
+            sender.send_replace(report(uid, remove));
+            expected.push(format!("PATCH {uid}"));
+            if remove {
+                // The word of one request is not enough to leave the object behind for ever.
+                expected.push(format!("DELETE {uid}"));
+            }
+            let arrived = async {
+                while asked.lock().len() < expected.len() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), arrived).await.unwrap_or_else(|_| panic!("{uid}"));
+        }
+        assert_eq!(*asked.lock(), expected);
+        task.await.expect("it ends once the object is removed");
+    }
 }
