@@ -5,7 +5,7 @@
 //! that connections survive a restart of the agent.
 //!
 //! Reading order: `endpoints`, `arrange` and `rules` turn one service into table objects; `policy` does so for pods;
-//! `core` keeps both up to date; `runner`, `health`, `service_health`, `conntrack` and `metrics` are the shell.
+//! `core` keeps both up to date; `runner`, `first_table`, `health`, `service_health`, `conntrack` and `metrics` are the shell.
 
 mod arrange;
 pub mod cli;
@@ -13,6 +13,7 @@ mod config;
 mod conntrack;
 pub mod core;
 mod endpoints;
+mod first_table;
 mod health;
 pub mod http;
 mod metrics;

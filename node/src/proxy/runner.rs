@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     NEEDS, Options, conntrack,
     core::{Core, Plan, UdpFront},
+    first_table::FirstTable,
     health::Health,
     http::{self, Answer},
     metrics::Metrics,
+    policy::POLICY_CHAIN,
     service_health::ServiceHealth,
 };
 use crate::network::{
@@ -33,10 +35,6 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The whole table is written afresh this often, in case somebody changed parts of it.
 const FULL_SYNC_PERIOD: Duration = Duration::from_secs(3600);
-
-/// How long the first table waits for network policies. The right to read them may be missing, and services must work
-/// all the same.
-const POLICIES_WAIT: Duration = Duration::from_secs(10);
 
 /// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +90,7 @@ pub async fn run(mut options: Options, shutdown: CancellationToken) -> Result<()
         retry: RETRY_MIN,
         min_sync: options.min_sync,
         full_sync: Instant::now() + FULL_SYNC_PERIOD,
-        policies_due: Some(Instant::now() + POLICIES_WAIT),
+        first: FirstTable::default(),
     };
     runner.run(options.sync_period, &shutdown).await;
     Ok(())
@@ -155,8 +153,7 @@ struct Runner {
     retry: Duration,
     min_sync: Duration,
     full_sync: Instant,
-    /// Until then the first table waits for policies; nothing after it was written.
-    policies_due: Option<Instant>,
+    first: FirstTable,
 }
 
 impl Runner {
@@ -180,6 +177,9 @@ impl Runner {
             if self.core.needs_pods() {
                 self.feed.demand.pods();
             }
+            if self.core.is_ready() && self.first.is_unasked() {
+                self.first.begin(Instant::now(), self.isolates().await);
+            }
             if self.pending && self.core.is_ready() && self.next() <= Instant::now() {
                 self.sync().await;
             }
@@ -188,10 +188,13 @@ impl Runner {
 
     /// When the table may be written.
     fn next(&self) -> Instant {
-        match self.policies_due {
-            Some(policies) if !self.core.is_complete() => policies.max(self.due),
-            _ => self.due,
-        }
+        self.first.not_before(self.core.is_complete()).map_or(self.due, |first| first.max(self.due))
+    }
+
+    /// True if the kernel isolates pods already, or if nobody can tell.
+    async fn isolates(&self) -> bool {
+        let chain: Vec<&str> = ["chain"].into_iter().chain(TABLE.split(' ')).chain([POLICY_CHAIN]).collect();
+        !matches!(self.nft.list_json(&chain).await, Err(ApplyError::Refused(_)))
     }
 
     fn take(&mut self, event: &Event) {
@@ -218,7 +221,7 @@ impl Runner {
             self.core.replace_all();
             self.pending = true;
         }
-        if self.policies_due.is_none() {
+        if self.first.is_written() {
             // A port that was taken may be free by now.
             self.service_health.sync(&self.core.health_checks());
         }
@@ -235,7 +238,7 @@ impl Runner {
             self.refused(&error);
             return;
         }
-        if self.policies_due.take().is_some() && !self.core.is_complete() {
+        if self.first.written() && !self.core.is_complete() {
             tracing::warn!("network policies could not be read yet; services work, pods are not isolated");
         }
         self.retry = RETRY_MIN;

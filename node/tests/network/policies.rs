@@ -1,8 +1,11 @@
 //! Network policies between pods of one bridge, with real sockets.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
 
-use node::network::feed::Event;
+use node::network::feed::{Event, Kind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,16 +22,19 @@ fn start(name: &str) -> (Lab, Proxy) {
         }
         namespace.serve_tcp(&format!("[{}]:8080", pod_v6(number)), &format!("p{number}"));
     }
+    let proxy = Proxy::start(&lab.node, world());
+    (lab, proxy)
+}
+
+fn world() -> Vec<Event> {
     let named = json!([{"name": "http", "containerPort": 8080}, {"name": "admin", "containerPort": 9090}]);
-    let first = vec![
+    vec![
         namespace("ns", json!({})),
         namespace("far", json!({"team": "blue"})),
         pod("ns", 0, json!({"app": "web"}), named.clone()),
         pod("ns", 1, json!({"app": "client"}), json!([])),
         pod("far", 2, json!({"app": "other"}), named),
-    ];
-    let proxy = Proxy::start(&lab.node, first);
-    (lab, proxy)
+    ]
 }
 
 /// Which of the (client pod, server pod, port) can connect. Waits until the answer is the expected one.
@@ -104,6 +110,30 @@ fn ingress() {
 
     proxy.send([no_policy("p"), no_policy("more")]);
     check(&lab, "open again", &[(1, 0, 8080, true), (2, 0, 9090, true)]);
+}
+
+#[test]
+fn what_was_isolated_stays_so_until_the_next_proxy_knows_policies() {
+    if !lab::available() {
+        return;
+    }
+    let (lab, proxy) = start("restart");
+    proxy.send([web(json!({}))]);
+    check(&lab, "isolated", &[(1, 0, 8080, false), (0, 1, 8080, true)]);
+    drop(proxy);
+    // The server is away for longer than policies are waited for where there are none, and tells services first.
+    let next = Proxy::silent(&lab.node);
+    std::thread::sleep(Duration::from_secs(11));
+    next.send([Event::Synced(Kind::Service), Event::Synced(Kind::Slice)]);
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let answer = lab.pods[1].fetch(&format!("{}:8080", pod_v4(0)));
+        assert!(!answer.starts_with('p'), "open while policies are not known: {answer}");
+    }
+    next.send(world());
+    next.send([web(json!({"ingress": [{"ports": [{"port": 8080}]}]}))]);
+    next.send([Kind::Policy, Kind::Namespace, Kind::Pod].map(Event::Synced));
+    check(&lab, "as the policy is now", &[(1, 0, 8080, true), (1, 0, 8081, false)]);
 }
 
 #[test]

@@ -22,6 +22,16 @@ pub struct Proxy {
 impl Proxy {
     /// Starts the proxy of node `n1` with its health checks on port 10256 and metrics on 10249.
     pub fn start(node: &Namespace, first: Vec<Event>) -> Self {
+        let proxy = Self::silent(node);
+        proxy.send([node_event()]);
+        proxy.send(first);
+        let all = [Kind::Service, Kind::Slice, Kind::Policy, Kind::Namespace, Kind::Pod];
+        proxy.send(all.map(Event::Synced));
+        proxy
+    }
+
+    /// The same, but nothing is told yet.
+    pub fn silent(node: &Namespace) -> Self {
         let (events, feed) = Subscription::manual();
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
@@ -36,12 +46,7 @@ impl Proxy {
                 proxy::run(options, token).await.expect("it starts");
             });
         });
-        let proxy = Self { events, shutdown, thread: Some(thread) };
-        proxy.send([node_event()]);
-        proxy.send(first);
-        let all = [Kind::Service, Kind::Slice, Kind::Policy, Kind::Namespace, Kind::Pod];
-        proxy.send(all.map(Event::Synced));
-        proxy
+        Self { events, shutdown, thread: Some(thread) }
     }
 
     /// Hands events over.

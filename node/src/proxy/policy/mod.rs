@@ -14,4 +14,4 @@ mod peers;
 mod ranges;
 mod state;
 
-pub use state::{PolicyOwner, PolicyState};
+pub use state::{POLICY_CHAIN, PolicyOwner, PolicyState};

@@ -41,6 +41,9 @@ pub struct PolicyState {
     base_written: bool,
 }
 
+/// The chain that isolates pods: it is there once there is any policy.
+pub const POLICY_CHAIN: &str = "policy-forward";
+
 /// Runs just before the service proxy's filters, after destinations were rewritten.
 const FORWARD: Hook = Hook { kind: "filter", hook: "forward", priority: -1 };
 
@@ -248,6 +251,6 @@ fn base() -> Fragment {
             rules.push(format!("{ip} {side} vmap @{map}"));
         }
     }
-    fragment.chain(&"policy-forward".into(), Some(FORWARD), rules);
+    fragment.chain(&POLICY_CHAIN.into(), Some(FORWARD), rules);
     fragment
 }
