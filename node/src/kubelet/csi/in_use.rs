@@ -3,11 +3,13 @@
 //! `VerifyControllerAttachedVolume` and `MarkVolumesAsReportedInUse`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::vol_data::VolData;
+use super::vol_data::{self, VolData};
+use crate::kubelet::volumes::layout::Layout;
 
 /// A status is sent at once; an API that does not take it for this long is asked again with the pod's next try.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
@@ -47,9 +49,39 @@ pub fn unique_name(note: &VolData) -> String {
     format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle)
 }
 
+/// What the node's status says: the volumes that notes on disk speak of. Whether their pods are known does not matter: an
+/// agent that has just started knows none, and what it has mounted must not be detached.
+pub fn on_disk(layout: &Layout) -> io::Result<Vec<String>> {
+    let notes = vol_data::of_all(&layout.pods())?.into_iter().map(|(_, note)| note);
+    let names: BTreeSet<String> = notes
+        .filter(|note| note.volume_lifecycle_mode == "Persistent")
+        .map(|note| unique_name(&note))
+        .collect();
+    Ok(names.into_iter().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_on_disk_is_in_use() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(dir.path());
+        for (pod, handle, mode) in
+            [("one", "a", "Persistent"), ("two", "a", "Persistent"), ("two", "b", "Ephemeral")]
+        {
+            let note = VolData {
+                driver_name: "d".into(),
+                volume_handle: handle.into(),
+                volume_lifecycle_mode: mode.into(),
+                ..Default::default()
+            };
+            let folder = layout.volume(pod, "kubernetes.io/csi", handle);
+            vol_data::save(&folder, &note).expect("saved");
+        }
+        assert_eq!(on_disk(&layout).expect("listed"), ["kubernetes.io/csi/d^a"]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_volume_waits_until_it_is_told() {

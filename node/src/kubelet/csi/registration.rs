@@ -2,13 +2,14 @@
 //! node's CSINode. A socket that disappears takes its driver with it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use proto::pluginregistration::registration_client::RegistrationClient;
 use proto::pluginregistration::{InfoRequest, RegistrationStatus};
@@ -29,19 +30,31 @@ const CSI_PLUGIN: &str = "CSIPlugin";
 /// Follows the folder until the token fires.
 pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
     let mut registered: BTreeMap<PathBuf, (Stamp, String)> = BTreeMap::new();
-    let mut node_known = false;
+    // The node whose CSINode is there.
+    let mut known: Option<String> = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             () = shutdown.cancelled() => return,
         }
-        if !node_known {
-            node_known = ensure_csi_node(&pool).await;
-            if !node_known {
+        let uid = pool.node.read().node.as_ref().and_then(|n| n.metadata.uid.clone());
+        let Some(uid) = uid else { continue };
+        if known.as_ref() != Some(&uid) {
+            let context = pool.context();
+            if !ensure_csi_node(&api(&context.client), &context.config.node_name, &uid).await {
                 continue;
             }
+            // One that is new has no drivers.
+            registered.clear();
+            known = Some(uid);
         }
-        let sockets = sockets(&pool.context().volumes.layout().plugins_registry());
+        let sockets = match sockets(&pool.context().volumes.layout().plugins_registry()) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::warn!(%error, "drivers stay as they are: the folder of plugins cannot be read");
+                continue;
+            }
+        };
         for (socket, stamp) in &sockets {
             if registered.get(socket).is_some_and(|(known, _)| known == stamp) {
                 continue;
@@ -71,14 +84,20 @@ pub async fn run(pool: Arc<Pool>, shutdown: CancellationToken) {
 /// Tells a socket from one that took its place: a plugin that was started anew may be another.
 type Stamp = (u64, i64, i64);
 
-fn sockets(dir: &std::path::Path) -> BTreeMap<PathBuf, Stamp> {
+fn sockets(dir: &std::path::Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let stamped = entries.filter_map(|entry| {
-        let data = entry.metadata().ok().filter(|data| data.file_type().is_socket())?;
-        Some((entry.path(), (data.ino(), data.ctime(), data.ctime_nsec())))
-    });
-    stamped.collect()
+    let mut stamped = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(data) if data.file_type().is_socket() => {
+                stamped.insert(entry.path(), (data.ino(), data.ctime(), data.ctime_nsec()));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(stamped)
 }
 
 async fn register(pool: &Pool, socket: &std::path::Path) -> Result<String, String> {
@@ -109,33 +128,43 @@ async fn register(pool: &Pool, socket: &std::path::Path) -> Result<String, Strin
     Ok(info.name)
 }
 
-/// Makes the CSINode, owned by the node; false while that is not possible.
-async fn ensure_csi_node(pool: &Pool) -> bool {
-    let context = pool.context();
-    let Some(uid) = pool.node.read().node.as_ref().and_then(|n| n.metadata.uid.clone()) else { return false };
-    let name = &context.config.node_name;
+/// Makes the CSINode, owned by the node of this uid; false while that is not possible. That of an earlier node, which the
+/// garbage collector will take along, makes room.
+async fn ensure_csi_node(api: &Api<CSINode>, name: &str, uid: &str) -> bool {
     let node = CSINode {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             owner_references: Some(vec![OwnerReference {
                 api_version: "v1".into(),
                 kind: "Node".into(),
-                name: name.clone(),
-                uid,
+                name: name.to_owned(),
+                uid: uid.to_owned(),
                 ..Default::default()
             }]),
             ..Default::default()
         },
         spec: CSINodeSpec::default(),
     };
-    match api(&context.client).create(&PostParams::default(), &node).await {
-        Ok(_) => true,
-        Err(kube::Error::Api(status)) if status.code == 409 => true,
-        Err(error) => {
-            tracing::debug!(%error, "the CSINode cannot be made");
-            false
-        }
+    let done = match api.create(&PostParams::default(), &node).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => make_room(api, name, uid).await,
+        made => made.map(|_| true),
+    };
+    done.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the CSINode cannot be made");
+        false
+    })
+}
+
+/// True if the CSINode that is there is this node's; another node's is removed.
+async fn make_room(api: &Api<CSINode>, name: &str, uid: &str) -> Result<bool, kube::Error> {
+    let found = api.get(name).await?;
+    let owners = || found.metadata.owner_references.iter().flatten().filter(|owner| owner.kind == "Node");
+    if owners().next().is_none() || owners().any(|owner| owner.uid == uid) {
+        return Ok(true);
     }
+    let preconditions = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
+    api.delete(name, &DeleteParams { preconditions: Some(preconditions), ..Default::default() }).await?;
+    Ok(false)
 }
 
 fn api(client: &Client) -> Api<CSINode> {
@@ -175,7 +204,56 @@ fn entry(name: &str, info: &NodeInfo) -> CSINodeDriver {
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::Value;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_came_back_gets_a_csinode_of_its_own() {
+        let held: Arc<Mutex<Option<&str>>> = Arc::new(Mutex::new(Some("old")));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let mut held = held.lock();
+            let object = |owner: &str| {
+                json!({"metadata": {"name": "n", "uid": "u",
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": owner}]}, "spec": {"drivers": []}})
+            };
+            let failure =
+                |code: u16| json!({"kind": "Status", "status": "Failure", "code": code, "message": ""});
+            let answer: Value = match (request.method(), *held) {
+                (&Method::POST, Some(_)) => failure(409),
+                (&Method::POST, None) => {
+                    *held = Some("new");
+                    object("new")
+                }
+                (&Method::DELETE, Some(owner)) => {
+                    *held = None;
+                    object(owner)
+                }
+                (_, Some(owner)) => object(owner),
+                (_, None) => failure(404),
+            };
+            let code = answer["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(200);
+            async move { Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())) }
+        });
+        let api = api(&Client::new(service, "default"));
+        assert!(!ensure_csi_node(&api, "n", "new").await, "the old one goes first");
+        assert!(ensure_csi_node(&api, "n", "new").await);
+        assert!(ensure_csi_node(&api, "n", "new").await, "it is there");
+        let owners = api.get("n").await.expect("there").metadata.owner_references.unwrap_or_default();
+        assert_eq!(owners.first().map(|owner| owner.uid.as_str()), Some("new"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("d.sock")).expect("bound");
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        assert_eq!(sockets(dir.path()).map(|found| found.len()).ok(), Some(1));
+        assert!(sockets(&dir.path().join("file")).is_err());
+    }
 
     #[test]
     fn a_driver_without_limit_has_none() {

@@ -41,7 +41,8 @@ impl Plugins {
     /// Takes back every volume of a pod, from the notes on disk. The error is a volume and why.
     pub async fn unpublish_all(&self, layout: &Layout, uid: &str) -> Result<(), (String, String)> {
         self.tokens.forget(uid);
-        for (dir, note) in vol_data::of_pod(&layout.volumes(uid)) {
+        let notes = vol_data::of_pod(&layout.volumes(uid));
+        for (dir, note) in notes.map_err(|e| (uid.to_owned(), e.to_string()))? {
             let done = self.take_back(layout, uid, &dir, &note).await;
             done.map_err(|text| (note.spec_vol_id.clone(), text))?;
         }
@@ -82,9 +83,8 @@ impl Plugins {
             return Ok(());
         }
         let same = |n: &VolData| n.driver_name == note.driver_name && n.volume_handle == note.volume_handle;
-        let pods = fs::read_dir(layout.pods()).into_iter().flatten().flatten();
-        let mut notes = pods.flat_map(|pod| vol_data::of_pod(&pod.path().join("volumes")));
-        if notes.any(|(other, n)| other != dir && same(&n)) {
+        let notes = vol_data::of_all(&layout.pods()).map_err(|e| e.to_string())?;
+        if notes.iter().any(|(other, n)| other != dir && same(n)) {
             return Ok(());
         }
         driver.unstage(&note.volume_handle, &path.to_string_lossy()).await?;

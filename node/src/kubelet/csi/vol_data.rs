@@ -40,10 +40,38 @@ pub fn load(dir: &Path) -> io::Result<VolData> {
     serde_json::from_slice(&bytes).map_err(io::Error::other)
 }
 
-/// Every published volume of a pod: its folder and note.
-pub fn of_pod(volumes_dir: &Path) -> Vec<(PathBuf, VolData)> {
-    let Ok(entries) = fs::read_dir(volumes_dir.join("kubernetes.io~csi")) else { return vec![] };
-    entries.flatten().filter_map(|e| Some((e.path(), load(&e.path()).ok()?))).collect()
+/// Every published volume of a pod: its folder and note. A note that is there and cannot be read is an error: whoever took
+/// that for no volume would have one detached that is in use.
+pub fn of_pod(volumes_dir: &Path) -> io::Result<Vec<(PathBuf, VolData)>> {
+    let mut found = Vec::new();
+    for dir in entries(&volumes_dir.join("kubernetes.io~csi"))? {
+        match load(&dir) {
+            Ok(note) => found.push((dir, note)),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
+        }
+    }
+    Ok(found)
+}
+
+/// The notes of every pod that has something on disk, whether anybody still wants it or not.
+pub fn of_all(pods_dir: &Path) -> io::Result<Vec<(PathBuf, VolData)>> {
+    let mut found = Vec::new();
+    for pod in entries(pods_dir)? {
+        found.extend(of_pod(&pod.join("volumes"))?);
+    }
+    Ok(found)
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(error) if is_absent(&error) => Ok(vec![]),
+        list => list?.map(|entry| entry.map(|entry| entry.path())).collect(),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
@@ -56,6 +84,25 @@ mod tests {
         let volume = dir.path().join("kubernetes.io~csi/pv-1");
         let data = VolData { driver_name: "d".into(), volume_handle: "h".into(), ..Default::default() };
         save(&volume, &data).expect("saved");
-        assert_eq!(of_pod(dir.path()), [(volume, data)]);
+        assert_eq!(of_pod(dir.path()).expect("listed"), [(volume.clone(), data)]);
+        // A folder without a note holds nothing; a note that nobody understands may.
+        fs::create_dir(dir.path().join("kubernetes.io~csi/pv-2")).expect("made");
+        assert_eq!(of_pod(dir.path()).map(|found| found.len()).ok(), Some(1));
+        fs::write(volume.join(FILE), "{").expect("written");
+        assert!(of_pod(dir.path()).is_err());
+        assert_eq!(of_pod(&dir.path().join("none")).map(|found| found.len()).ok(), Some(0));
+    }
+
+    #[test]
+    fn pods_that_nobody_knows_have_volumes_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (pod, handle) in [("one", "h1"), ("two", "h2")] {
+            let data = VolData { volume_handle: handle.into(), ..Default::default() };
+            save(&dir.path().join(pod).join("volumes/kubernetes.io~csi/pv"), &data).expect("saved");
+        }
+        let mut handles: Vec<_> =
+            of_all(dir.path()).expect("listed").into_iter().map(|(_, n)| n.volume_handle).collect();
+        handles.sort();
+        assert_eq!(handles, ["h1", "h2"]);
     }
 }

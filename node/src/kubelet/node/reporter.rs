@@ -16,7 +16,7 @@ use super::register;
 use super::status::{IMAGES_MAX, Inputs, allocatable, same_but_heartbeat, status};
 use crate::kubelet::config::Config;
 use crate::kubelet::cri::client::{STATUS_TIMEOUT, timed};
-use crate::kubelet::csi::{in_use, vol_data};
+use crate::kubelet::csi::in_use;
 use crate::kubelet::eviction::Pressure;
 use crate::kubelet::eviction::thresholds::amount;
 use crate::kubelet::worker::pleg::Health;
@@ -124,12 +124,12 @@ impl Reporter {
 
     async fn compute(&self, old: &NodeStatus) -> NodeStatus {
         let facts = Facts::read(&self.config().root_dir, self.context.runtime.version());
-        let inputs = self.inputs(&facts).await;
+        let inputs = self.inputs(&facts, old).await;
         *self.context.allocatable.write() = allocatable(&facts, &inputs);
         status(&facts, &inputs, old, Timestamp::now())
     }
 
-    async fn inputs(&self, facts: &Facts) -> Inputs {
+    async fn inputs(&self, facts: &Facts, old: &NodeStatus) -> Inputs {
         let config = self.config();
         let (mut problems, handlers) = self.runtime_state().await;
         problems.extend(self.health.problem(Timestamp::now()));
@@ -159,7 +159,7 @@ impl Reporter {
             pid_pressure: signals.pids,
             images: self.images().await,
             handlers,
-            volumes_in_use: self.volumes_in_use(),
+            volumes_in_use: self.volumes_in_use(old),
         }
     }
 
@@ -211,19 +211,12 @@ impl Reporter {
         images.into_iter().map(convert).collect()
     }
 
-    fn volumes_in_use(&self) -> Vec<String> {
-        let layout = self.context.volumes.layout();
-        let mut names: Vec<String> = self
-            .pool
-            .views()
-            .iter()
-            .flat_map(|v| vol_data::of_pod(&layout.volumes(crate::kubelet::pod::spec::uid(&v.pod))))
-            .filter(|(_, note)| note.volume_lifecycle_mode == "Persistent")
-            .map(|(_, note)| in_use::unique_name(&note))
-            .collect();
-        names.sort();
-        names.dedup();
-        names
+    /// While the disk does not tell, what was told before stands.
+    fn volumes_in_use(&self, old: &NodeStatus) -> Vec<String> {
+        in_use::on_disk(self.context.volumes.layout()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the volumes in use cannot be listed");
+            old.volumes_in_use.clone().unwrap_or_default()
+        })
     }
 }
 
