@@ -93,7 +93,7 @@ async fn register(lab: &Lab) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_counted_given_out_and_listed() {
-    let Some(lab) = Lab::start("devices").await else { return };
+    let Some(mut lab) = Lab::start("devices").await else { return };
     lab.wait_for_file(&lab.path("device-plugins/kubelet.sock"), Duration::from_secs(20)).await;
     register(&lab).await;
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gpu"},
@@ -109,7 +109,18 @@ async fn devices_are_counted_given_out_and_listed() {
     let listed = lister.list(ListPodResourcesRequest {}).await.expect("listed").into_inner();
     let devices = &listed.pod_resources[0].containers[0].devices[0];
     assert_eq!((devices.resource_name.as_str(), devices.device_ids[0].as_str()), ("example.com/fake", "b"));
+
+    // The next agent does not know its plugin yet: nothing is started without its device.
+    lab.restart_agent().await;
+    let mut late = pod;
+    late["metadata"]["name"] = json!("late");
+    lab.write_manifest("late", &late);
+    lab.wait_waiting("late", "CreateContainerConfigError", Duration::from_secs(60)).await;
     lab.remove_manifest("gpu");
+    register(&lab).await;
+    lab.wait_ready("late", Duration::from_secs(120)).await;
+    assert!(lab.exec("late-lab", "c", "/web env").await.contains("DEVICES=b\n"));
+    lab.remove_manifest("late");
     lab.wait_gone(Duration::from_secs(40)).await;
     lab.end().await;
 }

@@ -52,13 +52,18 @@ pub struct Choice {
 pub struct Ledger {
     #[serde(skip)]
     resources: BTreeMap<String, Devices>,
+    /// Resources that plugins have spoken for: an agent that starts anew knows them before their plugins are back, and
+    /// starts no container without its devices.
+    #[serde(default)]
+    registered: BTreeSet<String>,
     held: Vec<(Owner, Held)>,
 }
 
 impl Ledger {
-    /// Takes a plugin's list.
-    pub fn set(&mut self, resource: &str, devices: Devices) {
+    /// Takes a plugin's list; true if nobody spoke for the resource before.
+    pub fn set(&mut self, resource: &str, devices: Devices) -> bool {
         self.resources.insert(resource.to_owned(), devices);
+        self.registered.insert(resource.to_owned())
     }
 
     /// A plugin is away: its devices stay, but none is given out.
@@ -71,11 +76,12 @@ impl Ledger {
     /// A plugin is gone for good.
     pub fn remove(&mut self, resource: &str) {
         self.resources.remove(resource);
+        self.registered.remove(resource);
     }
 
-    /// True if a plugin has ever spoken for the resource.
+    /// True if a plugin has ever spoken for the resource, to this agent or to the one before.
     pub fn knows(&self, resource: &str) -> bool {
-        self.resources.contains_key(resource)
+        self.registered.contains(resource) || self.held.iter().any(|(_, held)| held.contains_key(resource))
     }
 
     /// Name, all devices and healthy devices of every resource.
@@ -163,7 +169,8 @@ mod tests {
     fn ledger(ids: &[(&str, bool)]) -> Ledger {
         let mut ledger = Ledger::default();
         let device = |healthy: bool| Device { healthy, numa_nodes: vec![] };
-        ledger.set("x/y", ids.iter().map(|(id, healthy)| ((*id).to_owned(), device(*healthy))).collect());
+        let _ =
+            ledger.set("x/y", ids.iter().map(|(id, healthy)| ((*id).to_owned(), device(*healthy))).collect());
         ledger
     }
 
@@ -207,5 +214,25 @@ mod tests {
         assert!(give(&mut ledger, "1", 1, &[]).is_err());
         ledger.remove("x/y");
         assert_eq!(ledger.totals(), []);
+    }
+
+    #[test]
+    fn the_next_agent_knows_what_plugins_have_spoken_for() {
+        let mut first = ledger(&[("a", true), ("b", true)]);
+        assert_eq!(give(&mut first, "1", 1, &[]), Ok(vec!["a".to_owned()]));
+        let reread = |ledger: &Ledger| {
+            let text = serde_json::to_vec(ledger).expect("written");
+            serde_json::from_slice::<Ledger>(&text).expect("read")
+        };
+        let mut next = reread(&first);
+        assert!(next.knows("x/y"));
+        assert!(give(&mut next, "2", 1, &[]).is_err(), "not without its plugin");
+        assert_eq!(give(&mut next, "1", 1, &[]), Ok(vec!["has them".to_owned()]));
+        first.keep(|_| false);
+        first.remove("x/y");
+        assert!(!reread(&first).knows("x/y"), "gone for good");
+        // Books of an agent that did not note plugins.
+        let old = r#"{"held": [[["1", "c"], {"x/y": ["a"]}]]}"#;
+        assert!(serde_json::from_str::<Ledger>(old).expect("read").knows("x/y"));
     }
 }

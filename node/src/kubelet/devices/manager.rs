@@ -66,7 +66,7 @@ impl Manager {
     /// No plugins yet; `dir` is the folder of their sockets.
     pub fn new(dir: PathBuf) -> Arc<Self> {
         let saved = std::fs::read(dir.join(CHECKPOINT)).ok();
-        let ledger = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let ledger: Ledger = saved.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Arc::new(Self {
             dir,
             ledger: Mutex::new(ledger),
@@ -128,7 +128,10 @@ impl Manager {
                     if !self.is_current(&resource, &plugin) {
                         return;
                     }
-                    self.ledger.lock().set(&resource, convert(list.devices));
+                    let is_new = self.ledger.lock().set(&resource, convert(list.devices));
+                    if is_new {
+                        self.save();
+                    }
                 }
             }
             Err(status) => tracing::warn!(%status, resource, "a device plugin lists nothing"),
@@ -142,6 +145,7 @@ impl Manager {
         if self.is_current(&resource, &plugin) {
             self.plugins.lock().remove(&resource);
             self.ledger.lock().remove(&resource);
+            self.save();
         }
     }
 
