@@ -118,7 +118,7 @@ fn one(
     let mut history = inputs.observed.history(&container.name);
     let newest = history.next();
     let mut status = match (newest, old) {
-        (Some(current), _) => from_runtime(inputs.runtime, current, old),
+        (Some(current), _) => from_runtime(inputs.runtime, current, old, has_init),
         (None, Some(old)) if is_reset(inputs, old) => reset(container, old),
         (None, _) => without_runtime(container, old, has_init),
     };
@@ -144,7 +144,12 @@ fn one(
     status
 }
 
-fn from_runtime(runtime: &str, current: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
+fn from_runtime(
+    runtime: &str,
+    current: &Container,
+    old: Option<&ContainerStatus>,
+    has_init: bool,
+) -> ContainerStatus {
     let state = match current.state {
         State::Running => ContainerState {
             running: Some(ContainerStateRunning { started_at: current.started_at.map(Time) }),
@@ -152,7 +157,9 @@ fn from_runtime(runtime: &str, current: &Container, old: Option<&ContainerStatus
         },
         State::Exited => terminated(runtime, current),
         State::Unknown if old.and_then(|o| o.state.as_ref()).is_some_and(|s| s.running.is_some()) => lost(),
-        State::Created | State::Unknown => waiting_state("", None),
+        // Upstream's workers do not look while they start a container: nobody sees it without a reason.
+        State::Created => waiting_state(not_yet(has_init), None),
+        State::Unknown => waiting_state("", None),
     };
     ContainerStatus {
         name: current.name.clone(),
@@ -179,11 +186,10 @@ fn without_runtime(
     old: Option<&ContainerStatus>,
     has_init: bool,
 ) -> ContainerStatus {
-    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(waiting_state(reason, None)),
+        state: Some(waiting_state(not_yet(has_init), None)),
         last_state: Some(ContainerState::default()),
         ..Default::default()
     };
@@ -200,6 +206,11 @@ fn without_runtime(
         status.restart_count += 1;
     }
     status
+}
+
+/// The reason of a container that has not been started and of which nothing else is known.
+fn not_yet(has_init: bool) -> &'static str {
+    if has_init { "PodInitializing" } else { "ContainerCreating" }
 }
 
 /// True if a container is gone because all of its pod's are restarted, and that was not reported yet.
@@ -306,4 +317,46 @@ fn apply_probes(
     let started = running && (container.startup_probe.is_none() || results.startup == Some(true));
     status.started = Some(started);
     status.ready = started && (container.readiness_probe.is_none() || results.readiness == Some(true));
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_container_that_is_being_started_says_why_it_waits() {
+        let check = |init: Value, expected: &str| {
+            let spec = json!({"initContainers": init, "containers": [{"name": "c"}]});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+            let made = |id: &str, state| Container {
+                state,
+                exit_code: 255,
+                finished_at: (state == State::Exited).then_some(Timestamp::UNIX_EPOCH),
+                ..Container::running(id, &spec::containers(&pod)[0])
+            };
+            // As after a reboot: the old one ended with the machine, the new one is about to be started.
+            let containers = vec![made("new", State::Created), made("old", State::Exited)];
+            let statuses = container_statuses(&StatusInputs {
+                pod: &pod,
+                observed: &Observed { containers, ..Default::default() },
+                probes: &ProbeView::new(),
+                waiting: &BTreeMap::new(),
+                given: &Given::default(),
+                resizes: vec![],
+                old: &PodStatus::default(),
+                runtime: "r",
+                ending: false,
+            });
+            let status = statuses.get("c").expect("a status");
+            let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref()).expect("it waits");
+            assert_eq!(waiting.reason.as_deref(), Some(expected));
+            let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).expect("it ended");
+            assert_eq!(last.exit_code, 255);
+        };
+        check(json!([]), "ContainerCreating");
+        check(json!([{"name": "i"}]), "PodInitializing");
+    }
 }
