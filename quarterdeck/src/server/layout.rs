@@ -131,11 +131,22 @@ impl Layout {
         self.root.join("state.json")
     }
 
-    /// The state, or `None` where no server has lived yet.
+    /// The state, or `None` where no server has lived yet. A store without a state belongs to a server all the same: to
+    /// start one there anew would take its cluster's authorities away.
     pub fn load(&self) -> Result<Option<State>> {
         let path = self.state();
-        if !path.exists() {
-            return Ok(None);
+        if !path.try_exists().at("look for", &path)? {
+            // A folder may be there before, as where a disk is mounted; a member makes this one.
+            let store = self.store().join("member");
+            if !store.try_exists().at("look for", &store)? {
+                return Ok(None);
+            }
+            return Err(Failure::new(format!(
+                "{} holds a server's data, but {} is missing",
+                store.display(),
+                path.display()
+            ))
+            .mend("bring the file back from a backup, or empty the data directory and join again"));
         }
         let broken = |what: String| {
             Failure::new(format!("{}: {what}", path.display()))
@@ -175,5 +186,19 @@ mod tests {
         assert!(layout.load().expect_err("newer").to_string().contains("newer quarterdeck"));
         std::fs::write(dir.path().join("state.json"), "{").expect("written");
         assert!(layout.load().expect_err("rubbish").to_string().contains("state.json"));
+    }
+
+    #[test]
+    fn a_server_that_lost_its_state_is_not_taken_for_an_empty_directory() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(dir.path());
+        std::fs::create_dir(layout.store()).expect("a folder for the store");
+        assert_eq!(layout.load().expect("nothing yet"), None);
+        std::fs::create_dir(layout.store().join("member")).expect("a member");
+        let failure = layout.load().expect_err("a store without a state").to_string();
+        assert!(failure.contains("state.json is missing"), "{failure}");
+        // Nor is one that cannot be looked at.
+        let within = Layout::new(&dir.path().join("x".repeat(300)));
+        assert!(within.load().is_err());
     }
 }
