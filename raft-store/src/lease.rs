@@ -63,6 +63,11 @@ impl LeaseTable {
         self.leases.remove(&id).is_some()
     }
 
+    /// Whether this member keeps the time.
+    pub fn is_primary(&self) -> bool {
+        self.primary
+    }
+
     /// Whether the lease exists.
     pub fn contains(&self, id: i64) -> bool {
         self.leases.contains_key(&id)

@@ -10,6 +10,8 @@ use proto::{
     raftpb::{HelloRequest, LeaseExpire, command::Op},
 };
 
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
 use super::{
     Caller, Member, compare, space::DiskAlarm, standing::Standpoint, start::VERIFIED_AT_START_BYTES,
     succession::replace_dead_leaders,
@@ -214,20 +216,24 @@ async fn verify_files(member: Arc<Member>) {
     }
 }
 
-/// As the leader, makes voters of learners that wait for it; as a learner that was told to, asks for it.
+/// As the leader, finishes what changes of the membership have left, and makes voters of learners that wait for it; as a
+/// learner that was told to, asks for it.
 async fn promote(member: Arc<Member>) {
     let mut ticks = tokio::time::interval(PROMOTION_INTERVAL);
     loop {
         ticks.tick().await;
         let result = if member.is_leader() {
-            member.promote_waiting().await
+            match member.finish_change().await {
+                Ok(()) => member.promote_waiting().await,
+                unfinished => unfinished,
+            }
         } else if member.config.promote_when_caught_up && member.is_learner() {
             member.ask_for_promotion().await
         } else {
             Ok(())
         };
         if let Err(error) = result {
-            tracing::debug!(%error, "no promotion yet");
+            tracing::debug!(%error, "no change of the membership yet");
         }
     }
 }
@@ -345,7 +351,7 @@ async fn compact_to(member: &Arc<Member>, revision: i64) {
 }
 
 async fn compact_by_time(member: Arc<Member>, retention: Duration) {
-    let mut ticks = tokio::time::interval((retention / PERIODIC_SAMPLES).max(SAMPLE_PAUSE_MIN));
+    let mut ticks = sampling(retention);
     let mut samples = std::collections::VecDeque::new();
     loop {
         ticks.tick().await;
@@ -358,10 +364,35 @@ async fn compact_by_time(member: Arc<Member>, retention: Duration) {
     }
 }
 
+/// When to look at the revision. A look that was missed is not made up for: a member that slept through its samples would
+/// take them all at once when it wakes, and give up all history but the newest.
+fn sampling(retention: Duration) -> Interval {
+    let mut ticks = interval((retention / PERIODIC_SAMPLES).max(SAMPLE_PAUSE_MIN));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 async fn compact_by_revision(member: Arc<Member>, retention: i64) {
     let mut ticks = tokio::time::interval(REVISION_COMPACTION_INTERVAL);
     loop {
         ticks.tick().await;
         compact_to(&member, member.view().revision - retention).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_slept_through_its_samples_takes_one() {
+        let mut ticks = sampling(Duration::from_millis(400));
+        ticks.tick().await;
+        // Half of the samples go by, while nobody looks and the clock goes on.
+        std::thread::sleep(Duration::from_millis(200));
+        ticks.tick().await;
+        assert!(ticks.tick().now_or_never().is_none(), "the others are not made up for");
     }
 }

@@ -1,9 +1,9 @@
-//! Membership changes and moving the leader: decided and carried out by whoever leads.
+//! Membership changes: decided and carried out by whoever leads.
 
 use std::time::Duration;
 
 use openraft::{
-    ChangeMembers, Instant,
+    ChangeMembers, Instant as _,
     async_runtime::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
@@ -11,10 +11,12 @@ use proto::{
     etcdserverpb::{
         Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-        MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
+        MemberUpdateRequest, MemberUpdateResponse,
     },
     raftpb::{AdminRequest, AdminResponse, HelloRequest, admin_request::Op},
 };
+
+use tokio::time::Instant;
 
 use super::{
     Caller, Member,
@@ -23,7 +25,10 @@ use super::{
 use crate::{
     error::Error,
     metrics::SERVER,
-    raft::types::{MemberId, MemberNode, TypeConfig},
+    raft::{
+        peers::was_never_sent,
+        types::{LogId, MemberId, MemberNode, TypeConfig},
+    },
 };
 
 /// Log entries a learner may be behind and still become a voter.
@@ -31,7 +36,7 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 /// Pause before a change is tried again because another one is under way.
 const CHANGE_RETRY: Duration = Duration::from_millis(50);
 
-type Change = ChangeMembers<MemberId, MemberNode>;
+pub(super) type Change = ChangeMembers<MemberId, MemberNode>;
 
 impl Member {
     /// The members as clients see them.
@@ -50,7 +55,7 @@ impl Member {
     }
 
     /// The leader's view of everybody.
-    fn members(&self) -> Members {
+    pub(super) fn members(&self) -> Members {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -81,33 +86,68 @@ impl Member {
             .collect()
     }
 
-    /// Changes the membership; waits for its turn when another change is under way.
+    /// Changes the membership; waits for its turn when another change is under way: two that alternate would each find that
+    /// the membership is not what they left. `NOT_LEADER` says that nothing was changed.
     async fn change(&self, change: Change, retain: bool) -> Result<(), Error> {
-        let deadline = tokio::time::Instant::now() + self.config.request_timeout();
+        let deadline = Instant::now() + self.config.request_timeout();
+        let turn = tokio::time::timeout_at(deadline, self.changing.lock()).await;
+        let _turn = turn.map_err(|_| Error::TIMEOUT)?;
         loop {
+            let before = self.changed_at();
             let changing = self.raft.change_membership(change.clone(), retain);
             let result = tokio::time::timeout_at(deadline, changing).await.map_err(|_| Error::TIMEOUT)?;
             match result {
                 Ok(_) => return Ok(()),
                 Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                     ChangeMembershipError::InProgress(_),
-                ))) if tokio::time::Instant::now() < deadline => tokio::time::sleep(CHANGE_RETRY).await,
-                Err(error) => return Err(change_error(error)),
+                ))) if Instant::now() < deadline => tokio::time::sleep(CHANGE_RETRY).await,
+                Err(error) => {
+                    let error = change_error(error);
+                    // Of two steps the first may have been taken.
+                    let is_begun = error == Error::NOT_LEADER && self.changed_at() != before;
+                    return Err(if is_begun { Error::LEADER_CHANGED } else { error });
+                }
             }
         }
     }
 
-    /// Carries out an administrative request here if this member leads, else at the leader.
+    /// Where the membership stands in the log.
+    fn changed_at(&self) -> Option<LogId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        *metrics.membership_config.log_id()
+    }
+
+    /// Carries out an administrative request here if this member leads, else at the leader. Where nobody leads it waits for
+    /// the next leader, as long as a request may take.
     async fn administer(&self, op: Op) -> Result<AdminResponse, Error> {
-        let leader = self.wait_leader().await?;
-        if leader == self.id {
-            return self.administer_here(op).await;
+        let deadline = Instant::now() + self.config.request_timeout();
+        loop {
+            let leader = self.wait_leader().await?;
+            let attempt = if leader == self.id {
+                self.administer_here(op.clone()).await
+            } else {
+                self.administer_at(leader, op.clone()).await
+            };
+            match attempt {
+                Err(error) if error == Error::NOT_LEADER => {
+                    self.pause_between_leaders(error, deadline).await?
+                }
+                done => return done,
+            }
         }
+    }
+
+    /// `NOT_LEADER` also says that the leader was not there to be asked.
+    async fn administer_at(&self, leader: MemberId, op: Op) -> Result<AdminResponse, Error> {
         let node = self.node(leader).ok_or(Error::NO_LEADER)?;
         let mut client = self.peers.peer(&node.peer_urls)?;
         let mut request = tonic::Request::new(AdminRequest { op: Some(op) });
         request.set_timeout(self.config.request_timeout());
-        let response = client.admin(request).await.map_err(Error::from)?.into_inner();
+        let answer = client.admin(request).await;
+        let answer = answer
+            .map_err(|status| if was_never_sent(&status) { Error::NOT_LEADER } else { Error::from(status) });
+        let response = answer?.into_inner();
         // What the client does next, it does here: wait until this member knows too.
         self.read_barrier().await?;
         Ok(response)
@@ -195,7 +235,7 @@ impl Member {
 
     /// Greets a removed member in its own name, which makes it ask the others whether it still belongs to them. One
     /// that is away asks by itself when it comes back.
-    fn tell_removed(&self, id: MemberId, node: Option<MemberNode>) {
+    pub(super) fn tell_removed(&self, id: MemberId, node: Option<MemberNode>) {
         let Some(node) = node.filter(|_| id != self.id) else { return };
         let Ok(mut client) = self.peers.peer(&node.peer_urls) else { return };
         let mut request = tonic::Request::new(HelloRequest { cluster_id: self.cluster_id, from: id });
@@ -225,42 +265,6 @@ impl Member {
             tracing::info!(member = format!("{id:x}"), "a member has caught up and votes now");
         }
         Ok(())
-    }
-
-    async fn move_leader_here(&self, target: MemberId) -> Result<(), Error> {
-        let members = self.members();
-        match members.get(&target) {
-            Some(member) if !member.is_learner => {}
-            _ => return Err(Error::BAD_LEADER_TRANSFEREE),
-        }
-        if target == self.id {
-            return Ok(());
-        }
-        self.raft.trigger().transfer_leader(target).await.map_err(Error::internal)?;
-        let mut metrics = self.raft.metrics();
-        let moved = async {
-            while metrics.borrow_watched().current_leader != Some(target) {
-                metrics.changed().await.map_err(|_| Error::STOPPED)?;
-            }
-            Ok(())
-        };
-        let limit = self.config.election_timeout * 3;
-        tokio::time::timeout(limit, moved).await.unwrap_or(Err(Error::TIMEOUT))
-    }
-
-    /// Hands the leadership to the member that is furthest, if there is one that could take it.
-    pub(crate) async fn hand_over(&self) {
-        if !self.is_leader() {
-            return;
-        }
-        let members = self.members();
-        let able = members.iter().find(|(id, member)| {
-            **id != self.id && !member.is_learner && member.is_reachable && member.is_caught_up
-        });
-        let Some((next, _)) = able else { return };
-        if let Err(error) = self.move_leader_here(*next).await {
-            tracing::warn!(%error, "could not hand the leadership over");
-        }
     }
 
     /// Tells the cluster this member's name and client URLs.
@@ -345,23 +349,9 @@ impl Member {
         let members = self.administer(Op::Promote(request)).await?.members;
         Ok(MemberPromoteResponse { header: self.header(self.view().revision), members })
     }
-
-    /// Moves the leadership; only the leader itself may be asked, as in etcd.
-    pub async fn move_leader_as(
-        &self,
-        caller: &Caller,
-        request: MoveLeaderRequest,
-    ) -> Result<MoveLeaderResponse, Error> {
-        self.check_admin(caller)?;
-        if !self.is_leader() {
-            return Err(Error::NOT_LEADER);
-        }
-        self.move_leader_here(request.target_id).await?;
-        Ok(MoveLeaderResponse { header: self.header(self.view().revision) })
-    }
 }
 
-fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
+pub(super) fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NOT_LEADER,
         RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(

@@ -58,6 +58,8 @@ pub struct Member {
     pub(crate) damaged: CancellationToken,
     /// When a leader was last heard of.
     pub(crate) heard: Arc<Heard>,
+    /// Held while a change of the membership, which may take two steps, is under way here.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// Whether followers wait for commits.
     pub(crate) haste: Haste,
     /// History has been cleaned up to here.
@@ -103,6 +105,13 @@ impl Member {
     /// The newest applied state.
     pub fn view(&self) -> Arc<View> {
         self.shared.view.load_full()
+    }
+
+    /// The newest applied state, to answer from. Taken before it is asked whether the member stops: one that has stopped
+    /// shows an empty state, and nothing in it is no answer.
+    pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
+        let view = self.view();
+        if self.stop.is_cancelled() { Err(Error::STOPPED) } else { Ok(view) }
     }
 
     /// The leader, as far as this member knows. A leader nobody hears of, or that hears of no majority, is none: the

@@ -10,6 +10,7 @@ use proto::{
     raftpb::{LeaseRemainingRequest, LeaseRenewRequest, answer::Kind, command::Op},
 };
 use rand::Rng;
+use tokio::time::Instant;
 
 use super::{
     Caller, Member,
@@ -24,6 +25,7 @@ use crate::{
         keys::{End, KeyRange},
         pending::{keys_of_lease, keys_of_leases},
     },
+    raft::types::MemberId,
 };
 
 impl Member {
@@ -75,7 +77,7 @@ impl Member {
     ) -> Result<LeaseKeepAliveResponse, Error> {
         self.check_user(caller)?;
         if !self.may_do_all(caller) {
-            let keys = on_thread(self.view(), move |view| keys_of_lease(view, request.id)).await?;
+            let keys = on_thread(self.readable()?, move |view| keys_of_lease(view, request.id)).await?;
             self.check_keys(caller, keys.iter(), Access::Write)?;
         }
         let ttl = self.lease_renew(request.id).await?;
@@ -84,28 +86,37 @@ impl Member {
     }
 
     async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
-        let deadline = tokio::time::Instant::now() + self.config.request_timeout();
+        let deadline = Instant::now() + self.config.request_timeout();
         loop {
             let leader = self.wait_leader().await?;
-            let renewed = if leader == self.id {
-                self.lease_renew_here(id).await
-            } else {
-                let node = self.node(leader).ok_or(Error::NO_LEADER)?;
-                let mut client = self.peers.peer(&node.peer_urls)?;
-                tokio::select! {
-                    answer = client.lease_renew(LeaseRenewRequest { id }) => {
-                        answer.map(|answer| answer.into_inner().ttl).map_err(Error::from)
-                    }
-                    // A leader that is paused or cut off does not say so, and the lease's time goes on.
-                    () = self.deposed(leader) => Err(Error::LEADER_CHANGED),
-                }
-            };
-            match renewed {
+            match self.lease_renew_at(leader, id).await {
                 Ok(ttl) => return Ok(ttl),
-                Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
-                Err(_) => tokio::time::sleep(self.config.heartbeat_interval).await,
+                Err(error) => self.pause_between_leaders(error, deadline).await?,
             }
         }
+    }
+
+    async fn lease_renew_at(&self, leader: MemberId, id: i64) -> Result<i64, Error> {
+        if leader == self.id {
+            return self.lease_renew_here(id).await;
+        }
+        let node = self.node(leader).ok_or(Error::NO_LEADER)?;
+        let mut client = self.peers.peer(&node.peer_urls)?;
+        tokio::select! {
+            answer = client.lease_renew(LeaseRenewRequest { id }) => Ok(answer?.into_inner().ttl),
+            // A leader that is paused or cut off does not say so, and the lease's time goes on.
+            () = self.deposed(leader) => Err(Error::LEADER_CHANGED),
+        }
+    }
+
+    /// Before a question that changes nothing, or nothing more the second time, is asked again; fails with what it came to
+    /// last when there is no time for it.
+    pub(super) async fn pause_between_leaders(&self, error: Error, deadline: Instant) -> Result<(), Error> {
+        if self.stop.is_cancelled() || Instant::now() > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(self.config.heartbeat_interval).await;
+        Ok(())
     }
 
     fn may_do_all(&self, caller: &Caller) -> bool {
@@ -148,7 +159,7 @@ impl Member {
         self.check_user(caller)?;
         self.read_barrier().await?;
         let remaining = self.lease_remaining(request.id).await?;
-        let view = self.view();
+        let view = self.readable()?;
         let header = self.header(view.revision);
         let Some(remaining) = remaining else {
             return Ok(LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() });
@@ -170,9 +181,19 @@ impl Member {
     }
 
     async fn lease_remaining(&self, id: i64) -> Result<Option<Remaining>, Error> {
-        let leader = self.wait_leader().await?;
+        let deadline = Instant::now() + self.config.request_timeout();
+        loop {
+            let leader = self.wait_leader().await?;
+            match self.lease_remaining_at(leader, id).await {
+                Ok(remaining) => return Ok(remaining),
+                Err(error) => self.pause_between_leaders(error, deadline).await?,
+            }
+        }
+    }
+
+    async fn lease_remaining_at(&self, leader: MemberId, id: i64) -> Result<Option<Remaining>, Error> {
         if leader == self.id {
-            return Ok(self.lease_remaining_here(id));
+            return self.lease_remaining_here(id).await;
         }
         let node = self.node(leader).ok_or(Error::NO_LEADER)?;
         let mut client = self.peers.peer(&node.peer_urls)?;
@@ -184,8 +205,17 @@ impl Member {
         Ok(found.then_some(Remaining { ttl_secs: answer.ttl, granted_secs: answer.granted_ttl }))
     }
 
-    pub(crate) fn lease_remaining_here(&self, id: i64) -> Option<Remaining> {
-        self.shared.leases.read().remaining(id, self.shared.now_millis())
+    /// As the leader, which alone keeps the time. Whoever leads no more, has not applied all it leads with or has not taken
+    /// over the leases yet knows neither which there are nor what is left of them.
+    pub(crate) async fn lease_remaining_here(&self, id: i64) -> Result<Option<Remaining>, Error> {
+        let index = self.leader_read_index().await?;
+        self.wait_applied(index).await?;
+        let leases = self.shared.leases.read();
+        if leases.is_primary() {
+            Ok(leases.remaining(id, self.shared.now_millis()))
+        } else {
+            Err(Error::NOT_LEADER)
+        }
     }
 
     /// Every lease, for who may read the keys of all.
@@ -193,7 +223,7 @@ impl Member {
         self.check_user(caller)?;
         self.read_barrier().await?;
         if !self.may_do_all(caller) {
-            let keys = on_thread(self.view(), keys_of_leases).await?;
+            let keys = on_thread(self.readable()?, keys_of_leases).await?;
             self.check_keys(caller, keys.iter(), Access::Read)?;
         }
         let leases = self.shared.leases.read().ids().into_iter().map(|id| LeaseStatus { id }).collect();

@@ -15,8 +15,12 @@ mod embedded;
 mod gather;
 mod handle;
 pub mod identity;
+mod joint;
+#[cfg(test)]
+mod joint_test;
 mod kv;
 pub mod layout;
+mod leadership;
 mod leases;
 mod maintenance;
 mod membership;

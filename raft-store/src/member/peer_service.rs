@@ -69,7 +69,7 @@ impl Peer for PeerService {
         &self,
         request: Request<LeaseRemainingRequest>,
     ) -> Result<Response<LeaseRemainingResponse>, Status> {
-        let response = match self.member.lease_remaining_here(request.into_inner().id) {
+        let response = match self.member.lease_remaining_here(request.into_inner().id).await? {
             Some(left) => LeaseRemainingResponse { ttl: left.ttl_secs, granted_ttl: left.granted_secs },
             None => LeaseRemainingResponse { ttl: -1, granted_ttl: 0 },
         };

@@ -20,7 +20,10 @@ use super::{
 use crate::{
     error::Error,
     metrics::SERVER,
-    raft::types::{Proposal, TypeConfig},
+    raft::{
+        peers::was_never_sent,
+        types::{Proposal, TypeConfig},
+    },
 };
 
 /// Commands that may wait for their entry; beyond it clients are told to come back.
@@ -82,6 +85,22 @@ type WriteResult =
 /// The results of one entry's commands, and its index.
 type Applied = (Vec<Result<Answer, Error>>, u64);
 
+/// A proposal that is counted as pending until it is answered, or whoever waited for it has gone.
+struct Pending;
+
+impl Pending {
+    fn begin() -> Self {
+        SERVER.pending.inc();
+        Self
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        SERVER.pending.dec();
+    }
+}
+
 /// Why an attempt to propose failed.
 enum Failure {
     /// Nothing reached a log: try again, perhaps elsewhere.
@@ -120,10 +139,8 @@ impl Member {
             Joined::Waits => {}
             Joined::MustRun => self.spawn_beside_consensus(self.handle()?.run_proposals()),
         }
-        SERVER.pending.inc();
-        let result = answer.await.unwrap_or(Err(Error::STOPPED));
-        SERVER.pending.dec();
-        let (answer, index) = result?;
+        let _pending = Pending::begin();
+        let (answer, index) = answer.await.unwrap_or(Err(Error::STOPPED))?;
         tracing::Span::current().record("index", index);
         Ok(answer)
     }
@@ -212,6 +229,10 @@ impl Member {
             () = self.deposed(leader) => return Err(Failure::Final(Error::LEADER_CHANGED)),
         };
         let response = answer.map_err(|status| {
+            if was_never_sent(&status) {
+                // A leader that has just died: there will be another.
+                return Failure::Retry;
+            }
             let error = Error::from(status);
             match &error {
                 // It said so before it wrote anything.
@@ -296,5 +317,30 @@ fn unpack(result: ProposeResult) -> Result<Answer, Error> {
     match result.code {
         0 => result.answer.ok_or_else(|| Error::internal("an answer without content")),
         code => Err(Error::new(tonic::Code::from_i32(code), result.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::raftpb::command::Op;
+
+    use super::*;
+    use crate::{config::Config, member::Caller};
+
+    const ABANDONED: usize = 1_000;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_goes_away_leaves_no_proposal_pending() {
+        let dir = tempfile::tempdir().unwrap();
+        let member = Member::start(Config::embedded(dir.path())).await.unwrap();
+        member.wait_leader().await.unwrap();
+        for _ in 0..ABANDONED {
+            let command = Caller::trusted().command(Op::Compact(Default::default()));
+            let waiting = std::pin::pin!(member.propose(command));
+            let _ = futures::poll!(waiting);
+        }
+        // Other tests of this process may have some of their own.
+        assert!((SERVER.pending.get() as usize) < ABANDONED / 2, "{} are pending", SERVER.pending.get());
+        member.shutdown().await;
     }
 }

@@ -155,6 +155,7 @@ impl Member {
             damaged: CancellationToken::new(),
             heard: heard.clone(),
             haste,
+            changing: tokio::sync::Mutex::default(),
             standing: Standing::default(),
             cleaned: tokio::sync::watch::Sender::new(parts.cleaned),
             beside_consensus: consensus.handle().clone(),

@@ -86,6 +86,18 @@ impl Service<Request<tonic::body::Body>> for Way {
 /// A connection with the cluster's name on it.
 pub type PeerChannel = InterceptedService<Way, NameCluster>;
 
+/// Whether a call failed before anything of it was sent, since nobody listens where it was to go: then it has not happened.
+pub fn was_never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// All connections of one member. Clones share them.
 #[derive(Clone)]
 pub struct Peers {
@@ -176,5 +188,29 @@ impl Peers {
         Ok(client
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::raftpb::HelloRequest;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_took_was_never_sent_and_what_broke_off_may_have_been() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let urls = [format!("http://{}", listener.local_addr().unwrap())];
+        let peers = Peers::new(1, None, &Config::embedded("/none"));
+        let hello = async || {
+            let mut client = peers.peer(&urls).unwrap();
+            client.hello(HelloRequest::default()).await.unwrap_err()
+        };
+        let (status, ()) = tokio::join!(hello(), async { drop(listener.accept().await) });
+        assert!(!was_never_sent(&status), "{status:?}");
+        drop(listener);
+        let status = hello().await;
+        assert!(was_never_sent(&status), "{status:?}");
     }
 }

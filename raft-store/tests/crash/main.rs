@@ -6,6 +6,7 @@ mod leases;
 mod members;
 #[path = "../common/ports.rs"]
 mod ports;
+mod successor;
 mod torn;
 
 use std::{

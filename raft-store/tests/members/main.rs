@@ -4,6 +4,7 @@ mod cluster;
 mod damage;
 mod full_disk;
 mod harness;
+mod leases;
 #[path = "../common/ports.rs"]
 mod ports;
 mod proxy;
