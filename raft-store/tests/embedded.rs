@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use proto::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
-    PutRequest, RangeRequest, WatchCreateRequest,
+    CompactionRequest, Compare, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    compare::{CompareTarget, TargetUnion},
+    request_op::Request,
 };
 use raft_store::{Config, Error, Member, StartError, WatchStream, WatchUpdate};
 
@@ -195,4 +197,28 @@ async fn every_lease_has_its_own_keys_whatever_its_id() {
         }
     }
     member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_stopped_gives_no_answer_rather_than_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = Member::start(Config::embedded(dir.path())).await.unwrap();
+    member.put(put("a", "1")).await.unwrap();
+    let watch = member.watch(prefix("a")).await.unwrap();
+    member.shutdown().await;
+    let is_absent = Compare {
+        key: "a".into(),
+        target: CompareTarget::Create as i32,
+        target_union: Some(TargetUnion::CreateRevision(0)),
+        ..Default::default()
+    };
+    let range = RangeRequest { serializable: true, ..get("a") };
+    let read = RequestOp { request: Some(Request::RequestRange(range.clone())) };
+    let txn = TxnRequest { compare: vec![is_absent], success: vec![read], ..Default::default() };
+    assert_eq!(member.txn(txn).await.err(), Some(Error::STOPPED));
+    assert_eq!(member.range(range).await.err(), Some(Error::STOPPED));
+    assert_eq!(member.status().await.err(), Some(Error::STOPPED));
+    assert_eq!(member.watch(prefix("a")).await.err(), Some(Error::STOPPED));
+    let end = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("an end");
+    assert!(end.is_none(), "{end:?}");
 }

@@ -186,11 +186,12 @@ impl Machine {
         }
         let applied_index = self.applied.map_or(0, |log_id| log_id.index());
         let view = View::freeze(&self.db, counts, revision, compact_revision, applied_index);
-        self.shared.view.store(view.clone());
+        // Before the state: whoever reads takes the state first, and is never judged by older rules than it.
         if self.auth_changed {
             self.auth_changed = false;
             self.shared.auth.store(Arc::new(self.auth.clone()));
         }
+        self.shared.view.store(view.clone());
         STORE.applied(revision, compact_revision, &changes);
         if let Some(hub) = &self.hub {
             let events = changes.into_iter().map(|change| WatchEvent::new(change.event));

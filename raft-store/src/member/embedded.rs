@@ -75,6 +75,9 @@ impl Member {
     /// A start revision that has been compacted shows as `WatchUpdate::Canceled` with the compact revision.
     pub async fn watch(&self, request: WatchCreateRequest) -> Result<WatchStream, Error> {
         let stream = self.watch_stream();
+        if self.stop.is_cancelled() {
+            return Err(Error::STOPPED);
+        }
         stream.create(&request).map_err(|reason| Error::new(tonic::Code::InvalidArgument, reason))?;
         Ok(stream)
     }

@@ -28,8 +28,7 @@ impl Member {
     /// Answers a range, linearizably unless the request says otherwise.
     pub async fn range_as(&self, caller: &Caller, request: RangeRequest) -> Result<RangeResponse, Error> {
         check::range(&request)?;
-        self.prepare_range(caller, &request).await?;
-        let view = self.view();
+        let view = self.prepare_range(caller, &request).await?;
         let mut response = if is_small(&request) {
             range::range(view.as_ref(), &request)?
         } else {
@@ -39,19 +38,18 @@ impl Member {
         Ok(response)
     }
 
-    /// Waits until the state may be read for this request, and allows it.
-    async fn prepare_range(&self, caller: &Caller, request: &RangeRequest) -> Result<(), Error> {
+    /// Waits until the state may be read for this request, and allows it: by users and roles that are no older than the
+    /// state, or who has lost a right could read what was written since.
+    async fn prepare_range(&self, caller: &Caller, request: &RangeRequest) -> Result<Arc<View>, Error> {
         if !request.serializable {
             self.read_barrier().await?;
         }
-        if self.stop.is_cancelled() {
-            return Err(Error::STOPPED);
-        }
+        let view = self.readable()?;
         if !caller.is_trusted() {
             self.shared.auth.load().check_read(&caller.user, &request.key, &request.range_end)?;
         }
         STORE.range();
-        Ok(())
+        Ok(view)
     }
 
     /// Answers a range as encoded bytes.
@@ -67,8 +65,7 @@ impl Member {
             return Ok(pieces);
         }
         check::range(&request)?;
-        self.prepare_range(caller, &request).await?;
-        let view = self.view();
+        let view = self.prepare_range(caller, &request).await?;
         let Some(header) = self.header(view.revision) else { return Err(Error::STOPPED) };
         if is_small(&request) {
             return range::plain_wire(view.as_ref(), &request, &header);
@@ -114,10 +111,11 @@ impl Member {
             if !check::is_serializable(&request) {
                 self.read_barrier().await?;
             }
+            let view = self.readable()?;
             if !caller.is_trusted() {
                 self.shared.auth.load().check_txn(&caller.user, &request)?;
             }
-            on_thread(self.view(), move |view| txn::read_only(view, &request)).await?
+            on_thread(view, move |view| txn::read_only(view, &request)).await?
         } else {
             self.check_size(request.encoded_len())?;
             self.check_quota().await?;

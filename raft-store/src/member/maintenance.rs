@@ -86,7 +86,7 @@ impl Member {
     /// What this member says about itself to any user; answered without asking anybody.
     pub async fn status_as(&self, caller: &Caller) -> Result<StatusResponse, Error> {
         self.check_user(caller)?;
-        let view = self.view();
+        let view = self.readable()?;
         let leader = self.leader();
         let mut errors = Vec::new();
         if leader.is_none() {
@@ -124,7 +124,7 @@ impl Member {
 
     /// Checksum of what is readable at a revision; 0 is the newest.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Error> {
-        let view = self.view();
+        let view = self.readable()?;
         check_revision(view.as_ref(), revision)?;
         let at = if revision > 0 { revision } else { view.revision };
         let (current, compact_revision) = (view.revision, view.compact_revision);

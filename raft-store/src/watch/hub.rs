@@ -73,6 +73,7 @@ pub struct Hub {
     arrived: Notify,
     behind: Notify,
     view: Arc<ArcSwap<View>>,
+    stop: CancellationToken,
 }
 
 impl Hub {
@@ -86,6 +87,12 @@ impl Hub {
             arrived: Notify::new(),
             behind: Notify::new(),
             view,
+            stop: stop.clone(),
+        });
+        let stopping = hub.clone();
+        tokio::spawn(async move {
+            stopping.stop.cancelled().await;
+            stopping.table.lock().close_sinks();
         });
         tokio::spawn(stop.clone().run_until_cancelled_owned(hub.clone().dispatch_loop()));
         tokio::spawn(stop.clone().run_until_cancelled_owned(hub.clone().catch_up_loop()));
@@ -126,7 +133,12 @@ impl Hub {
     pub fn stream(self: &Arc<Self>) -> WatchStream {
         self.streams.fetch_add(1, Ordering::SeqCst);
         let sink = Arc::new(Sink::default());
-        let id = self.table.lock().open(sink.clone());
+        let mut table = self.table.lock();
+        let id = table.open(sink.clone());
+        if self.stop.is_cancelled() {
+            table.close_sinks();
+        }
+        drop(table);
         WatchStream { hub: self.clone(), sink, id }
     }
 

@@ -99,6 +99,11 @@ impl WatchTable {
         self.next_id
     }
 
+    /// Nothing comes to any stream any more.
+    pub fn close_sinks(&self) {
+        self.streams.values().for_each(|stream| stream.sink.close());
+    }
+
     /// Removes a stream with all its watches.
     pub fn close(&mut self, stream: StreamId) {
         self.progress_wanted.remove(&stream);
