@@ -55,6 +55,11 @@ impl Machine {
         if self.alarms.any(AlarmType::Nospace) && needs_space(op) {
             return Err(Error::NO_SPACE);
         }
+        // A token that was earned with a password that is another one by now. Without a revision nothing is known of it.
+        let is_old = (1..self.auth.revision()).contains(&command.auth_revision);
+        if is_old && matches!(op, Op::TokenGrant(_)) {
+            return Err(Error::AUTH_OLD_REVISION);
+        }
         if !self.auth.enabled() || command.trusted {
             return Ok(());
         }

@@ -17,6 +17,9 @@ use crate::{auth::AuthState, error::Error};
 /// Longest password: bcrypt takes no more of one into account, and etcd refuses what is longer.
 const PASSWORD_BYTES_MAX: usize = 72;
 
+/// Times a password is looked at while users change.
+const AUTHENTICATION_TRIES: u32 = 5;
+
 /// Refuses a password of which bcrypt would cut the end off.
 fn check_password(op: &Op) -> Result<(), Error> {
     let password = match op {
@@ -85,6 +88,17 @@ impl Member {
     /// Checks a password and gives a token.
     pub async fn authenticate(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, Error> {
         self.read_barrier().await?;
+        for _ in 1..AUTHENTICATION_TRIES {
+            match self.authenticate_once(request.clone()).await {
+                // Users have changed while the password was looked at, which takes long: it may be another one now.
+                Err(error) if error == Error::AUTH_OLD_REVISION => {}
+                done => return done,
+            }
+        }
+        self.authenticate_once(request).await
+    }
+
+    async fn authenticate_once(&self, request: AuthenticateRequest) -> Result<AuthenticateResponse, Error> {
         let auth = self.auth();
         if !auth.enabled() {
             return Err(Error::AUTH_NOT_ENABLED);
@@ -100,7 +114,7 @@ impl Member {
         let mut revision = self.view().revision;
         if new.needs_log {
             let grant = TokenGrant { user: request.name, token: new.token.clone() };
-            revision = self.propose_revision(&Caller::trusted(), Op::TokenGrant(grant)).await?;
+            revision = self.propose_revision(&Caller::at(auth.revision()), Op::TokenGrant(grant)).await?;
         }
         Ok(AuthenticateResponse { header: self.header(revision), token: new.token })
     }

@@ -18,6 +18,11 @@ impl Caller {
         Self { trusted: true, ..Self::default() }
     }
 
+    /// The member itself, on the strength of the users and roles of this auth revision.
+    pub fn at(auth_revision: u64) -> Self {
+        Self { auth_revision, ..Self::trusted() }
+    }
+
     /// A client that proved to be this user.
     pub fn user(user: String, auth_revision: u64) -> Self {
         Self { user, auth_revision, trusted: false }

@@ -1,15 +1,15 @@
 //! Users: signed tokens, certificates' names, what of a range may be watched, and whose leases are whose.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use futures::StreamExt;
-use proto::authpb::{Permission, permission::Type};
+use proto::authpb::{Permission, UserAddOptions, permission::Type};
 use proto::etcdserverpb::{
     AlarmRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthenticateRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest,
-    PutRequest, RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest, auth_client::AuthClient,
-    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest, AuthenticateRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+    MemberListRequest, PutRequest, RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest,
+    auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
 };
 use raft_store::{TlsFiles, auth::TokenSpec};
@@ -264,5 +264,35 @@ async fn leases_are_for_those_who_may_use_their_keys() {
     assert_eq!(refusals(&channel, Some(&ann), 2).await, [denied("list")]);
     assert_eq!(refusals(&channel, Some(&root), 1).await, []);
     drop((channel, leases));
+    listening.member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_outlives_the_user_whose_password_earned_it() {
+    // A password then takes long enough to look at for others to be faster.
+    let listening = Listening::start(|config| config.bcrypt_cost = 13).await;
+    let channel = listening.channel().await;
+    require_users(channel.clone()).await;
+    let root = token(channel.clone(), "root").await;
+    let mut auth = AuthClient::new(channel.clone());
+    let mut earning = auth.clone();
+    let earning = tokio::spawn(async move {
+        let request = AuthenticateRequest { name: "ann".into(), password: "pw".into() };
+        earning.authenticate(request).await
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let name = String::from("ann");
+    auth.user_delete(with(Some(&root), AuthUserDeleteRequest { name: name.clone() })).await.unwrap();
+    // Another one of the same name.
+    let options = Some(UserAddOptions { no_password: true });
+    let add = AuthUserAddRequest { name: name.clone(), options, ..Default::default() };
+    auth.user_add(with(Some(&root), add)).await.unwrap();
+    let grant = AuthUserGrantRoleRequest { user: name, role: "owner".into() };
+    auth.user_grant_role(with(Some(&root), grant)).await.unwrap();
+    if let Ok(earned) = earning.await.unwrap() {
+        let earned = earned.into_inner().token;
+        let refused = puts(channel, Some(&earned), "own/a").await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    }
     listening.member.shutdown().await;
 }
