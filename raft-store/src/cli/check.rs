@@ -15,6 +15,8 @@ enum Syntax {
     Integer,
     Duration,
     OneOf(&'static [&'static str]),
+    /// Between members, where sockets of the file system are not offered.
+    PeerUrls,
     Urls,
 }
 
@@ -70,10 +72,10 @@ const SYNTAX: &[(&str, Syntax)] = &[
     ("initial-cluster-state", Syntax::OneOf(&["new", "existing"])),
     ("listen-client-urls", Syntax::Urls),
     ("listen-client-http-urls", Syntax::Urls),
-    ("listen-peer-urls", Syntax::Urls),
+    ("listen-peer-urls", Syntax::PeerUrls),
     ("listen-metrics-urls", Syntax::Urls),
     ("advertise-client-urls", Syntax::Urls),
-    ("initial-advertise-peer-urls", Syntax::Urls),
+    ("initial-advertise-peer-urls", Syntax::PeerUrls),
 ];
 
 /// Switches of etcd's second version, which take any value.
@@ -120,7 +122,8 @@ pub fn value(flag: &Flag, value: &str, variable: Option<&str>) -> Result<(), Str
         Some(Syntax::Integer) => value.parse::<i64>().is_err().then(|| "parse error".to_owned()),
         Some(Syntax::Duration) => duration::nanos(value).is_err().then(|| "parse error".to_owned()),
         Some(Syntax::OneOf(known)) => (!known.contains(&value)).then(|| "invalid value".to_owned()),
-        Some(Syntax::Urls) => urls(value).err(),
+        Some(Syntax::Urls) => urls(value, true).err(),
+        Some(Syntax::PeerUrls) => urls(value, false).err(),
     };
     let Some(wrong) = wrong else { return Ok(()) };
     Err(match variable {
@@ -131,16 +134,17 @@ pub fn value(flag: &Flag, value: &str, variable: Option<&str>) -> Result<(), Str
 }
 
 /// Etcd's rules for URLs; an empty list is none.
-fn urls(list: &str) -> Result<(), String> {
-    list.split(',').map(str::trim).filter(|_| !list.is_empty()).try_for_each(url)
+fn urls(list: &str, may_be_files: bool) -> Result<(), String> {
+    list.split(',').map(str::trim).filter(|_| !list.is_empty()).try_for_each(|it| url(it, may_be_files))
 }
 
-fn url(url: &str) -> Result<(), String> {
+fn url(url: &str, may_be_file: bool) -> Result<(), String> {
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| !scheme.contains(':')) else {
         return Err(format!("URL scheme must be http, https, unix, or unixs: {url}"));
     };
     if matches!(scheme, "unix" | "unixs") {
-        return Err(format!("sockets of the file system are not offered: {url}"));
+        let refused = || format!("sockets of the file system are not offered between members: {url}");
+        return if may_be_file { Ok(()) } else { Err(refused()) };
     }
     if !matches!(scheme, "http" | "https") {
         return Err(format!("URL scheme must be http, https, unix, or unixs: {url}"));
@@ -190,6 +194,12 @@ mod tests {
                  \"host:port\": http://a",
             ),
             (
+                "listen-peer-urls",
+                "unix:///a",
+                "invalid value \"unix:///a\" for flag -listen-peer-urls: sockets of the file system are not offered between \
+                 members: unix:///a",
+            ),
+            (
                 "listen-client-urls",
                 "http://a:1,http://a:1/x",
                 "invalid value \"http://a:1,http://a:1/x\" for flag -listen-client-urls: URL must not contain a path: \
@@ -213,6 +223,9 @@ mod tests {
             ("pre-vote", "T"),
             ("listen-client-urls", ""),
             ("listen-client-urls", "https://[::1]:2379, http://localhost:1"),
+            ("listen-client-urls", "unix:///run/store.sock,unixs://localhost:2379"),
+            ("advertise-client-urls", "unix://store.sock"),
+            ("listen-metrics-urls", "unix:///run/metrics.sock"),
             ("name", ""),
         ];
         for (name, text) in cases {

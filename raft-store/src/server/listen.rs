@@ -1,6 +1,6 @@
 //! Listening: plain or TLS, HTTP/1 and HTTP/2 on one port, a clean end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use hyper::body::Incoming;
 use hyper_util::{
@@ -8,13 +8,14 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{authority::MendAuthority, identity::Connection};
+use super::{
+    authority::MendAuthority,
+    identity::Connection,
+    socket::{Socket, Stream, is_private},
+};
 use crate::{
     config::Config,
     member::StartError,
@@ -24,10 +25,6 @@ use crate::{
 /// Bytes a client may have on the way unacknowledged, each stream and together.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// Quiet after which the system asks a client's machine whether it is there, and between questions, as in etcd: one that
-/// lost its power before it said anything in HTTP/2 would hold its connection for ever.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How a connection is kept.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +73,6 @@ impl<S> Handler for S where
 {
 }
 
-/// The address of a URL such as `http://127.0.0.1:2379`; names are looked up.
-async fn address(url: &str) -> Result<SocketAddr, StartError> {
-    let failed = |cause: String| StartError::Listen { url: url.to_owned(), cause };
-    let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
-    let host = uri.host().ok_or_else(|| failed("no host in it".into()))?.trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().ok_or_else(|| failed("no port in it".into()))?;
-    let mut found = tokio::net::lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?;
-    found.next().ok_or_else(|| failed("no address has this name".into()))
-}
-
 /// Opens a port and serves it in the background until `stop`.
 pub async fn listen(
     url: &str,
@@ -95,28 +82,30 @@ pub async fn listen(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), StartError> {
-    let failed = |cause: std::io::Error| StartError::Listen { url: url.to_owned(), cause: cause.to_string() };
-    let listener = TcpListener::bind(address(url).await?).await.map_err(failed)?;
-    let tls = match (url.starts_with("https://"), tls) {
+    let failed = |cause: String| StartError::Listen { url: url.to_owned(), cause };
+    let tls = match (is_private(url), tls) {
         (true, None) => {
-            let cause = "https needs a certificate: give a certificate file and its key file, or auto-tls";
-            return Err(StartError::Listen { url: url.to_owned(), cause: cause.into() });
+            let cause = "TLS needs a certificate: give a certificate file and its key file, or auto-tls";
+            return Err(failed(cause.to_owned()));
         }
         (true, tls) => tls,
         (false, tls) => {
             if tls.is_some() {
-                tracing::warn!(url, "the scheme is http: the certificates given are not used on this port");
+                tracing::warn!(
+                    url,
+                    "the scheme is http or unix: the certificates given are not used on this port"
+                );
             }
             None
         }
     };
-    let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
+    let socket = Socket::open(url).await.map_err(failed)?;
     let connections = tasks.clone();
     tasks.spawn(async move {
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
@@ -127,9 +116,6 @@ pub async fn listen(
                     continue;
                 }
             };
-            // Small answers must not wait for each other; a socket that refuses is served all the same.
-            let _ = stream.set_nodelay(true);
-            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             let (tls, stop, tasks) = (tls.clone(), stop.clone(), connections.clone());
             serve(Accepted { stream, remote, tls, keeping, stop, tasks });
         }
@@ -139,8 +125,8 @@ pub async fn listen(
 
 /// A connection that has just come in.
 pub struct Accepted {
-    stream: TcpStream,
-    remote: SocketAddr,
+    stream: Stream,
+    remote: Option<IpAddr>,
     tls: Option<Arc<ServerTls>>,
     keeping: Keeping,
     stop: CancellationToken,
@@ -161,8 +147,8 @@ impl Accepted {
                 Ok(Ok(stream)) => {
                     let chain = stream.get_ref().1.peer_certificates();
                     let certificate = chain.and_then(|chain| chain.first()).cloned();
-                    if let Err(error) = tls.check_address(certificate.as_ref(), self.remote.ip()).await {
-                        tracing::warn!(remote = %self.remote, %error, "rejected connection");
+                    if let Err(error) = tls.check_address(certificate.as_ref(), self.remote).await {
+                        tracing::warn!(remote = ?self.remote, %error, "rejected connection");
                         return;
                     }
                     let name = certificate.as_ref().and_then(common_name).map(Arc::from);

@@ -21,6 +21,7 @@ mod probes;
 mod range;
 mod routes;
 mod services;
+mod socket;
 mod watch;
 mod wire;
 

@@ -10,6 +10,7 @@ mod ports;
 mod rules;
 mod saving;
 mod services;
+mod sockets;
 mod tls;
 mod users;
 mod watching;

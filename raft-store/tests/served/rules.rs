@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{listening::Listening, tls::Authority};
 
@@ -56,6 +56,17 @@ pub async fn is_served(
     client: &str,
     versions: &[&'static SupportedProtocolVersion],
 ) -> bool {
+    let stream = tokio::net::TcpStream::connect(url.trim_start_matches("https://")).await.unwrap();
+    is_served_over(stream, dir, client, versions).await
+}
+
+/// The same, over a connection that is there.
+pub async fn is_served_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    dir: &Path,
+    client: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> bool {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap()).unwrap();
     let chain = vec![CertificateDer::from_pem_file(dir.join(format!("{client}.pem"))).unwrap()];
@@ -67,7 +78,6 @@ pub async fn is_served(
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .unwrap();
-    let stream = tokio::net::TcpStream::connect(url.trim_start_matches("https://")).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let asked = async {
         let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
