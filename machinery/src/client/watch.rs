@@ -90,6 +90,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::status::StatusError;
 
     /// A server whose store was restored after the first list: watches from its revision are refused with `status`.
     fn restored(status: Value) -> kube::Client {
@@ -124,9 +125,7 @@ mod tests {
     }
 
     fn too_large() -> Value {
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 504, "reason": "Timeout",
-            "message": "Too large resource version: 9000, current: 7",
-            "details": {"causes": [{"reason": TOO_LARGE, "message": "Too large resource version"}]}})
+        StatusError::too_large_resource_version(9000, 7, 1).to_value()
     }
 
     #[tokio::test]
