@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 /// How long it waits for policies where no pod is isolated.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
-/// How long where some are: a server that has just started may tell services long before policies or pods.
-const ISOLATED_WAIT: Duration = Duration::from_secs(120);
+/// How long where some are: a server that has just started may tell services long before policies or pods. Less than it
+/// takes until a waiting change counts as a proxy that is stuck.
+const ISOLATED_WAIT: Duration = Duration::from_secs(45);
 
 /// Where the first table stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -240,7 +240,7 @@ fn same_owned(api: &NodeStatus, own: &NodeStatus) -> bool {
             .find(|c| c.type_ == "Ready")
             .map(|c| (c.status.clone(), c.reason.clone()))
     };
-    ready(api) == ready(own) && api.allocatable == own.allocatable
+    ready(api) == ready(own) && api.allocatable == own.allocatable && api.volumes_in_use == own.volumes_in_use
 }
 
 /// Only what differs; addresses replace each other, since they merge by type.
@@ -274,6 +274,18 @@ mod tests {
     use k8s_openapi::api::core::v1::NodeSystemInfo;
 
     use super::*;
+
+    #[test]
+    fn what_the_api_lost_is_sent_again() {
+        let status = |in_use: &[&str]| NodeStatus {
+            volumes_in_use: Some(in_use.iter().map(|name| (*name).to_owned()).collect())
+                .filter(|names: &Vec<String>| !names.is_empty()),
+            ..Default::default()
+        };
+        for (api, own, expected) in [(&["a"][..], &["a"][..], true), (&[], &[], true), (&[], &["a"], false)] {
+            assert_eq!(same_owned(&status(api), &status(own)), expected, "{api:?} {own:?}");
+        }
+    }
 
     #[test]
     fn another_boot_is_told_apart_from_the_first_report() {

@@ -27,7 +27,7 @@ pub struct Report {
 
 /// Runs until the sender of reports is dropped and the last report has arrived, or the object was removed.
 pub async fn run(client: Client, mut reports: watch::Receiver<Report>) {
-    let mut known: Option<Arc<Pod>> = None;
+    let mut known = Known::default();
     let mut pause = RETRY.0;
     loop {
         let report = reports.borrow_and_update().clone();
@@ -51,27 +51,19 @@ pub async fn run(client: Client, mut reports: watch::Receiver<Report>) {
 
 /// True once the object was removed. One that is gone already is passed over: another may take its place, as the next
 /// mirror of a static pod does.
-async fn deliver(
-    client: &Client,
-    report: &Report,
-    known: &mut Option<Arc<Pod>>,
-) -> Result<bool, kube::Error> {
+async fn deliver(client: &Client, report: &Report, known: &mut Known) -> Result<bool, kube::Error> {
     let Some(object) = report.object.clone() else { return Ok(false) };
-    // Our own last write is newer than what the watch has shown us of that object.
-    let base = match known {
-        Some(mine) if newer(mine, &object) => Arc::clone(mine),
-        _ => object,
-    };
+    let base = known.newest(object);
     if let Some(body) = pod_status::patch(&base, &report.status) {
         match pod_status::send(client, &base, &body).await {
-            Ok(answer) => *known = Some(Arc::new(answer)),
+            Ok(answer) => known.answer = Some(Arc::new(answer)),
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             // Another pod has taken the name.
             Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => {}
             Err(error) => return Err(error),
         }
     } else {
-        *known = Some(Arc::clone(&base));
+        known.answer = Some(Arc::clone(&base));
     }
     if report.remove {
         pod_status::remove(client, &base).await?;
@@ -80,10 +72,30 @@ async fn deliver(
     Ok(false)
 }
 
-fn newer(a: &Pod, b: &Pod) -> bool {
-    let version =
-        |p: &Pod| p.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-    spec::uid(a) == spec::uid(b) && version(a) > version(b)
+/// What is known of the object in the API.
+#[derive(Default)]
+struct Known {
+    /// The answer to our own last write.
+    answer: Option<Arc<Pod>>,
+    /// The version that the watch showed last.
+    shown: u64,
+}
+
+impl Known {
+    /// Our own last write is newer than what the watch has shown us of that object, unless the store has gone back since, as
+    /// one that was restored from a backup has.
+    fn newest(&mut self, object: Arc<Pod>) -> Arc<Pod> {
+        let shown = version(&object);
+        if shown < std::mem::replace(&mut self.shown, shown) {
+            self.answer = None;
+        }
+        let same = |mine: &&Arc<Pod>| spec::uid(mine) == spec::uid(&object) && version(mine) > shown;
+        self.answer.as_ref().filter(same).map_or(object.clone(), Arc::clone)
+    }
+}
+
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -125,6 +137,26 @@ mod tests {
         let status = PodStatus { phase: Some("Running".into()), ..Default::default() };
         let object = serde_json::from_value(pod).expect("a pod");
         Report { object: Some(Arc::new(object)), status: Arc::new(status), remove }
+    }
+
+    #[test]
+    fn what_a_restored_store_shows_counts() {
+        let pod = |version: &str| {
+            let pod = json!({"metadata": {"uid": "u", "resourceVersion": version}});
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        let mut known = Known::default();
+        let mut newest = |shown: &str, answer: Option<&str>| {
+            let base = known.newest(pod(shown)).metadata.resource_version.clone();
+            known.answer = answer.map(pod).or(known.answer.take());
+            base.unwrap_or_default()
+        };
+        assert_eq!(newest("10", Some("20")), "10");
+        assert_eq!(newest("10", None), "20", "our write, which the watch has not shown yet");
+        assert_eq!(newest("15", None), "20");
+        assert_eq!(newest("20", Some("30")), "20");
+        assert_eq!(newest("7", None), "7", "the store went back");
+        assert_eq!(newest("8", None), "8");
     }
 
     #[tokio::test]
