@@ -33,7 +33,7 @@ async fn certificates_are_renewed_before_they_end_and_nothing_restarts() {
     assert_eq!(pki("ca.crt"), authority, "the authority stays");
     // New connections to the API (administrator's and serving certificate), and a write through both store members.
     for (server, name) in [(&first, "one"), (&second, "two")] {
-        let client = server.ready(Duration::from_secs(5)).await;
+        let client = server.ready(READY).await;
         let api: Api<ConfigMap> = Api::namespaced(client, "default");
         let metadata = ObjectMeta { name: Some(name.into()), ..Default::default() };
         api.create(&PostParams::default(), &ConfigMap { metadata, ..Default::default() })
@@ -59,7 +59,7 @@ async fn namespaces_get_their_account(server: &Server) {
     let namespace = k8s_openapi::api::core::v1::Namespace { metadata, ..Default::default() };
     namespaces.create(&PostParams::default(), &namespace).await.expect("created");
     let accounts: Api<ServiceAccount> = Api::namespaced(client, "late");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + READY;
     while accounts.get_opt("default").await.expect("an answer").is_none() {
         assert!(Instant::now() < deadline, "the controllers do not act\n{}", server.log_tail());
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,5 +1,7 @@
 //! Tokens, status, kubeconfig, completion and help.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,11 +22,26 @@ async fn an_administrator_looks_around() {
         servers[index].start(&[token]);
         servers[index].ready(READY).await;
     }
-    // A server looks for the others every few seconds.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    for server in &servers {
+        knows_all(server).await;
+    }
     tokens(&servers);
     status(&mut servers);
     kubeconfig(&servers, root.path()).await;
+}
+
+/// Waits until the server, which looks for the others every few seconds, remembers all three.
+async fn knows_all(server: &Server) {
+    let deadline = Instant::now() + READY;
+    loop {
+        let state = std::fs::read_to_string(server.dir.join("state.json")).expect("a state");
+        let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
+        if state["servers"].as_object().is_some_and(|all| all.len() == 3) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} does not know the others: {state}", server.name);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn tokens(servers: &[Server]) {

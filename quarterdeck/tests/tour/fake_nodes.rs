@@ -22,6 +22,9 @@ const PARALLEL: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Between two looks at whether a node may speak again.
 const SILENCE_POLL: Duration = Duration::from_millis(500);
+/// Tries of a write that the server could not do: half a minute, as long as a server may be away here.
+const TRIES_MAX: u32 = 60;
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs `count` nodes named `fake-0`… until the task is dropped.
 pub async fn run(client: Client, count: usize, folder: PathBuf) {
@@ -97,7 +100,8 @@ async fn renew_all(client: &Client, count: usize, folder: &Path) {
     }
 }
 
-/// Takes a pod one step on; what fails is told and not tried again.
+/// Takes a pod one step on. What the server cannot do now is tried again, for nothing else brings the pod back here;
+/// other failures are told.
 async fn serve(client: &Client, pod: Pod, folder: &Path) {
     let (space, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let api = Api::<Pod>::namespaced(client.clone(), &space);
@@ -108,23 +112,33 @@ async fn serve(client: &Client, pod: Pod, folder: &Path) {
     while is_silenced(folder, &node) {
         tokio::time::sleep(SILENCE_POLL).await;
     }
-    let done = if pod.metadata.deletion_timestamp.is_some() {
-        api.delete(&name, &DeleteParams::default().grace_period(0)).await.map(drop)
-    } else {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("");
-        let patch = match (phase, exit_code(&pod)) {
-            ("Pending", _) => running(&pod),
-            ("Running", Some(code)) => ended(&pod, code),
-            _ => return,
-        };
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
-    };
-    match done {
-        Ok(()) => {}
-        // Gone in between.
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => eprintln!("{space}/{name}: {error}"),
+    for _ in 0..TRIES_MAX {
+        match step(&api, &name, &pod).await {
+            Ok(()) => return,
+            // Gone in between.
+            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            Err(error) => {
+                eprintln!("{space}/{name}: {error}");
+                if matches!(&error, kube::Error::Api(status) if status.code < 500 && status.code != 429) {
+                    return;
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
     }
+}
+
+async fn step(api: &Api<Pod>, name: &str, pod: &Pod) -> Result<(), kube::Error> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return api.delete(name, &DeleteParams::default().grace_period(0)).await.map(drop);
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("");
+    let patch = match (phase, exit_code(pod)) {
+        ("Pending", _) => running(pod),
+        ("Running", Some(code)) => ended(pod, code),
+        _ => return Ok(()),
+    };
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {
