@@ -20,6 +20,9 @@ const NOTE_MAX: usize = 1024;
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 
+/// How API servers say that a deletion's precondition names another uid.
+const OTHER_UID: [&str; 2] = ["UID in the precondition", "UID in precondition"];
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -45,6 +48,17 @@ impl ApiError {
     /// The object is not there (any more).
     pub fn is_not_found(&self) -> bool {
         matches!(self, ApiError::Api(kube::Error::Api(status)) if status.code == 404)
+    }
+
+    /// An object of that name is there, which is not the one that was meant.
+    fn is_another(&self) -> bool {
+        let ApiError::Api(kube::Error::Api(status)) = self else { return false };
+        status.code == 409 && OTHER_UID.iter().any(|words| status.message.contains(words))
+    }
+
+    /// The change is not allowed.
+    fn is_invalid(&self) -> bool {
+        matches!(self, ApiError::Api(kube::Error::Api(status)) if status.code == 422)
     }
 
     /// Trying again may help.
@@ -128,24 +142,23 @@ impl Api {
         self.patch(format!("{}/status", pod_path(pod)), "application/strategic-merge-patch+json", body).await
     }
 
-    /// Marks a victim and deletes it.
+    /// Marks a victim and deletes it: this very pod, and not one that has taken its name since.
     pub async fn evict(&self, victim: &PodRef, message: &str, now: &str) -> Result<(), ApiError> {
         let why = (super::convert::PREEMPTED, message);
         let condition = condition_of(victim, "DisruptionTarget", "True", why, now);
-        let condition = json!({"status": {"conditions": [condition]}});
+        let condition = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
         let path = format!("{}/status", pod_path(victim));
-        let marked = self.patch(path, "application/strategic-merge-patch+json", condition).await;
-        let deleted = match marked {
-            Ok(()) => {
-                let path = pod_path(victim);
-                let done: Result<IgnoredAny, _> =
-                    self.call(http::Method::DELETE, path, "application/json", Some(json!({}))).await;
-                done.map(drop)
-            }
-            Err(error) => Err(error),
-        };
-        match deleted {
-            Err(error) if error.is_not_found() => Ok(()),
+        match self.patch(path, "application/strategic-merge-patch+json", condition).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            // Refused for the uid, which our API server takes for a forbidden change: the deletion says what is there.
+            Err(error) if !error.is_another() && !error.is_invalid() => return Err(error),
+            _ => {}
+        }
+        let options = json!({"preconditions": {"uid": victim.uid}});
+        let deleted: Result<IgnoredAny, _> =
+            self.call(http::Method::DELETE, pod_path(victim), "application/json", Some(options)).await;
+        match deleted.map(drop) {
+            Err(error) if error.is_not_found() || error.is_another() => Ok(()),
             other => other,
         }
     }
@@ -269,6 +282,50 @@ mod tests {
                 .cloned()
         };
         assert_eq!((observed(0), observed(3)), (None, Some(json!(3))));
+    }
+
+    /// The methods of the requests, and whether they were carried out.
+    type Seen = std::sync::Arc<std::sync::Mutex<Vec<(http::Method, bool)>>>;
+
+    /// A server that holds a pod with this uid under the victim's name.
+    fn server(uid: &'static str, seen: Seen) -> Api {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let seen = seen.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body: Value =
+                    serde_json::from_slice(&body.collect_bytes().await.expect("a body")).expect("JSON");
+                let asked = match parts.method {
+                    http::Method::DELETE => &body["preconditions"]["uid"],
+                    _ => &body["metadata"]["uid"],
+                };
+                let fits = asked.is_null() || asked == uid;
+                seen.lock().expect("a lock").push((parts.method, fits));
+                let (code, answer) = match fits {
+                    true => (200, json!({})),
+                    false => (
+                        409,
+                        json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict",
+                        "message": "the UID in the precondition (v) does not match the UID in record"}),
+                    ),
+                };
+                http::Response::builder()
+                    .status(code)
+                    .body(kube::client::Body::from(answer.to_string().into_bytes()))
+            }
+        });
+        Api::new(kube::Client::new(service, "n"))
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_took_a_victims_name_stays() {
+        let victim = PodRef { uid: "v".into(), namespace: "n".into(), name: "web-0".into(), generation: 1 };
+        for (there, deleted) in [("v", true), ("newer", false)] {
+            let seen = Seen::default();
+            server(there, seen.clone()).evict(&victim, "make room", "now").await.expect("it is gone");
+            let seen = seen.lock().expect("a lock");
+            assert_eq!(seen.last(), Some(&(http::Method::DELETE, deleted)), "{there}");
+        }
     }
 
     #[test]
