@@ -13,6 +13,7 @@ use node::kubelet::config::Config;
 use node::kubelet::cri::Runtime;
 use node::kubelet::run::{Kubelet, start};
 use node::kubelet::tls::provider;
+use node::kubelet::worker::Pool;
 use node::runtime::bundled;
 use node::runtime::supervisor::{self, Supervisor};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -159,6 +160,10 @@ impl Lab {
         };
         lab.start_agent().await;
         Some(lab)
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.kubelet.as_ref().expect("it runs").pool
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

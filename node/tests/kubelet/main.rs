@@ -9,9 +9,11 @@ mod devices;
 mod lab;
 mod storage;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lab::{Lab, Leaks};
+use node::kubelet::worker::PoolEvent;
 use serde_json::{Value, json};
 
 /// A pod of the example image with everything a machine alone can give it.
@@ -137,5 +139,33 @@ async fn the_server_knows_its_clients() {
     assert!(lab.get("/metrics/resource").await.contains("node_memory_working_set_bytes"));
     assert!(lab.get("/metrics/cadvisor").await.contains("machine_memory_bytes"));
     assert!(lab.get("/configz").await.contains("KubeletConfiguration"));
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_a_restored_store_brings_back_runs_again() {
+    let Some(lab) = Lab::start("back-again").await else { return };
+    let pod = json!({"metadata": {"name": "back", "namespace": "default", "uid": "back-uid"},
+        "spec": {"automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": node::runtime::bundled::WEB, "args": ["sleep"]}]}});
+    let mut deleted = pod.clone();
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    deleted["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+    let apply = |pod: &Value| {
+        let pod = serde_json::from_value(pod.clone()).expect("a pod");
+        lab.pool().handle(PoolEvent::Apply(Arc::new(pod)));
+        lab.pool().knows("back-uid")
+    };
+    assert!(apply(&pod));
+    assert!(apply(&deleted));
+    let end = Instant::now() + Duration::from_secs(60);
+    while lab.pool().knows("back-uid") {
+        assert!(Instant::now() < end, "it does not end");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!apply(&deleted), "late news start nothing");
+    assert!(apply(&pod), "another store's news do");
+    lab.pool().handle(PoolEvent::Delete("back-uid".to_owned()));
+    lab.wait_gone(Duration::from_secs(60)).await;
     lab.end().await;
 }

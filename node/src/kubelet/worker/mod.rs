@@ -19,6 +19,8 @@ pub mod admission;
 
 pub mod promises;
 
+pub mod view;
+
 pub mod pool;
 
 pub mod pleg;

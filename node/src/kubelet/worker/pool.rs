@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use super::admission::Admission;
 use super::context::Context;
 use super::pod_worker::{self, Channels, Desired, Snapshot};
 use super::promises::{Promised, Promises};
+pub use super::view::{NodeView, View};
 use crate::kubelet::cluster::objects::ObjectRef;
 use crate::kubelet::pod::action::Stop;
 use crate::kubelet::pod::allocation::Verdict;
@@ -48,26 +49,6 @@ struct Entry {
     nudge: Arc<Notify>,
     refresh: Arc<Notify>,
     snapshot: watch::Receiver<Snapshot>,
-}
-
-/// A pod as others see it.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The desired pod.
-    pub pod: Arc<Pod>,
-    /// What its worker knows.
-    pub snapshot: Snapshot,
-}
-
-/// What admission knows of the node beside the context.
-#[derive(Clone, Debug, Default)]
-pub struct NodeView {
-    /// The node as the API shows it.
-    pub node: Option<Node>,
-    /// Memory is short.
-    pub memory_pressure: bool,
-    /// A disk is short.
-    pub disk_pressure: bool,
 }
 
 /// The pool. Shared by the feed of pods, the server and the node's status.
@@ -252,9 +233,19 @@ impl Pool {
             })
         };
         let closed = self.workers.is_closed();
-        if known.is_none() && !closed && !self.ended.read().contains(&uid) {
+        if known.is_none() && !closed && !self.has_ended(&uid, &pod) {
             self.start(uid, pod);
         }
+    }
+
+    /// True for late news of a deleted pod of which nothing is left here. One that is not to be deleted any more is no news
+    /// of that: its store was restored from a backup, and nobody else will run it.
+    fn has_ended(&self, uid: &str, pod: &Pod) -> bool {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return self.ended.read().contains(uid);
+        }
+        self.ended.write().remove(uid);
+        false
     }
 
     fn start(self: &Arc<Self>, uid: String, pod: Arc<Pod>) {
@@ -297,17 +288,19 @@ impl Pool {
         let (pool, context) = (Arc::clone(self), Arc::clone(&self.context));
         self.workers.spawn(async move {
             pod_worker::run(context, channels).await;
-            let removed = pool.entries.write().remove(&uid);
-            // The end of the agent is not the pod's.
-            if !pool.workers.is_closed() {
-                pool.promises.remove(&uid);
-            }
             let shown = |e: Entry| {
                 let desired = e.desired.borrow();
                 desired.object.is_some() && !spec::is_static(&desired.pod)
             };
-            if removed.is_some_and(shown) {
-                pool.ended.write().insert(uid);
+            // In one go: late news find the pod either here or there.
+            let mut entries = pool.entries.write();
+            if entries.remove(&uid).is_some_and(shown) {
+                pool.ended.write().insert(uid.clone());
+            }
+            drop(entries);
+            // The end of the agent is not the pod's.
+            if !pool.workers.is_closed() {
+                pool.promises.remove(&uid);
             }
             pool.changed.notify_one();
         });
