@@ -1,6 +1,9 @@
 //! Range, put, delete, transaction and compaction.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use prost::Message;
 use proto::{
@@ -29,11 +32,14 @@ impl Member {
     pub async fn range_as(&self, caller: &Caller, request: RangeRequest) -> Result<RangeResponse, Error> {
         check::range(&request)?;
         let view = self.prepare_range(caller, &request).await?;
-        let mut response = if is_small(&request) {
-            range::range(view.as_ref(), &request)?
+        let started = Instant::now();
+        let response = if is_small(&request) {
+            range::range(view.as_ref(), &request)
         } else {
-            on_thread(view, move |view| range::range(view, &request)).await?
+            on_thread(view, move |view| range::range(view, &request)).await
         };
+        STORE.range_took(started.elapsed(), response.is_ok());
+        let mut response = response?;
         self.complete(&mut response.header);
         Ok(response)
     }
@@ -67,10 +73,14 @@ impl Member {
         check::range(&request)?;
         let view = self.prepare_range(caller, &request).await?;
         let Some(header) = self.header(view.revision) else { return Err(Error::STOPPED) };
-        if is_small(&request) {
-            return range::plain_wire(view.as_ref(), &request, &header);
-        }
-        on_thread(view, move |view| range::plain_wire(view, &request, &header)).await
+        let started = Instant::now();
+        let pieces = if is_small(&request) {
+            range::plain_wire(view.as_ref(), &request, &header)
+        } else {
+            on_thread(view, move |view| range::plain_wire(view, &request, &header)).await
+        };
+        STORE.range_took(started.elapsed(), pieces.is_ok());
+        pieces
     }
 
     /// Sets a key.

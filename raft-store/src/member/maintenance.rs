@@ -136,7 +136,9 @@ impl Member {
 
     /// Checksum of the whole state, for etcd's older call.
     pub async fn hash(&self) -> Result<HashResponse, Error> {
+        let started = std::time::Instant::now();
         let answer = self.hash_kv(0).await?;
+        STORE.hash_all.observe(started.elapsed().as_secs_f64());
         Ok(HashResponse { header: answer.header, hash: answer.hash })
     }
 

@@ -24,6 +24,7 @@ pub struct Grpc {
     sent: IntCounterVec,
     received_bytes: IntCounter,
     sent_bytes: IntCounter,
+    requests: IntCounterVec,
     methods: RwLock<HashMap<String, Arc<Method>>>,
 }
 
@@ -43,8 +44,21 @@ impl Grpc {
                 "Bytes received from clients.",
             ),
             sent_bytes: counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients."),
+            requests: counters(
+                "etcd_server_client_requests_total",
+                "Requests by the version clients say they are.",
+                &["type", "client_api_version"],
+            ),
             methods: RwLock::default(),
         }
+    }
+
+    /// A call begins, of a client of this version.
+    pub fn begun(&self, method: &Method, client_version: Option<&str>) {
+        method.started.inc();
+        let kind = if method.is_unary { "unary" } else { "stream" };
+        let version = client_version.filter(|version| is_version(version)).unwrap_or("unknown");
+        self.requests.with_label_values(&[kind, version]).inc();
     }
 
     /// The counters of a method, looked up once and then shared.
@@ -103,6 +117,12 @@ impl Grpc {
     pub fn outgoing<B>(&self, method: &Method, body: B) -> Counted<B> {
         Counted::new(body, self.sent_bytes.clone(), method.sent.clone())
     }
+}
+
+/// Whether this is a version such as `3.6`. A client may say anything, and each other thing said would be kept for ever.
+fn is_version(text: &str) -> bool {
+    let number = |part: &str| (1..=2).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor))
 }
 
 /// Methods whose counters are remembered; there are fewer than a hundred real ones.
@@ -195,6 +215,15 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Counted<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_told_apart_from_anything_else() {
+        let cases =
+            [("3.6", true), ("3.14", true), ("3", false), ("3.6.1", false), ("3.", false), ("x.y", false)];
+        for (text, expected) in cases {
+            assert_eq!(is_version(text), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn messages_are_counted_however_they_are_cut() {

@@ -11,11 +11,11 @@ mod server;
 use std::{sync::LazyLock, time::Duration};
 
 pub use grpc::{Grpc, Method};
-pub use network::{Network, PeerTraffic};
+pub use network::{Network, PeerTraffic, Receiving};
 use process::Process;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, exponential_buckets,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, exponential_buckets,
 };
 use proto::mvccpb::event::EventType;
 
@@ -76,6 +76,10 @@ pub struct Disk {
     commit: Histogram,
     /// Copies of the state made for backups.
     pub snapshot: Histogram,
+    /// Receiving a leader's copy of the state.
+    pub copy_save: Histogram,
+    /// Syncing a file of it.
+    pub copy_sync: Histogram,
     /// Defragmentations, which answer at once.
     pub defragment: Histogram,
     _defragmenting: IntGauge,
@@ -108,6 +112,18 @@ impl Disk {
                 "Time a backup of the state takes.",
                 0.01,
                 17,
+            ),
+            copy_save: histogram(
+                "etcd_snap_db_save_total_duration_seconds",
+                "Time receiving and saving the leader's copy of the state takes.",
+                0.1,
+                10,
+            ),
+            copy_sync: histogram(
+                "etcd_snap_db_fsync_duration_seconds",
+                "Latency of syncing a file of the leader's copy of the state.",
+                0.001,
+                14,
             ),
             defragment: histogram(
                 "etcd_disk_backend_defrag_duration_seconds",
@@ -169,6 +185,9 @@ pub struct Store {
     pub auth_revision: IntGauge,
     /// Time a hash of the state takes.
     pub hash: Histogram,
+    /// The same, for the older call.
+    pub hash_all: Histogram,
+    range_times: [Histogram; 2],
     put_bytes: IntGauge,
     compacted_keys: IntCounter,
     compaction: Histogram,
@@ -207,6 +226,13 @@ impl Store {
                 0.01,
                 15,
             ),
+            hash_all: histogram(
+                "etcd_mvcc_hash_duration_seconds",
+                "Time a hash of the whole state takes.",
+                0.01,
+                15,
+            ),
+            range_times: range_times(),
             put_bytes: gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes of keys and values put."),
             compacted_keys: counter(
                 "etcd_debugging_mvcc_db_compaction_keys_total",
@@ -255,6 +281,11 @@ impl Store {
         self.ranges.inc();
     }
 
+    /// Reading the rows of a range took so long, and succeeded or not.
+    pub fn range_took(&self, took: Duration, succeeded: bool) {
+        self.range_times[usize::from(succeeded)].observe(took.as_secs_f64());
+    }
+
     /// One step of a compaction.
     pub fn compaction_step(&self, took: Duration, events: usize) {
         self.compaction_pause.observe(took.as_secs_f64() * 1000.0);
@@ -272,6 +303,15 @@ impl Store {
     pub fn txn(&self) {
         self.txns.inc();
     }
+}
+
+/// Of ranges that failed, and of those that did not.
+fn range_times() -> [Histogram; 2] {
+    let buckets = exponential_buckets(0.0001, 2.0, 20).unwrap_or_default();
+    let help = "Time reading the rows of a range takes.";
+    let options = HistogramOpts::new("etcd_server_range_duration_seconds", help).buckets(buckets);
+    let times = registered(HistogramVec::new(options, &["success"]));
+    ["false", "true"].map(|succeeded| times.with_label_values(&[succeeded]))
 }
 
 /// Everything in Prometheus' text format.
@@ -336,5 +376,6 @@ mod tests {
             OF_DASHBOARDS.into_iter().filter(|name| !text.contains(&format!("\n{name}"))).collect();
         assert!(missing.is_empty(), "{missing:?} are missing");
         assert!(text.contains(r#"etcd_network_peer_sent_bytes_total{To="ab"} 3"#), "{text}");
+        assert!(text.contains("\n# TYPE process_cpu_seconds_total counter\n"), "{text}");
     }
 }

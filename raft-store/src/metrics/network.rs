@@ -1,6 +1,10 @@
 //! What is counted of the traffic between members, by the other member's id.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use prometheus::{
@@ -8,7 +12,7 @@ use prometheus::{
     exponential_buckets,
 };
 
-use super::{counters, gauges, registered};
+use super::{DISK, counters, gauges, registered};
 
 /// Traffic with every other member.
 pub struct Network {
@@ -22,6 +26,9 @@ pub struct Network {
     snapshots_sending: IntGaugeVec,
     snapshot_send_times: HistogramVec,
     snapshots_received: IntCounterVec,
+    snapshot_receive_failures: IntCounterVec,
+    snapshots_receiving: IntGaugeVec,
+    snapshot_receive_times: HistogramVec,
     known: IntGaugeVec,
     active: IntGaugeVec,
     peers: Mutex<HashMap<u64, Arc<PeerTraffic>>>,
@@ -46,8 +53,45 @@ pub struct PeerTraffic {
     pub snapshots_sending: IntGauge,
     /// Seconds a snapshot to it takes.
     pub snapshot_send_times: Histogram,
-    /// Snapshots received from it.
-    pub snapshots_received: IntCounter,
+    snapshots_received: IntCounter,
+    snapshot_receive_failures: IntCounter,
+    snapshots_receiving: IntGauge,
+    snapshot_receive_times: Histogram,
+}
+
+/// A snapshot that is being received: counted among those until it goes, and as failed unless it was told to have arrived.
+pub struct Receiving {
+    from: Arc<PeerTraffic>,
+    started: Instant,
+    has_arrived: bool,
+}
+
+impl Receiving {
+    /// It begins.
+    pub fn begin(from: Arc<PeerTraffic>) -> Self {
+        from.snapshots_receiving.inc();
+        Self { from, started: Instant::now(), has_arrived: false }
+    }
+
+    /// All of it is here.
+    pub fn arrived(&mut self) {
+        self.has_arrived = true;
+        let took = self.started.elapsed().as_secs_f64();
+        self.from.snapshot_receive_times.observe(took);
+        DISK.copy_save.observe(took);
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.from.snapshots_receiving.dec();
+        let outcome = if self.has_arrived {
+            &self.from.snapshots_received
+        } else {
+            &self.from.snapshot_receive_failures
+        };
+        outcome.inc();
+    }
 }
 
 impl PeerTraffic {
@@ -57,9 +101,9 @@ impl PeerTraffic {
     }
 }
 
-fn histograms(name: &str, help: &str, first: f64, count: usize) -> HistogramVec {
+fn histograms(name: &str, help: &str, first: f64, count: usize, label: &str) -> HistogramVec {
     let buckets = exponential_buckets(first, 2.0, count).unwrap_or_default();
-    registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["To"]))
+    registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label]))
 }
 
 impl Network {
@@ -83,6 +127,7 @@ impl Network {
                 "Time from a heartbeat to its answer.",
                 0.0001,
                 16,
+                "To",
             ),
             snapshots_sent: counters("etcd_network_snapshot_send_success", "Snapshots sent.", to),
             snapshot_send_failures: counters(
@@ -100,6 +145,24 @@ impl Network {
                 "Time sending a snapshot takes.",
                 0.1,
                 10,
+                "To",
+            ),
+            snapshot_receive_failures: counters(
+                "etcd_network_snapshot_receive_failures",
+                "Snapshots that did not arrive.",
+                from,
+            ),
+            snapshots_receiving: gauges(
+                "etcd_network_snapshot_receive_inflights_total",
+                "Snapshots on their way here.",
+                from,
+            ),
+            snapshot_receive_times: histograms(
+                "etcd_network_snapshot_receive_total_duration_seconds",
+                "Time receiving a snapshot takes.",
+                0.1,
+                10,
+                "From",
             ),
             snapshots_received: counters(
                 "etcd_network_snapshot_receive_success",
@@ -133,6 +196,9 @@ impl Network {
                 snapshots_sending: self.snapshots_sending.with_label_values(label),
                 snapshot_send_times: self.snapshot_send_times.with_label_values(label),
                 snapshots_received: self.snapshots_received.with_label_values(label),
+                snapshot_receive_failures: self.snapshot_receive_failures.with_label_values(label),
+                snapshots_receiving: self.snapshots_receiving.with_label_values(label),
+                snapshot_receive_times: self.snapshot_receive_times.with_label_values(label),
             })
         };
         peers.entry(id).or_insert_with(made).clone()
@@ -151,5 +217,28 @@ impl Network {
                 self.active.with_label_values(labels).set(i64::from(is_active));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::NETWORK;
+
+    #[test]
+    fn a_snapshot_that_breaks_off_counts_as_failed_and_one_that_arrives_does_not() {
+        let from = NETWORK.peer(0xfeed);
+        let counts = || {
+            let (there, failed) = (from.snapshots_received.get(), from.snapshot_receive_failures.get());
+            (from.snapshots_receiving.get(), there, failed, from.snapshot_receive_times.get_sample_count())
+        };
+        let broken = Receiving::begin(from.clone());
+        assert_eq!(counts(), (1, 0, 0, 0));
+        drop(broken);
+        assert_eq!(counts(), (0, 0, 1, 0));
+        let mut whole = Receiving::begin(from.clone());
+        whole.arrived();
+        drop(whole);
+        assert_eq!(counts(), (0, 1, 1, 1));
     }
 }

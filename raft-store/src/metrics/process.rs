@@ -1,8 +1,8 @@
 //! What the kernel counts of this process, under the names Prometheus' clients use.
 
-use prometheus::{Gauge, IntGauge};
+use prometheus::{Counter, Gauge, IntGauge};
 
-use super::{float, gauge};
+use super::{float, gauge, registered};
 
 /// Ticks of processor time in a second, as the kernel shows it everywhere.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -12,7 +12,7 @@ const PAGE_BYTES: i64 = 4096;
 pub struct Process {
     resident: IntGauge,
     virtual_size: IntGauge,
-    cpu_seconds: Gauge,
+    cpu_seconds: Counter,
     open_files: IntGauge,
     open_files_max: IntGauge,
     files_used: IntGauge,
@@ -30,7 +30,10 @@ impl Process {
         Self {
             resident: gauge("process_resident_memory_bytes", "Resident memory in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory in bytes."),
-            cpu_seconds: float("process_cpu_seconds_total", "Processor time spent, in seconds."),
+            cpu_seconds: registered(Counter::new(
+                "process_cpu_seconds_total",
+                "Processor time spent, in seconds.",
+            )),
             open_files: gauge("process_open_fds", "Open file descriptors."),
             open_files_max: gauge("process_max_fds", "Open file descriptors allowed."),
             files_used: gauge("os_fd_used", "Open file descriptors."),
@@ -50,7 +53,8 @@ impl Process {
             // The name, in brackets, may hold anything; user and system time are the 12th and 13th field behind it.
             let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
             let ticks: f64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-            self.cpu_seconds.set(ticks / TICKS_A_SECOND);
+            let more = ticks / TICKS_A_SECOND - self.cpu_seconds.get();
+            self.cpu_seconds.inc_by(more.max(0.0));
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             let open = i64::try_from(files.count()).unwrap_or(i64::MAX);

@@ -3,12 +3,14 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
 use proto::raftpb::{SnapshotBlock, SnapshotHeader};
 
 use super::snapshot::{is_plain_name, locate};
+use crate::metrics::DISK;
 
 /// One snapshot, as far as it has come.
 pub struct Incoming {
@@ -88,7 +90,9 @@ impl Receiver {
             }
             file.write_all(&block.data)?;
             if block.data.len() as u64 == left {
+                let started = Instant::now();
                 file.sync_all()?;
+                DISK.copy_sync.observe(started.elapsed().as_secs_f64());
             }
             incoming.received += block.data.len() as u64;
         }

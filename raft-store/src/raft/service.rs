@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     blocking,
-    metrics::{NETWORK, PeerTraffic, SERVER},
+    metrics::{NETWORK, PeerTraffic, Receiving, SERVER},
 };
 
 /// Hands what peers send to the consensus core.
@@ -146,9 +146,12 @@ impl RaftApi for RaftService {
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotBlock>>) -> Result<Response<Packet>, Status> {
         let mut blocks = request.into_inner();
+        let mut receiving: Option<Receiving> = None;
         while let Some(mut block) = blocks.message().await? {
             self.heard.note();
             if let Some(header) = block.header.take() {
+                let vote: Vote = codec::decode(&header.vote).map_err(bad)?;
+                receiving.get_or_insert_with(|| Receiving::begin(NETWORK.peer(vote.leader_id.voted_for)));
                 self.receiver.begin(header).map_err(failed)?;
             }
             if blocking::in_place(|| self.receiver.write(&block)).map_err(failed)? {
@@ -157,6 +160,9 @@ impl RaftApi for RaftService {
         }
         let whole = self.receiver.take_whole();
         let incoming = whole.ok_or_else(|| Status::unavailable("the snapshot is not complete"))?;
+        if let Some(mut receiving) = receiving {
+            receiving.arrived();
+        }
         let vote: Vote = codec::decode(&incoming.header.vote).map_err(bad)?;
         let meta: SnapshotMeta = codec::decode(&incoming.header.meta).map_err(bad)?;
         let snapshot = SnapshotDir::new(incoming.folder);
@@ -164,7 +170,6 @@ impl RaftApi for RaftService {
         SERVER.applying_snapshots.inc();
         let reply = self.raft.install_full_snapshot(vote, snapshot).await;
         SERVER.applying_snapshots.dec();
-        NETWORK.peer(vote.leader_id.voted_for).snapshots_received.inc();
         let reply = reply.map_err(failed)?;
         Ok(Response::new(pack(&reply)?))
     }

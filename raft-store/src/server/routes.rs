@@ -45,6 +45,9 @@ struct ClientPort {
     connection: Connection,
 }
 
+/// Where etcd's clients say which version they are.
+const CLIENT_VERSION: &str = "client-api-version";
+
 /// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Traffic {
@@ -111,7 +114,8 @@ fn call_grpc<B: Payload>(services: &mut Services, request: ::http::Request<B>) -
         return Box::pin(std::future::ready(Ok(Status::from(error).into_http())));
     }
     let method = GRPC.method(request.uri().path());
-    method.started.inc();
+    let version = request.headers().get(CLIENT_VERSION).and_then(|version| version.to_str().ok());
+    GRPC.begun(&method, version);
     let member = has_unknown_token(services.member(), &request).then(|| services.member().clone());
     let request = request.map(|body| GRPC.incoming(&method, body));
     let answer = services.call(&method, request);

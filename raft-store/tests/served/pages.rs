@@ -1,9 +1,11 @@
 //! Health as supervisors ask for it, and ports that serve only a part.
 
 use proto::etcdserverpb::{
-    AlarmRequest, AlarmType, PutRequest, alarm_request::AlarmAction, maintenance_client::MaintenanceClient,
+    AlarmRequest, AlarmType, HashRequest, PutRequest, RangeRequest, alarm_request::AlarmAction,
+    kv_client::KvClient, maintenance_client::MaintenanceClient,
 };
 use serde_json::json;
+use tonic::Request;
 
 use crate::{listening::Listening, ports::free_port};
 
@@ -84,5 +86,33 @@ async fn metrics_and_plain_http_may_have_ports_of_their_own() {
     let channel = tonic::transport::Endpoint::from_shared(http_url).unwrap().connect().await.unwrap();
     let refused = MaintenanceClient::new(channel).status(proto::etcdserverpb::StatusRequest {}).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::Unimplemented);
+    listening.member.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_under_etcds_names() {
+    let listening = Listening::start(|_| ()).await;
+    let mut kv = KvClient::new(listening.channel().await);
+    let range = RangeRequest { key: "a".into(), ..Default::default() };
+    for version in ["3.98", "anything at all"] {
+        let mut request = Request::new(range.clone());
+        request.metadata_mut().insert("client-api-version", version.parse().unwrap());
+        kv.range(request).await.unwrap();
+    }
+    kv.range(RangeRequest { revision: 99, ..range }).await.unwrap_err();
+    MaintenanceClient::new(listening.channel().await).hash(HashRequest {}).await.unwrap();
+    let (_, metrics) = listening.get("/metrics").await;
+    let version = r#"etcd_server_client_requests_total{client_api_version="3.98",type="unary"} 1"#;
+    assert!(metrics.lines().any(|line| line == version), "{metrics}");
+    assert!(!metrics.contains("anything at all"));
+    // Other tests of this process count, too.
+    for name in [
+        r#"etcd_server_range_duration_seconds_count{success="true"}"#,
+        r#"etcd_server_range_duration_seconds_count{success="false"}"#,
+        "etcd_mvcc_hash_duration_seconds_count",
+    ] {
+        let count = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        assert!(count.is_some_and(|count| count > 0), "{name}: {count:?}");
+    }
     listening.member.shutdown().await;
 }
