@@ -252,6 +252,9 @@ async fn client(args: &Args) -> Result<Client, Box<dyn std::error::Error + Send 
     }
     // Watches are idle for minutes; a read limit would cut them.
     config.read_timeout = None;
+    // The library would hide refusals for minutes behind attempts of its own: the watches try again by themselves, and have
+    // to hear that their revision is not one of the server's.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 
@@ -286,7 +289,30 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_heard_at_once() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let master = format!("--master=http://{}", server.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let answer = "HTTP/1.1 504 Gateway Timeout\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let client = client(&Args::from_flags([master.as_str()]).expect("flags")).await.expect("a client");
+        let services = kube::Api::<Service>::all(client);
+        let all = Default::default();
+        let refused = tokio::time::timeout(std::time::Duration::from_secs(10), services.list(&all)).await;
+        let error = refused.expect("without attempts that nobody sees").expect_err("refused");
+        assert!(matches!(&error, kube::Error::Api(status) if status.code == 504), "{error}");
+    }
 
     #[test]
     fn upstream_command_lines_are_understood() {
