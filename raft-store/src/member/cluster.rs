@@ -131,7 +131,7 @@ impl Member {
             };
             match attempt {
                 Err(error) if error == Error::NOT_LEADER => {
-                    self.pause_between_leaders(error, deadline).await?
+                    self.pause_between_leaders(Error::TIMEOUT, deadline).await?
                 }
                 done => return done,
             }
