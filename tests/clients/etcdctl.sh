@@ -132,10 +132,10 @@ until_true 12 gone || fail "a lease runs out" "  its key is still there"
 printf 'ok     a lease runs out\n'
 
 expect "lock runs a command" 'held' ctl lock ctl/lock echo held
-(timeout 40 "$program" ${who[@]+"${who[@]}"} elect ctl/election me > "$work/elect" 2>&1 &)
+(timeout -k 5 40 "$program" ${who[@]+"${who[@]}"} elect ctl/election me > "$work/elect" 2>&1 &)
 until_true 30 grep -q "^me" "$work/elect"
 expect "elect" 'ctl/election/[0-9a-f]+\\nme' cat "$work/elect"
-(timeout 40 "$program" ${who[@]+"${who[@]}"} elect -l ctl/election > "$work/listen" 2>&1 &)
+(timeout -k 5 40 "$program" ${who[@]+"${who[@]}"} elect -l ctl/election > "$work/listen" 2>&1 &)
 until_true 30 grep -q "^me" "$work/listen"
 expect "elect --listen" 'ctl/election/[0-9a-f]+\\nme' cat "$work/listen"
 
