@@ -51,7 +51,11 @@ pub trait ClusterReader: Send + Sync {
     /// The object as cached, or `None` when the cache does not have it or cannot be read now. `namespace` is empty for
     /// cluster-scoped resources. Whoever decides by what is missing asks with [`Self::find`].
     async fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
-    /// The object as it stands in the store now: every write acknowledged before, by whichever server, is seen.
+    /// The object as it stands in the store now: every write acknowledged before, by whichever server, is seen. None of
+    /// a resource that is not served.
+    ///
+    /// # Errors
+    /// When the store does not answer: whether there is such an object is not known then.
     async fn get_current(
         &self,
         group: &str,

@@ -3,6 +3,7 @@
 
 mod common;
 mod lagging;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,17 +11,7 @@ use std::time::Duration;
 use common::{Server, Store};
 use lagging::Lagging;
 use serde_json::json;
-
-/// Longest wait for what happens by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use waiting::eventually;
 
 /// What was acknowledged by one server holds on the others at once, however far their caches are: namespaces, service
 /// accounts and their tokens, priority classes.

@@ -2,9 +2,9 @@
 //! of their own, events that go, watches over WebSocket, objects that follow their definition.
 
 mod common;
+mod waiting;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use apiserver::storage::Store as _;
 use apiserver::storage::embedded::EmbeddedStore;
@@ -15,17 +15,7 @@ use http::Method;
 use proto::etcdserverpb::RangeRequest;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-
-/// Longest wait for what happens by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use waiting::{PATIENCE, eventually};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 

@@ -149,7 +149,7 @@ impl ClusterReader for Cluster {
     ) -> Result<Option<Arc<Object>>, StatusError> {
         let registry = self.registry()?;
         let storage = registry.catalog.snapshot().storage(group, resource).cloned();
-        let storage = storage.ok_or_else(StatusError::not_found_path)?;
+        let Some(storage) = storage else { return Ok(None) };
         catch_up(&storage, "").await?;
         Ok(storage.cache.get(&storage.object_key(namespace, name)).map(|entry| entry.value()))
     }
